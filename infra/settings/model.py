@@ -1,0 +1,279 @@
+"""The definitions: every setting with its type, bounds, default and meaning, and what holds between them.
+
+The only place to add or change a setting. ``Meta.description`` is its meaning; ``Meta.title`` says what is
+allowed where type and bounds do not say it well enough.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+BROKER_PACKET_MARGIN_BYTES = 1_024
+"""Room for a packet's topic and properties beside its payload."""
+
+_Bytes = Annotated[int, Meta(ge=256, le=268_435_456)]
+_Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
+
+
+class StoreSettings(Struct, frozen=True, kw_only=True):
+    """Where shadows, things and audit rows are kept."""
+
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(sqlite:.+|mongodb(\+srv)?://.+|memory:)$",
+            title="`sqlite:<file>`, `mongodb://…`, `mongodb+srv://…` or `memory:`",
+            description="`{directory}` stands for the setting of that name. `memory:` keeps nothing: for "
+            "simulations only.",
+        ),
+    ] = "sqlite:{directory}/gnomon.db"
+
+
+class BrokerSettings(Struct, frozen=True, kw_only=True):
+    """The Mosquitto child process and its listeners."""
+
+    executable: Annotated[
+        str, Meta(min_length=1, description="Mosquitto: a path, or a name to look up in PATH.")
+    ] = "mosquitto"
+    listen: Annotated[
+        str, Meta(min_length=1, description="Address the device listener binds; `0.0.0.0` = all networks.")
+    ] = "127.0.0.1"
+    hosts: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        Meta(
+            min_length=1,
+            max_length=32,
+            description="Names and addresses that devices connect to; the server certificate carries them.",
+        ),
+    ] = ("localhost", "127.0.0.1")
+    device_port: Annotated[int, Meta(ge=0, le=65_535, description="Mutual TLS. 0 = any free port.")] = 8883
+    service_port: Annotated[
+        int, Meta(ge=0, le=65_535, description="Loopback only, for our own processes. 0 = any free port.")
+    ] = 0
+    connections_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Devices connected at once; each takes one descriptor.")
+    ] = 10_000
+    packet_bytes_max: Annotated[
+        int, Meta(ge=4_096, le=268_435_455, description="Largest MQTT packet the broker takes or sends.")
+    ] = 262_144
+
+
+class ApiSettings(Struct, frozen=True, kw_only=True):
+    """The REST API."""
+
+    host: Annotated[str, Meta(min_length=1, description="Address to bind.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="0 = any free port.")] = 8080
+    compat_http: Annotated[
+        bool,
+        Meta(
+            description="Take AWS SigV4 headers without checking them, so that suites made for the cloud run. "
+            "Whoever reaches the port has full rights: refused unless `api.host` is a loopback address."
+        ),
+    ] = False
+
+
+class BridgeSettings(Struct, frozen=True, kw_only=True):
+    """The process part between broker and shadows."""
+
+    cache_bytes_max: Annotated[
+        int,
+        Meta(ge=1_048_576, le=1_099_511_627_776, description="Memory for parsed shadow documents."),
+    ] = 268_435_456
+    batch_messages_max: Annotated[
+        int, Meta(ge=1, le=10_000, description="Requests decided together and made durable by one commit.")
+    ] = 256
+    inbox_requests_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Requests that may wait; above it the answer is 429.")
+    ] = 20_000
+
+
+class TelemetrySettings(Struct, frozen=True, kw_only=True):
+    """Traces of an update's journey. Metrics are always on: `GET /metrics`."""
+
+    traces: Annotated[
+        Literal["off", "console", "file"],
+        Meta(description="Where spans go: nowhere, standard error, or `traces.jsonl` in `directory`."),
+    ] = "off"
+    sample_ratio: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="Share of the requests that are traced, 0 to 1.")
+    ] = 0.01
+
+
+class LogSettings(Struct, frozen=True, kw_only=True):
+    """Structured events on standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least severe event shown.")
+    ] = "info"
+    format: Annotated[
+        Literal["console", "json"], Meta(description="For eyes, or one JSON object a line.")
+    ] = "console"
+
+
+class ShadowLimits(Struct, frozen=True, kw_only=True):
+    """The bounds of the shadow service; every one is answered for when it is reached."""
+
+    document_bytes_max: Annotated[
+        _Bytes,
+        Meta(description="`desired` + `reported` of one shadow after the merge: compact JSON, no metadata."),
+    ] = 8_192
+    document_bytes_max_program: Annotated[_Bytes, Meta(description="The same for the shadow `program`.")] = (
+        16_384
+    )
+    document_bytes_max_han: Annotated[_Bytes, Meta(description="The same for the shadow `han`.")] = 32_768
+    depth_max: Annotated[
+        int, Meta(ge=1, le=64, description="Levels of nesting; `desired` or `reported` is level 1.")
+    ] = 6
+    token_bytes_max: Annotated[int, Meta(ge=1, le=1_024, description="Bytes of a client token.")] = 64
+    request_bytes_max: Annotated[_Bytes, Meta(description="Bytes of a request as it arrives.")] = 32_768
+    in_flight_max: Annotated[
+        int, Meta(ge=1, le=10_000, description="Requests of one thing without answer; above it 429.")
+    ] = 10
+    named_shadows_max: Annotated[
+        int, Meta(ge=0, le=1_000, description="Named shadows of one thing, deleted ones not counted.")
+    ] = 20
+    dedup_records_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000,
+            description="Last tokens a shadow knows again.",
+        ),
+    ] = 32
+    dedup_age_s: Annotated[_Seconds, Meta(description="How long a token is known again.")] = 86_400
+    dedup_tokens_ignored: Annotated[
+        tuple[Annotated[str, Meta(max_length=1_024)], ...],
+        Meta(
+            max_length=64,
+            description="Tokens that count as none, because a client library sends them always.",
+        ),
+    ] = ("empty",)
+    outbox_entries_max: Annotated[
+        int,
+        Meta(ge=1, le=1_000, description="Versions of one shadow that wait for the broker; above it 503."),
+    ] = 32
+    outbox_sweep_s: Annotated[
+        int, Meta(ge=1, le=3_600, description="Sent entries leave after this many seconds at the latest.")
+    ] = 5
+    history_versions_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Versions of one shadow that are kept.")
+    ] = 1_000
+    history_age_d: Annotated[int, Meta(ge=1, le=36_500, description="Days that a version is kept.")] = 400
+    history_age_d_han: Annotated[
+        int,
+        Meta(ge=1, le=36_500, description="The same for the shadow `han`, which tells what is in a home."),
+    ] = 1
+    history_full_every: Annotated[
+        int,
+        Meta(ge=1, le=10_000, description="Every n-th version is kept whole, those between as what changed."),
+    ] = 64
+    answer_expiry_s: Annotated[
+        _Seconds, Meta(description="Seconds the broker keeps an answer for a thing that is away.")
+    ] = 300
+    delta_expiry_s: Annotated[_Seconds, Meta(description="The same for a delta.")] = 3_600
+    catchup_interval_s: Annotated[
+        int, Meta(ge=1, le=3_600, description="Seconds between two catch-up deltas of one shadow.")
+    ] = 5
+    catchup_rate_max: Annotated[
+        int,
+        Meta(
+            ge=1, le=100_000, description="Catch-up deltas a second, so that a herd of reconnects is paced."
+        ),
+    ] = 500
+    packet_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=1_024,
+            le=268_435_455,
+            description="A `documents` message above it is left out and counted.",
+        ),
+    ] = 261_120
+    save_attempts_max: Annotated[
+        int, Meta(ge=1, le=100, description="Tries to win against other writers; then 503.")
+    ] = 5
+    poison_tries_max: Annotated[
+        int,
+        Meta(ge=1, le=100, description="Tries of a request that was in hand when the process died."),
+    ] = 3
+
+    def document_bytes_max_of(self, shadow_name: str) -> int:
+        """Return the bound for a shadow by its name; "" is the classic one."""
+        match shadow_name:
+            case "program":
+                return self.document_bytes_max_program
+            case "han":
+                return self.document_bytes_max_han
+            case _:
+                return self.document_bytes_max
+
+    def history_age_d_of(self, shadow_name: str) -> int:
+        """Return how many days a version of this shadow is kept."""
+        return self.history_age_d_han if shadow_name == "han" else self.history_age_d
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All settings."""
+
+    directory: Annotated[Path, Meta(description="Everything we write lies below this folder.")] = Path("var")
+    store: StoreSettings = field(default_factory=StoreSettings)
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    bridge: BridgeSettings = field(default_factory=BridgeSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    logs: LogSettings = field(default_factory=LogSettings)
+    limits: ShadowLimits = field(default_factory=ShadowLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What must hold between settings; ``key`` is the one to blame."""
+
+    key: str
+    allowed: str
+    holds: Callable[[Settings], bool]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine can reach ``host``."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+RELATIONS = (
+    Relation(
+        "api.compat_http",
+        "false unless `api.host` is a loopback address: callers are not checked",
+        lambda s: not s.api.compat_http or is_loopback(s.api.host),
+    ),
+    Relation(
+        "bridge.inbox_requests_max",
+        "at least `bridge.batch_messages_max`",
+        lambda s: s.bridge.inbox_requests_max >= s.bridge.batch_messages_max,
+    ),
+    Relation(
+        "limits.dedup_records_max",
+        "at least `limits.in_flight_max`, or a repeated request may be applied twice",
+        lambda s: s.limits.dedup_records_max >= s.limits.in_flight_max,
+    ),
+    Relation(
+        "limits.history_full_every",
+        "at most `limits.history_versions_max`",
+        lambda s: s.limits.history_full_every <= s.limits.history_versions_max,
+    ),
+    Relation(
+        "limits.request_bytes_max",
+        f"at least {BROKER_PACKET_MARGIN_BYTES:,} below `broker.packet_bytes_max`",
+        lambda s: s.limits.request_bytes_max <= s.broker.packet_bytes_max - BROKER_PACKET_MARGIN_BYTES,
+    ),
+    Relation(
+        "limits.packet_bytes_max",
+        f"at least {BROKER_PACKET_MARGIN_BYTES:,} below `broker.packet_bytes_max`",
+        lambda s: s.limits.packet_bytes_max <= s.broker.packet_bytes_max - BROKER_PACKET_MARGIN_BYTES,
+    ),
+)
