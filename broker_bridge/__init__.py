@@ -1,0 +1,1 @@
+"""Between the broker and the services: MQTT messages become calls, outcomes become messages."""

@@ -1,0 +1,162 @@
+"""Topics ⇄ addresses: one table, read in both directions. Pure.
+
+A *tree* is where requests about a shadow come from and where its answers go. There are two: a thing's
+own (``$aws/things/…``, spec shadow 1) and, for things attached to a gateway, the gateway's (E8). From
+the same rows come the parser, the answer topics, what the bridge subscribes to and which topics the
+broker lets a device use, so these four cannot drift apart.
+
+Nothing here decides whether somebody *may*: a parsed gateway is a claim to be held against the
+registry, and ``None`` says that a topic is no request of ours, for whatever reason.
+
+Jobs and streams (spec shadow 13) are not in the table: nobody serves them yet, and a device gets no
+topic that nobody serves. Their lines come with their service; nothing stored depends on them.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+from shadow.document import ShadowId
+
+THING_CHARS_MAX: Final = 128
+SHADOW_CHARS_MAX: Final = 64
+CACHED_TOPICS_MAX: Final = 32_768
+"""Topics whose address is remembered: two per shadow of 10,000 busy things fit, in about 15 MB."""
+
+_ALPHABET = "[a-zA-Z0-9:_-]"  # AWS also allows `$` in shadow names; we refuse it (spec shadow 1)
+
+
+class Operation(StrEnum):
+    """What a request asks for; the word stands in the topic."""
+
+    GET = "get"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The address of a request. ``gateway`` is who speaks when it is not the thing itself."""
+
+    operation: Operation
+    id: ShadowId
+    gateway: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """Where requests about a thing come from, where answers go, and what is left of it in a filter."""
+
+    requests: str
+    answers: str
+    subscription: tuple[str, ...]
+    permissions: tuple[str, ...]
+
+
+_OPERATIONS = tuple(operation.value for operation in Operation)
+_SHADOW = "/shadow"
+_NAMED = "/shadow/name/{name}"
+
+_THING = "$aws/things/{thing}"
+_UP = "gnomon/gateways/{gateway}/up"
+_DOWN = "gnomon/gateways/{gateway}/down"
+_ATTACHED = "/things/{thing}"
+
+
+def _own_permissions() -> Iterator[str]:
+    # Requests are only written and answers only read: nobody can forge an answer to itself.
+    for prefix in (_THING + _SHADOW, _THING + _NAMED):
+        yield from (f"write {prefix}/{operation}" for operation in _OPERATIONS)
+        yield from (f"read {prefix}/{operation}/+" for operation in _OPERATIONS)
+
+
+OWN: Final = _Tree(
+    requests=_THING,
+    answers=_THING,
+    subscription=tuple(
+        f"{_THING}{shadow}/{operation}" for shadow in (_SHADOW, _NAMED) for operation in _OPERATIONS
+    ),
+    permissions=tuple(_own_permissions()),
+)
+GATEWAY: Final = _Tree(
+    requests=_UP + _ATTACHED,
+    answers=_DOWN + _ATTACHED,
+    subscription=(_UP + "/#",),
+    permissions=(f"write {_UP}/#", f"read {_DOWN}/#"),
+)
+TREES: Final = (OWN, GATEWAY)
+
+
+def parse(topic: str) -> Request | None:
+    """Return the request that is made on ``topic``, or None when none can be."""
+    # Before the cache, so that what it holds is bounded in bytes too.
+    return _parse(topic) if len(topic) <= TOPIC_CHARS_MAX else None
+
+
+def answer_base(id: ShadowId, gateway: str | None = None) -> str:
+    """Return P of the shadow, or its like in the tree of ``gateway``; answers are below it."""
+    # Written out, as this runs three times an update; a test holds it to the table.
+    if gateway is None:
+        base = f"$aws/things/{id.thing}/shadow"
+    else:
+        base = f"gnomon/gateways/{gateway}/down/things/{id.thing}/shadow"
+    return f"{base}/name/{id.name}" if id.name else base
+
+
+def _pattern(tree: _Tree) -> re.Pattern[str]:
+    thing = f"(?P<thing>{_ALPHABET}{{1,{THING_CHARS_MAX}}})"
+    gateway = f"(?P<gateway>{_ALPHABET}{{1,{THING_CHARS_MAX}}})"
+    name = f"(?P<name>{_ALPHABET}{{1,{SHADOW_CHARS_MAX}}})"
+    prefix = re.escape(tree.requests).replace(r"\{thing\}", thing).replace(r"\{gateway\}", gateway)
+    return re.compile(f"{prefix}/shadow(?:/name/{name})?/(?P<operation>{'|'.join(_OPERATIONS)})", re.ASCII)
+
+
+_PATTERNS = tuple(_pattern(tree) for tree in TREES)
+TOPIC_CHARS_MAX: Final = len((GATEWAY.requests + _NAMED).format(thing="", gateway="", name="")) + (
+    2 * THING_CHARS_MAX + SHADOW_CHARS_MAX + len("/update")
+)
+
+
+@lru_cache(CACHED_TOPICS_MAX)
+def _parse(topic: str) -> Request | None:
+    for pattern in _PATTERNS:
+        if found := pattern.fullmatch(topic):
+            part = found.groupdict()
+            id = ShadowId(part["thing"], part["name"] or "")
+            return Request(Operation(part["operation"]), id, part.get("gateway"))
+    return None
+
+
+def _filter(topic: str) -> str:
+    return topic.format(thing="+", gateway="+", name="+")
+
+
+def _line(permission: str) -> str:
+    # %u is who holds the certificate: the thing in its own tree, the gateway in a gateway's.
+    return "pattern " + permission.format(thing="%u", gateway="%u", name="+")
+
+
+SUBSCRIPTIONS: Final = tuple(_filter(topic) for tree in TREES for topic in tree.subscription)
+"""All requests of all things and gateways: the bridge's topic filters."""
+
+DEVICE_ACL: Final = tuple(_line(permission) for tree in TREES for permission in tree.permissions)
+"""The lines that let a device use its own topics and no others; no line ever names a thing."""
+
+_MIRROR = {"write": "read", "read": "write"}  # what a device may write the bridge reads, and the reverse
+
+
+def _bridge_line(permission: str) -> str:
+    access, topic = permission.split(" ", 1)
+    return f"topic {_MIRROR[access]} {_filter(topic)}"
+
+
+BRIDGE_ACL: Final = tuple(_bridge_line(permission) for tree in TREES for permission in tree.permissions)
+"""The lines that let the bridge read all requests and write all answers."""
+
+PRESENCE_SUBSCRIPTIONS: Final = ("$SYS/broker/log/N", "$SYS/broker/log/M/subscribe")
+"""Where the broker says who connects and who subscribes to what (spec shadow, E2 and 13)."""
+
+PRESENCE_ACL: Final = tuple(f"topic read {filter}" for filter in PRESENCE_SUBSCRIPTIONS)
