@@ -83,8 +83,9 @@ def merge(state: Tree, stamps: Tree, patch: Mapping[str, Any], stamp: Stamp) -> 
             if name in state:
                 del state[name], stamps[name]
         elif type(value) is not dict:
-            state[name] = value
-            stamps[name] = _stamped_list(value, stamp) if type(value) is list else stamp
+            state[name], stamps[name] = (
+                (_copied(value), _stamped_list(value, stamp)) if type(value) is list else (value, stamp)
+            )
         elif type(old := state.get(name)) is dict:
             state[name], stamps[name] = merge(old, stamps[name], value, stamp)
         else:
@@ -106,8 +107,17 @@ def without_nulls(tree: Tree) -> Tree:
             if inner or not value:
                 fresh[name] = inner
         else:
-            fresh[name] = value
+            fresh[name] = _copied(value) if type(value) is list else value
     return fresh
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a copy that shares no list and no object; arrays hold no nulls (refused on the way in)."""
+    if type(value) is list:
+        return [_copied(one) for one in value]
+    if type(value) is dict:
+        return {name: _copied(one) for name, one in value.items()}
+    return value
 
 
 def stamped(tree: Tree, stamp: Stamp) -> Tree:

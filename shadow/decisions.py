@@ -1,0 +1,416 @@
+"""What a command does to a shadow: the checks that need the document, then the change. Pure.
+
+``decide`` takes the documents before, a batch in arrival order and the time, and returns the documents
+after and an outcome for each command, with the bytes to send. Nothing of it counts before the service
+has committed it. The numbers in comments are the rows of the table of checks (spec: shadow, section 8).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from security.policy import Role, Section, may_delete, may_read, may_write
+
+from shadow import ledger, wire
+from shadow.commands import Command, Delete, Get, Update
+from shadow.document import EMPTY, Part, ShadowId, Stamp, difference, write
+from shadow.errors import (
+    ForbiddenError,
+    IdempotencyMismatchError,
+    NoShadowError,
+    ShadowError,
+    StaleSequenceError,
+    TooLargeError,
+    UnavailableError,
+    VersionConflictError,
+)
+from shadow.limits import Limits
+
+PEOPLE: Final = frozenset({Role.OPERATOR, Role.SYSTEM})
+"""Roles whose every change is audited; what a thing reports is in the history."""
+
+MS_PER_S: Final = 1_000
+
+_encode = msgspec.json.Encoder().encode
+
+
+class OutboxEntry(NamedTuple):
+    """A version whose messages the broker has not acknowledged; ``row`` is its history row."""
+
+    version: int
+    row: bytes
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """One shadow with all that must be atomic with it. Version 0: never made.
+
+    A msgspec Struct rather than a dataclass, like :class:`shadow.document.Part`.
+    """
+
+    desired: Part = EMPTY
+    reported: Part = EMPTY
+    version: int = 0
+    at_ms: int = 0
+    exists: bool = False
+    sequence: tuple[int, int] | None = None
+    ledger: bytes = ledger.NO_TOKENS
+    outbox: tuple[OutboxEntry, ...] = ()
+    diverged_ms: int | None = None
+    """Since when desired and reported differ; None while they agree."""
+    oldest_version: int = 1
+    """The oldest version whose history is kept."""
+    json: bytes | None = None
+    """This version as ``update/documents`` shows it; None when there is nothing to show."""
+
+    @property
+    def timestamp(self) -> int:
+        """Seconds since 1970, as the wire has it."""
+        return self.at_ms // MS_PER_S
+
+    @property
+    def compared_version(self) -> int:
+        """What a request's ``version`` is compared with: 0 for what was never made or was deleted."""
+        return self.version if self.exists else 0
+
+
+NEVER_MADE = Shadow()
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """What a version changed, ready to be sent and stored."""
+
+    row: bytes
+    """Its history row."""
+    full_row: bytes | None
+    """The row with the whole document, where one is due."""
+    delta: bytes | None
+    documents: bytes | None
+    converged_after_ms: int | None
+    """How long desired and reported had differed, if this version ended that."""
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A command that was carried out, or was before (``replayed``)."""
+
+    command: Command
+    body: bytes
+    version: int
+    at_ms: int
+    change: Change | None = None
+    replayed: bool = False
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A command that changed nothing."""
+
+    command: Command
+    error: ShadowError
+    body: bytes
+
+
+Outcome = Accepted | Rejected
+
+
+def decide(
+    before: Mapping[ShadowId, Shadow],
+    batch: Sequence[Command],
+    now_ms: int,
+    limits: Limits,
+    settled: Mapping[ShadowId, int],
+    failed: Callable[[Command, Exception], ShadowError],
+) -> tuple[dict[ShadowId, Shadow], list[Outcome]]:
+    """Apply ``batch`` in arrival order, each command on what the last one left.
+
+    ``settled`` tells up to which version the broker has acknowledged a shadow's messages; ``failed``
+    turns a failure that nobody foresaw into the error to answer, so that one command cannot hold up
+    the others.
+    """
+    after: dict[ShadowId, Shadow] = {}
+    outcomes: list[Outcome] = []
+    for command in batch:
+        current = after.get(command.id)
+        if current is None:
+            current = before[command.id]
+        try:
+            if type(command) is Update:
+                outcome, changed = _update(current, command, now_ms, limits, settled.get(command.id, 0))
+            elif type(command) is Delete:
+                outcome, changed = _delete(current, command, now_ms, limits, settled.get(command.id, 0))
+            else:
+                outcome, changed = _get(current, command, now_ms), current
+        except ShadowError as error:
+            outcomes.append(reject(command, error, now_ms))
+        except Exception as error:  # noqa: BLE001 - our bug in one command must not stop the lane
+            outcomes.append(reject(command, failed(command, error), now_ms))
+        else:
+            outcomes.append(outcome)
+            if changed is not current:
+                after[command.id] = changed
+    return after, outcomes
+
+
+def reject(command: Command, error: ShadowError, now_ms: int) -> Rejected:
+    """Return the refusal of ``command`` with its answer."""
+    return Rejected(command, error, wire.rejected(error, now_ms // MS_PER_S, command.token))
+
+
+def _update(
+    current: Shadow, update: Update, now_ms: int, limits: Limits, settled: int
+) -> tuple[Outcome, Shadow]:
+    role, name = update.origin.role, update.id.name
+    for section in update.sections:  # 11
+        if not may_write(role, name, Section(section)):
+            raise ForbiddenError(f"{role} may not write {section} of this shadow")
+    known = _answered(current, update)  # 12
+    if known is not None and _is_replay(known, update, ledger.UPDATE):
+        return _replayed_update(update, known), current
+    sequence = _checked_sequence(current, update)  # 13
+    _check_version(current, update.version)  # 15
+    after = _merged(current, update, sequence, now_ms)
+    _check_size(current, after, limits.document_bytes(name))  # 16
+    return _changed(current, after, update, known, limits, settled)
+
+
+def _delete(
+    current: Shadow, delete: Delete, now_ms: int, limits: Limits, settled: int
+) -> tuple[Outcome, Shadow]:
+    role, name = delete.origin.role, delete.id.name
+    if not may_delete(role, name):  # 11
+        raise ForbiddenError(f"{role} may not delete this shadow")
+    known = _answered(current, delete)  # 12
+    if known is not None and _is_replay(known, delete, ledger.DELETE):
+        body = wire.deleted(known.version, known.timestamp, delete.token)
+        return Accepted(delete, body, known.version, known.timestamp * MS_PER_S, replayed=True), current
+    if not current.exists:  # 14
+        raise NoShadowError(*delete.id)
+    _check_version(current, delete.version)  # 15
+    after = msgspec.structs.replace(
+        current,
+        desired=EMPTY,
+        reported=EMPTY,
+        version=current.version + 1,
+        at_ms=max(now_ms, current.at_ms),
+        exists=False,
+        diverged_ms=None,
+        json=None,
+    )
+    return _deleted(current, after, delete, known, limits, settled)
+
+
+def _get(current: Shadow, get: Get, now_ms: int) -> Outcome:
+    if not may_read(get.origin.role, get.id.name):  # 11
+        raise ForbiddenError(f"{get.origin.role} may not read this shadow")
+    if not current.exists:  # 14
+        raise NoShadowError(*get.id)
+    body = wire.document_accepted(
+        current.desired,
+        current.reported,
+        difference(current.desired, current.reported),
+        current.version,
+        now_ms // MS_PER_S,
+        get.token,
+    )
+    return Accepted(get, body, current.version, now_ms)
+
+
+def _answered(current: Shadow, command: Update | Delete) -> ledger.Answered | None:
+    if command.token_hash is None:
+        return None
+    return ledger.find(current.ledger, command.token_hash)
+
+
+def _is_replay(known: ledger.Answered, command: Update | Delete, operation: int) -> bool:
+    """Tell whether this very request was answered before; refuse another body under a strict token."""
+    if known.digest == command.digest and known.operation == operation:
+        return known.unique
+    if command.strict:
+        raise IdempotencyMismatchError
+    return False
+
+
+def _replayed_update(update: Update, known: ledger.Answered) -> Accepted:
+    stamp: Stamp = {"timestamp": known.timestamp}
+    body = wire.update_accepted(update.state, stamp, known.version, update.token)
+    return Accepted(update, body, known.version, known.timestamp * MS_PER_S, replayed=True)
+
+
+def _checked_sequence(current: Shadow, update: Update) -> tuple[int, int] | None:
+    if update.sequence is None:
+        return current.sequence
+    if current.sequence is not None and update.sequence <= current.sequence:
+        raise StaleSequenceError(current.sequence)
+    return update.sequence
+
+
+def _check_version(current: Shadow, wanted: int | None) -> None:
+    if wanted is not None and wanted != current.compared_version:
+        raise VersionConflictError(current.compared_version)
+
+
+def _merged(current: Shadow, update: Update, sequence: tuple[int, int] | None, now_ms: int) -> Shadow:
+    at_ms = max(now_ms, current.at_ms)
+    stamp: Stamp = {"timestamp": at_ms // MS_PER_S}
+    sections = update.sections
+    desired = write(current.desired, sections["desired"], stamp) if "desired" in sections else current.desired
+    reported = (
+        write(current.reported, sections["reported"], stamp) if "reported" in sections else current.reported
+    )
+    version = current.version + 1
+    return Shadow(
+        desired=desired,
+        reported=reported,
+        version=version,
+        at_ms=at_ms,
+        exists=True,
+        sequence=sequence,
+        ledger=current.ledger,
+        outbox=current.outbox,
+        diverged_ms=current.diverged_ms,
+        oldest_version=current.oldest_version,
+        json=wire.version_json(desired, reported, version),
+    )
+
+
+def _check_size(before: Shadow, after: Shadow, bytes_max: int) -> None:
+    size = after.desired.size_bytes + after.reported.size_bytes
+    if size > bytes_max and size >= before.desired.size_bytes + before.reported.size_bytes:
+        raise TooLargeError(f"desired and reported may have {bytes_max} bytes together; this makes {size}")
+
+
+def _changed(
+    current: Shadow,
+    after: Shadow,
+    update: Update,
+    known: ledger.Answered | None,
+    limits: Limits,
+    settled: int,
+) -> tuple[Outcome, Shadow]:
+    stamp: Stamp = {"timestamp": after.timestamp}
+    delta, stamps = difference(after.desired, after.reported)
+    diverged_ms = (after.diverged_ms or after.at_ms) if delta else None
+    row = history_row(update, _encode(update.state), after.version, after.at_ms)
+    assert after.json is not None
+    kept = msgspec.structs.replace(
+        after,
+        diverged_ms=diverged_ms,
+        ledger=_remembered(after, update, known, ledger.UPDATE, after.version, limits),
+        outbox=_with_entry(after, row, limits, settled),
+        oldest_version=oldest_after(after.version, after.oldest_version, limits),
+    )
+    change = Change(
+        row=row,
+        full_row=full_row(row, kept) if is_full(after.version, limits) else None,
+        delta=wire.delta_message((delta, stamps), after.version, after.timestamp, update.token)
+        if delta
+        else None,
+        documents=wire.documents_message(current.json, after.json, after.timestamp, update.token),
+        converged_after_ms=after.at_ms - after.diverged_ms
+        if after.diverged_ms is not None and not delta
+        else None,
+    )
+    body = wire.update_accepted(update.state, stamp, after.version, update.token)
+    return Accepted(update, body, after.version, after.at_ms, change), kept
+
+
+def _deleted(
+    current: Shadow,
+    after: Shadow,
+    delete: Delete,
+    known: ledger.Answered | None,
+    limits: Limits,
+    settled: int,
+) -> tuple[Outcome, Shadow]:
+    row = history_row(delete, b"null", after.version, after.at_ms)
+    kept = msgspec.structs.replace(
+        after,
+        ledger=_remembered(after, delete, known, ledger.DELETE, current.version, limits),
+        outbox=_with_entry(after, row, limits, settled),
+        oldest_version=oldest_after(after.version, after.oldest_version, limits),
+    )
+    change = Change(
+        row=row,
+        full_row=full_row(row, kept) if is_full(after.version, limits) else None,
+        delta=None,
+        documents=None,
+        converged_after_ms=None,
+    )
+    body = wire.deleted(current.version, after.timestamp, delete.token)
+    return Accepted(delete, body, current.version, after.at_ms, change), kept
+
+
+def _remembered(
+    after: Shadow,
+    command: Update | Delete,
+    known: ledger.Answered | None,
+    operation: int,
+    answered_version: int,
+    limits: Limits,
+) -> bytes:
+    if command.token_hash is None:
+        return after.ledger
+    answered = ledger.Answered(command.digest, operation, known is None, answered_version, after.timestamp)
+    return ledger.remember(after.ledger, command.token_hash, answered, limits)
+
+
+def _with_entry(after: Shadow, row: bytes, limits: Limits, settled: int) -> tuple[OutboxEntry, ...]:
+    unsettled = after.outbox
+    if unsettled and unsettled[0].version <= settled:
+        unsettled = without_settled(unsettled, settled)
+    if len(unsettled) >= limits.outbox_entries_max:
+        raise UnavailableError(
+            "the messages of earlier versions are not delivered yet; try again later"
+        )  # 17
+    return (*unsettled, OutboxEntry(after.version, row))
+
+
+def without_settled(outbox: Sequence[OutboxEntry], settled: int) -> tuple[OutboxEntry, ...]:
+    """Return the entries above the version up to which the broker has acknowledged everything."""
+    return tuple(entry for entry in outbox if entry.version > settled)
+
+
+def is_full(version: int, limits: Limits) -> bool:
+    """Tell whether the history row of this version holds the whole document."""
+    return version % limits.history_full_every == 0
+
+
+def oldest_after(version: int, oldest: int, limits: Limits) -> int:
+    """Return the oldest version to keep once ``version`` is stored: always 1 or a full one.
+
+    Cuts are made together with full rows, and so deep that the bound holds until the next one.
+    """
+    if not is_full(version, limits):
+        return oldest
+    every = limits.history_full_every
+    beyond = version + every - limits.history_versions_max
+    return max(oldest, -(-beyond // every) * every) if beyond > 0 else oldest
+
+
+def history_row(command: Update | Delete, state: bytes, version: int, at_ms: int) -> bytes:
+    """Return the row that stands for one version: who changed what, when, by which way."""
+    origin = command.origin
+    return (
+        b'{"version":%d,"at_ms":%d,"operation":"%b","actor":%b,"role":"%b","channel":"%b"%b%b,"state":%b}'
+        % (
+            version,
+            at_ms,
+            b"update" if type(command) is Update else b"delete",
+            _encode(origin.actor),
+            origin.role.encode(),
+            origin.channel.encode(),
+            b"" if origin.gateway is None else b',"gateway":' + _encode(origin.gateway),
+            b"" if command.token is None else b',"token":' + _encode(command.token),
+            state,
+        )
+    )
+
+
+def full_row(row: bytes, shadow: Shadow) -> bytes:
+    """Return ``row`` with the whole document of its version in it."""
+    return b'%b,"full":{"exists":%b,"desired":%b,"desired_stamps":%b,"reported":%b,"reported_stamps":%b}}' % (
+        row[:-1],
+        b"true" if shadow.exists else b"false",
+        shadow.desired.state_json,
+        shadow.desired.stamps_json,
+        shadow.reported.state_json,
+        shadow.reported.stamps_json,
+    )

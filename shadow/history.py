@@ -1,0 +1,137 @@
+"""Reading a shadow's history: rows, folds, differences, conflicts. Pure.
+
+One row a version. A row holds the patch; every so manieth holds the whole document too, and a fold
+starts at the newest of those. It goes through the same :func:`shadow.document.write` as the update
+did, so the bytes come out the same. (spec: shadow, sections 7 and 11, E6 and E7)
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from shadow.document import EMPTY, Part, Tree, write
+
+MS_PER_S: Final = 1_000
+
+_Pointer = tuple[str, ...]
+
+
+class Full(msgspec.Struct, frozen=True):
+    """The whole document as it stands in a row."""
+
+    exists: bool
+    desired: Tree
+    desired_stamps: Tree
+    reported: Tree
+    reported_stamps: Tree
+
+
+class HistoryRow(msgspec.Struct, frozen=True):
+    """Who changed what when: one version of a shadow."""
+
+    version: int
+    at_ms: int
+    operation: str
+    actor: str
+    role: str
+    channel: str
+    state: Tree | None
+    gateway: str | None = None
+    token: str | None = None
+    full: Full | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A shadow as it was at one version."""
+
+    version: int
+    at_ms: int
+    exists: bool
+    desired: Part
+    reported: Part
+
+
+_decode_row = msgspec.json.Decoder(HistoryRow).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def row_of(body: bytes) -> HistoryRow:
+    """Return the row that was stored."""
+    return _decode_row(body)
+
+
+def fold(rows: Iterable[HistoryRow], start: Snapshot | None = None) -> Iterator[Snapshot]:
+    """Yield the document after each row, in version order.
+
+    The rows begin with version 1, with one that holds the whole document, or right after ``start``.
+    """
+    now = start or Snapshot(0, 0, exists=False, desired=EMPTY, reported=EMPTY)
+    for row in rows:
+        assert row.full is not None or row.version == now.version + 1, "history has a gap"
+        now = _of_full(row, row.full) if row.full is not None else _next(now, row)
+        yield now
+
+
+def _of_full(row: HistoryRow, full: Full) -> Snapshot:
+    return Snapshot(
+        row.version,
+        row.at_ms,
+        full.exists,
+        _part(full.desired, full.desired_stamps),
+        _part(full.reported, full.reported_stamps),
+    )
+
+
+def _part(state: Tree, stamps: Tree) -> Part:
+    return Part(state, stamps, _encode(state), _encode(stamps)) if state else EMPTY
+
+
+def _next(before: Snapshot, row: HistoryRow) -> Snapshot:
+    if row.operation == "delete":
+        return Snapshot(row.version, row.at_ms, exists=False, desired=EMPTY, reported=EMPTY)
+    stamp = {"timestamp": row.at_ms // MS_PER_S}
+    sections = {"desired": None, "reported": None} if row.state is None else row.state
+    return Snapshot(
+        row.version,
+        row.at_ms,
+        exists=True,
+        desired=write(before.desired, sections["desired"], stamp)
+        if "desired" in sections
+        else before.desired,
+        reported=write(before.reported, sections["reported"], stamp)
+        if "reported" in sections
+        else before.reported,
+    )
+
+
+def conflicts(wanted: Tree | None, since: Sequence[HistoryRow]) -> tuple[str, ...]:
+    """Return JSON Pointers of the leaves ``wanted`` would write that ``since`` wrote (E7).
+
+    Two leaves touch when they are equal or one lies below the other.
+    """
+    written = {pointer for row in since for pointer in _leaves(row.state)}
+    return tuple(
+        sorted(
+            "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in pointer)
+            for pointer in set(_leaves(wanted))
+            if any(_touch(pointer, other) for other in written)
+        )
+    )
+
+
+def _leaves(state: Mapping[str, Any] | None, above: _Pointer = ()) -> Iterator[_Pointer]:
+    if not state:
+        yield above
+        return
+    for name, value in state.items():
+        pointer = (*above, name)
+        if type(value) is dict:
+            yield from _leaves(value, pointer)
+        else:
+            yield pointer
+
+
+def _touch(one: _Pointer, other: _Pointer) -> bool:
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]

@@ -1,0 +1,71 @@
+"""The last client tokens of a shadow, so that a repeated request has its effect exactly once.
+
+A ledger is immutable bytes inside the document: records of 41 bytes, oldest first, so that keeping
+one costs a copy of about a kilobyte and no decoding. A token is kept as 64 bits of its SHA-256: a
+collision among some dozen tokens could only make a repeat be judged anew, never replay a wrong answer,
+because a replay also needs 128 bits of the body's hash to agree. (spec: shadow, section 11, E1)
+"""
+
+import hashlib
+import struct
+from typing import Final, NamedTuple
+
+from shadow.limits import Limits
+
+UPDATE: Final = 1
+DELETE: Final = 2
+
+_NOT_UNIQUE: Final = 0x80
+_RECORD = struct.Struct(">8s16sBQQ")
+_AT = struct.Struct(">Q")
+_AT_OFFSET = _RECORD.size - _AT.size
+NO_TOKENS: Final = b""
+
+
+class Answered(NamedTuple):
+    """What was answered to a token: enough to build the same answer from the same request."""
+
+    digest: bytes
+    operation: int
+    unique: bool
+    version: int
+    timestamp: int
+
+
+def digest_of(payload: bytes) -> bytes:
+    """Return the 128 bits by which two bodies are told apart."""
+    return hashlib.sha256(payload).digest()[:16]
+
+
+def token_hash(token: str) -> bytes:
+    """Return the 64 bits that stand for a token."""
+    return hashlib.sha256(token.encode()).digest()[:8]
+
+
+def find(ledger: bytes, token: bytes) -> Answered | None:
+    """Return what was answered to the token with this hash, if it is still known."""
+    at = _offset(ledger, token)
+    if at < 0:
+        return None
+    _, digest, flags, version, timestamp = _RECORD.unpack_from(ledger, at)
+    return Answered(digest, flags & ~_NOT_UNIQUE, not flags & _NOT_UNIQUE, version, timestamp)
+
+
+def remember(ledger: bytes, token: bytes, answered: Answered, limits: Limits) -> bytes:
+    """Return the ledger with this answer as its newest, and without what is too old or too many."""
+    known = _offset(ledger, token)
+    if known >= 0:
+        ledger = ledger[:known] + ledger[known + _RECORD.size :]
+    ledger = ledger[max(0, len(ledger) - (limits.dedup_records_max - 1) * _RECORD.size) :]
+    oldest_kept = answered.timestamp - limits.dedup_age_s
+    while ledger and _AT.unpack_from(ledger, _AT_OFFSET)[0] < oldest_kept:
+        ledger = ledger[_RECORD.size :]
+    flags = answered.operation | (0 if answered.unique else _NOT_UNIQUE)
+    return ledger + _RECORD.pack(token, answered.digest, flags, answered.version, answered.timestamp)
+
+
+def _offset(ledger: bytes, token: bytes) -> int:
+    at = ledger.find(token)
+    while at >= 0 and at % _RECORD.size:
+        at = ledger.find(token, at + 1)
+    return at
