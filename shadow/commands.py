@@ -307,10 +307,16 @@ def _check_values(state: object, depth_max: int) -> bool:
     """
     if type(state) is not dict:
         return False
+    too_deep = False
+    for part in state.values():
+        if type(part) is dict:
+            too_deep |= _check_section(part, depth_max)
+    return too_deep
+
+
+def _check_section(part: Tree, depth_max: int) -> bool:
     try:
-        return any(
-            [_check_object(part, depth_max, in_array=False) for part in state.values() if type(part) is dict]
-        )
+        return _check_object(part, depth_max, in_array=False)
     except RecursionError:
         return True
 

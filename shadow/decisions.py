@@ -5,7 +5,8 @@ after and an outcome for each command, with the bytes to send. Nothing of it cou
 has committed it. The numbers in comments are the rows of the table of checks (spec: shadow, section 8).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -72,6 +73,10 @@ class Shadow(msgspec.Struct, frozen=True):
         """What a request's ``version`` is compared with: 0 for what was never made or was deleted."""
         return self.version if self.exists else 0
 
+    def swept(self) -> "Shadow":
+        """Return the shadow with nothing left to send; its version stays."""
+        return msgspec.structs.replace(self, outbox=())
+
 
 NEVER_MADE = Shadow()
 
@@ -79,13 +84,12 @@ NEVER_MADE = Shadow()
 class Change(msgspec.Struct, frozen=True, gc=False):
     """What a version changed, ready to be sent and stored."""
 
+    version: int
     row: bytes
-    """Its history row."""
-    full_row: bytes | None
-    """The row with the whole document, where one is due."""
-    delta: bytes | None
-    documents: bytes | None
-    converged_after_ms: int | None
+    """Its history row; with the whole document in it where that is due."""
+    delta: bytes | None = None
+    documents: bytes | None = None
+    converged_after_ms: int | None = None
     """How long desired and reported had differed, if this version ended that."""
 
 
@@ -111,37 +115,38 @@ class Rejected(msgspec.Struct, frozen=True):
 Outcome = Accepted | Rejected
 
 
+class Circumstances(NamedTuple):
+    """What a batch is decided under, beside the documents."""
+
+    now_ms: int
+    limits: Limits
+    settled: Mapping[ShadowId, int] = MappingProxyType({})
+    """Up to which version the broker has acknowledged a shadow's messages."""
+    crowded: Collection[ShadowId] = frozenset()
+    """Shadows that may not be made, because their thing has as many as it may have."""
+
+
 def decide(
     before: Mapping[ShadowId, Shadow],
     batch: Sequence[Command],
-    now_ms: int,
-    limits: Limits,
-    settled: Mapping[ShadowId, int],
+    circumstances: Circumstances,
     failed: Callable[[Command, Exception], ShadowError],
 ) -> tuple[dict[ShadowId, Shadow], list[Outcome]]:
     """Apply ``batch`` in arrival order, each command on what the last one left.
 
-    ``settled`` tells up to which version the broker has acknowledged a shadow's messages; ``failed``
-    turns a failure that nobody foresaw into the error to answer, so that one command cannot hold up
-    the others.
+    ``failed`` turns a failure that nobody foresaw into the error to answer, so that one command cannot
+    hold up the others.
     """
     after: dict[ShadowId, Shadow] = {}
     outcomes: list[Outcome] = []
     for command in batch:
-        current = after.get(command.id)
-        if current is None:
-            current = before[command.id]
         try:
-            if type(command) is Update:
-                outcome, changed = _update(current, command, now_ms, limits, settled.get(command.id, 0))
-            elif type(command) is Delete:
-                outcome, changed = _delete(current, command, now_ms, limits, settled.get(command.id, 0))
-            else:
-                outcome, changed = _get(current, command, now_ms), current
+            current = after.get(command.id) or before[command.id]
+            outcome, changed = carry_out(current, command, circumstances)
         except ShadowError as error:
-            outcomes.append(reject(command, error, now_ms))
+            outcomes.append(reject(command, error, circumstances.now_ms))
         except Exception as error:  # noqa: BLE001 - our bug in one command must not stop the lane
-            outcomes.append(reject(command, failed(command, error), now_ms))
+            outcomes.append(reject(command, failed(command, error), circumstances.now_ms))
         else:
             outcomes.append(outcome)
             if changed is not current:
@@ -149,14 +154,22 @@ def decide(
     return after, outcomes
 
 
+def carry_out(current: Shadow, command: Command, circumstances: Circumstances) -> tuple[Accepted, Shadow]:
+    """Return what ``command`` answers and leaves; raise :class:`ShadowError` when it is refused."""
+    if type(command) is Update:
+        return _update(current, command, circumstances)
+    if type(command) is Delete:
+        return _delete(current, command, circumstances)
+    assert type(command) is Get
+    return _get(current, command, circumstances.now_ms), current
+
+
 def reject(command: Command, error: ShadowError, now_ms: int) -> Rejected:
     """Return the refusal of ``command`` with its answer."""
     return Rejected(command, error, wire.rejected(error, now_ms // MS_PER_S, command.token))
 
 
-def _update(
-    current: Shadow, update: Update, now_ms: int, limits: Limits, settled: int
-) -> tuple[Outcome, Shadow]:
+def _update(current: Shadow, update: Update, circumstances: Circumstances) -> tuple[Accepted, Shadow]:
     role, name = update.origin.role, update.id.name
     for section in update.sections:  # 11
         if not may_write(role, name, Section(section)):
@@ -166,14 +179,14 @@ def _update(
         return _replayed_update(update, known), current
     sequence = _checked_sequence(current, update)  # 13
     _check_version(current, update.version)  # 15
-    after = _merged(current, update, sequence, now_ms)
-    _check_size(current, after, limits.document_bytes(name))  # 16
-    return _changed(current, after, update, known, limits, settled)
+    after = _merged(current, update, sequence, circumstances.now_ms)
+    if not current.exists and update.id in circumstances.crowded:  # 16
+        raise TooLargeError(f"a thing may have {circumstances.limits.named_shadows_max} named shadows")
+    _check_size(current, after, circumstances.limits.document_bytes(name))
+    return _changed(current, after, update, known, circumstances)
 
 
-def _delete(
-    current: Shadow, delete: Delete, now_ms: int, limits: Limits, settled: int
-) -> tuple[Outcome, Shadow]:
+def _delete(current: Shadow, delete: Delete, circumstances: Circumstances) -> tuple[Accepted, Shadow]:
     role, name = delete.origin.role, delete.id.name
     if not may_delete(role, name):  # 11
         raise ForbiddenError(f"{role} may not delete this shadow")
@@ -189,12 +202,12 @@ def _delete(
         desired=EMPTY,
         reported=EMPTY,
         version=current.version + 1,
-        at_ms=max(now_ms, current.at_ms),
+        at_ms=max(circumstances.now_ms, current.at_ms),
         exists=False,
         diverged_ms=None,
         json=None,
     )
-    return _deleted(current, after, delete, known, limits, settled)
+    return _deleted(current, after, delete, known, circumstances)
 
 
 def _get(current: Shadow, get: Get, now_ms: int) -> Outcome:
@@ -282,9 +295,9 @@ def _changed(
     after: Shadow,
     update: Update,
     known: ledger.Answered | None,
-    limits: Limits,
-    settled: int,
-) -> tuple[Outcome, Shadow]:
+    circumstances: Circumstances,
+) -> tuple[Accepted, Shadow]:
+    limits = circumstances.limits
     stamp: Stamp = {"timestamp": after.timestamp}
     delta, stamps = difference(after.desired, after.reported)
     diverged_ms = (after.diverged_ms or after.at_ms) if delta else None
@@ -294,12 +307,12 @@ def _changed(
         after,
         diverged_ms=diverged_ms,
         ledger=_remembered(after, update, known, ledger.UPDATE, after.version, limits),
-        outbox=_with_entry(after, row, limits, settled),
+        outbox=_with_entry(after, update.id, row, circumstances),
         oldest_version=oldest_after(after.version, after.oldest_version, limits),
     )
     change = Change(
-        row=row,
-        full_row=full_row(row, kept) if is_full(after.version, limits) else None,
+        after.version,
+        full_row(row, kept) if is_full(after.version, limits) else row,
         delta=wire.delta_message((delta, stamps), after.version, after.timestamp, update.token)
         if delta
         else None,
@@ -317,23 +330,17 @@ def _deleted(
     after: Shadow,
     delete: Delete,
     known: ledger.Answered | None,
-    limits: Limits,
-    settled: int,
-) -> tuple[Outcome, Shadow]:
+    circumstances: Circumstances,
+) -> tuple[Accepted, Shadow]:
+    limits = circumstances.limits
     row = history_row(delete, b"null", after.version, after.at_ms)
     kept = msgspec.structs.replace(
         after,
         ledger=_remembered(after, delete, known, ledger.DELETE, current.version, limits),
-        outbox=_with_entry(after, row, limits, settled),
+        outbox=_with_entry(after, delete.id, row, circumstances),
         oldest_version=oldest_after(after.version, after.oldest_version, limits),
     )
-    change = Change(
-        row=row,
-        full_row=full_row(row, kept) if is_full(after.version, limits) else None,
-        delta=None,
-        documents=None,
-        converged_after_ms=None,
-    )
+    change = Change(after.version, full_row(row, kept) if is_full(after.version, limits) else row)
     body = wire.deleted(current.version, after.timestamp, delete.token)
     return Accepted(delete, body, current.version, after.at_ms, change), kept
 
@@ -352,19 +359,21 @@ def _remembered(
     return ledger.remember(after.ledger, command.token_hash, answered, limits)
 
 
-def _with_entry(after: Shadow, row: bytes, limits: Limits, settled: int) -> tuple[OutboxEntry, ...]:
+def _with_entry(
+    after: Shadow, id: ShadowId, row: bytes, circumstances: Circumstances
+) -> tuple[OutboxEntry, ...]:
     unsettled = after.outbox
-    if unsettled and unsettled[0].version <= settled:
-        unsettled = without_settled(unsettled, settled)
-    if len(unsettled) >= limits.outbox_entries_max:
-        raise UnavailableError(
-            "the messages of earlier versions are not delivered yet; try again later"
-        )  # 17
+    if unsettled:
+        unsettled = without_settled(unsettled, circumstances.settled.get(id, 0))
+        if len(unsettled) >= circumstances.limits.outbox_entries_max:  # 17
+            raise UnavailableError("messages of earlier versions are not delivered yet; try again later")
     return (*unsettled, OutboxEntry(after.version, row))
 
 
 def without_settled(outbox: Sequence[OutboxEntry], settled: int) -> tuple[OutboxEntry, ...]:
     """Return the entries above the version up to which the broker has acknowledged everything."""
+    if outbox[-1].version <= settled:
+        return ()
     return tuple(entry for entry in outbox if entry.version > settled)
 
 

@@ -15,6 +15,9 @@ from shadow.document import EMPTY, Part, ShadowId
 
 SHADOWS: Final = Collection("shadows", indexed=("thing", "pending"))
 HISTORY: Final = "history"
+HISTORY_HAN: Final = "history_han"
+"""The `han` shadow's history lives a day only; a log of its own spares the sweep all other rows."""
+LOGS: Final = (HISTORY, HISTORY_HAN)
 PENDING: Final = 1
 """Value of the index field that finds documents with something unsent."""
 
@@ -49,6 +52,11 @@ class UnknownFormatError(Exception):
         super().__init__(
             f"shadow {key} is stored in format {format}; this Gnomon knows {_FORMAT}: upgrade it"
         )
+
+
+def history_log(id: ShadowId) -> str:
+    """Return the log that keeps the versions of this shadow."""
+    return HISTORY_HAN if id.name == "han" else HISTORY
 
 
 def body_of(shadow: Shadow) -> bytes:

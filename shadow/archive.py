@@ -1,0 +1,170 @@
+"""A shadow's past: pages of history, the document as it was, and what a crash left unsent."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from security.policy import Role
+
+from infra.documents.port import Entry
+from shadow import wire
+from shadow.commands import Channel, Delete, Origin, Update
+from shadow.decisions import Accepted, Change, OutboxEntry, Shadow
+from shadow.document import ShadowId, difference
+from shadow.errors import NoShadowError, VersionPrunedError
+from shadow.history import HistoryRow, Snapshot, conflicts, fold, row_of
+from shadow.limits import Limits
+from shadow.records import history_log
+from shadow.store import ShadowStore
+
+CONFLICT_ROWS_MAX: Final = 64
+"""How far back a conflict is explained; beyond it the answer leaves ``conflicts`` out."""
+
+_NO_DIGEST: Final = b""
+
+
+class Archive:
+    """Reads history. It never writes, but for rows that a crash kept from being written."""
+
+    def __init__(self, store: ShadowStore, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+
+    async def history(
+        self,
+        id: ShadowId,
+        *,
+        limit: int,
+        before: int | None = None,
+        from_ms: int | None = None,
+        to_ms: int | None = None,
+    ) -> list[HistoryRow]:
+        """Return at most ``limit`` rows, newest first: below version ``before``, within the times given.
+
+        Raises:
+            NoShadowError: there never was such a shadow.
+        """
+        shadow = await self._known(id)
+        last = shadow.version if before is None else min(before - 1, shadow.version)
+        if to_ms is not None:
+            last = min(last, await self._newest_not_later(id, shadow, to_ms))
+        rows = await self._store.rows(id, shadow.oldest_version, last, limit, newest_first=True)
+        return [row for row in rows if from_ms is None or row.at_ms >= from_ms]
+
+    async def at_version(self, id: ShadowId, version: int) -> Snapshot:
+        """Return the document as it was.
+
+        Raises:
+            NoShadowError: no such version, or it is a deletion.
+            VersionPrunedError: its history is no longer kept.
+        """
+        shadow = await self._known(id)
+        if not 1 <= version <= shadow.version:
+            raise NoShadowError(*id)
+        if version < shadow.oldest_version:
+            raise VersionPrunedError(shadow.oldest_version)
+        (snapshot,) = (await self._snapshots(id, shadow, version, version))[-1:]
+        if not snapshot.exists:
+            raise NoShadowError(*id)
+        return snapshot
+
+    async def at_time(self, id: ShadowId, at_ms: int) -> Snapshot:
+        """Return the newest version that is not later than ``at_ms``; raises as :meth:`at_version`."""
+        shadow = await self._known(id)
+        version = await self._newest_not_later(id, shadow, at_ms)
+        if version < shadow.oldest_version:
+            if shadow.oldest_version > 1:
+                raise VersionPrunedError(shadow.oldest_version)
+            raise NoShadowError(*id)
+        return await self.at_version(id, version)
+
+    async def conflicts(self, update: Update, current: int) -> tuple[str, ...] | None:
+        """Return what was written since ``update.version`` that it would write too; None when unknown."""
+        wanted = update.version
+        if wanted is None or not 0 <= current - wanted <= CONFLICT_ROWS_MAX:
+            return None
+        rows = await self._store.rows(update.id, wanted + 1, current, CONFLICT_ROWS_MAX)
+        return conflicts(update.state, rows) if len(rows) == current - wanted else None
+
+    async def unsent(self, id: ShadowId, shadow: Shadow, entries: Sequence[OutboxEntry]) -> list[Accepted]:
+        """Return the outcomes of versions whose messages may not have arrived, oldest first.
+
+        The same function makes the same bytes again; ``delta`` is there for the newest version only.
+        """
+        first = entries[0].version
+        before = await self._snapshots(
+            id, shadow, max(first - 1, shadow.oldest_version), shadow.version, entries
+        )
+        by_version = {snapshot.version: snapshot for snapshot in before}
+        return [self._resent(id, shadow, row_of(entry.row), by_version) for entry in entries]
+
+    def _resent(
+        self, id: ShadowId, shadow: Shadow, row: HistoryRow, snapshots: dict[int, Snapshot]
+    ) -> Accepted:
+        origin = Origin(row.actor, Role(row.role), Channel(row.channel), row.gateway)
+        timestamp = row.at_ms // 1_000
+        now = snapshots[row.version]
+        before = snapshots.get(row.version - 1)
+        if row.operation == "delete":
+            delete = Delete(id, origin, row.token, None, _NO_DIGEST)
+            body = wire.deleted(row.version - 1, timestamp, row.token)
+            return Accepted(delete, body, row.version - 1, row.at_ms, Change(row.version, b""))
+        differs = difference(now.desired, now.reported) if row.version == shadow.version else ({}, {})
+        update = Update(id, origin, row.token, None, _NO_DIGEST, row.state)
+        change = Change(
+            row.version,
+            b"",
+            delta=wire.delta_message(differs, row.version, timestamp, row.token) if differs[0] else None,
+            documents=wire.documents_message(
+                _json(before) if before is not None and before.exists else None,
+                _json(now),
+                timestamp,
+                row.token,
+            ),
+        )
+        body = wire.update_accepted(row.state, {"timestamp": timestamp}, row.version, row.token)
+        return Accepted(update, body, row.version, row.at_ms, change)
+
+    async def _snapshots(
+        self,
+        id: ShadowId,
+        shadow: Shadow,
+        first: int,
+        last: int,
+        known: Sequence[OutboxEntry] = (),
+    ) -> list[Snapshot]:
+        """Return the documents of versions ``first`` to ``last``; rows in ``known`` may be unwritten."""
+        every = self._limits.history_full_every
+        start = max(shadow.oldest_version, first // every * every)
+        rows = {row.version: row for row in await self._store.rows(id, start, last, last - start + 1)}
+        missing = [entry for entry in known if entry.version not in rows]
+        if missing:
+            await self._store.add_rows(
+                [_entry(id, entry) for entry in missing if entry.version >= shadow.oldest_version]
+            )
+            rows |= {entry.version: row_of(entry.row) for entry in missing}
+        ordered = (rows[version] for version in sorted(rows))
+        return [snapshot for snapshot in fold(ordered) if snapshot.version >= first]
+
+    async def _newest_not_later(self, id: ShadowId, shadow: Shadow, at_ms: int) -> int:
+        """Bisect for the newest version not later than ``at_ms``: no gaps, and times never fall."""
+        low, high = shadow.oldest_version - 1, shadow.version
+        while low < high:
+            middle = (low + high + 1) // 2
+            (row,) = await self._store.rows(id, middle, middle, 1)
+            low, high = (middle, high) if row.at_ms <= at_ms else (low, middle - 1)
+        return low
+
+    async def _known(self, id: ShadowId) -> Shadow:
+        shadow = await self._store.current(id)
+        if shadow.version == 0:
+            raise NoShadowError(*id)
+        return shadow
+
+
+def _entry(id: ShadowId, entry: OutboxEntry) -> Entry:
+    row = row_of(entry.row)
+    return Entry(history_log(id), id.key, entry.version, row.at_ms, entry.row)
+
+
+def _json(snapshot: Snapshot) -> bytes:
+    return wire.version_json(snapshot.desired, snapshot.reported, snapshot.version)

@@ -1,0 +1,376 @@
+"""The shadow service: take what waits, decide, commit once, then speak.
+
+One lane per process carries out every command, whoever sent it: what waits when the last commit
+returns is the next batch, so that one fsync serves the bridge and all REST callers together, and no
+two of our own writers ever race. Writers in other processes lose or win by compare-and-set.
+(spec: shadow, section 7)
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import structlog
+from infra.telemetry import Metrics
+
+from infra.clock import Clock
+from infra.documents.port import Cut, Entry, StoreUnavailableError
+from infra.ids import Ids
+from infra.live import Live
+from shadow.archive import Archive
+from shadow.commands import Command, Update
+from shadow.decisions import (
+    PEOPLE,
+    Accepted,
+    Circumstances,
+    Outcome,
+    Rejected,
+    Shadow,
+    decide,
+    reject,
+    without_settled,
+)
+from shadow.document import ShadowId
+from shadow.errors import (
+    InternalError,
+    NoShadowError,
+    ShadowError,
+    TooManyRequestsError,
+    UnavailableError,
+    VersionConflictError,
+)
+from shadow.limits import TOMBSTONES_MAX, Limits
+from shadow.records import history_log
+from shadow.store import Extra, Loaded, ShadowStore
+
+BATCH_COMMANDS_MAX: Final = 512
+"""Commands that share one commit; a single submission may be larger than this."""
+WAITING_COMMANDS_MAX: Final = 20_000
+"""Commands that may wait for the lane; above it a submission is answered 429."""
+SWEEP_SHADOWS_MAX: Final = 1_000
+"""Outboxes that one sweep commit empties."""
+ERASE_ATTEMPTS_MAX: Final = 5
+
+Listener = Callable[[Sequence[Outcome]], None]
+
+_log = structlog.get_logger(__name__)
+
+
+class _Submission(NamedTuple):
+    commands: Sequence[Command]
+    outcomes: asyncio.Future[list[Outcome]]
+
+
+class ShadowService:
+    """Carries out commands durably and tells its listeners; see :meth:`submit`."""
+
+    def __init__(
+        self, store: ShadowStore, clock: Clock, ids: Ids, limits: Limits, metrics: Metrics, live: Live
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._limits = limits
+        self._metrics = metrics
+        self._live = live
+        self._listeners: list[Listener] = []
+        self._waiting: list[_Submission] = []
+        self._waiting_commands = 0
+        self._arrived = asyncio.Event()
+        self._lane = asyncio.Lock()
+        self._settled: dict[ShadowId, int] = {}
+        self.archive = Archive(store, limits)
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` with the outcomes of each batch, in order, right after its commit.
+
+        It must not block and must not raise; what it sends is sent after it is true.
+        """
+        self._listeners.append(listener)
+
+    async def submit(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Return an outcome for each command; those of one shadow keep their order.
+
+        An accepted outcome is durable. Never raises for a bad or an unlucky command; raises
+        :class:`infra.documents.port.StoreBrokenError` when the process must stop.
+        """
+        if self._waiting_commands + len(commands) > WAITING_COMMANDS_MAX:
+            error = TooManyRequestsError("the service is overloaded; send again a little later")
+            return [reject(command, error, self._clock.now_ms()) for command in commands]
+        submission = _Submission(commands, asyncio.get_running_loop().create_future())
+        self._waiting.append(submission)
+        self._waiting_commands += len(commands)
+        self._arrived.set()
+        return await submission.outcomes
+
+    async def run(self) -> None:
+        """Serve the lane until cancelled. What was taken is finished, or its callers are told."""
+        while True:
+            await self._arrived.wait()
+            taken = self._take()
+            try:
+                async with self._lane:
+                    await self._serve(taken)
+            except BaseException as error:
+                for submission in (*taken, *self._waiting):
+                    if not submission.outcomes.done():
+                        submission.outcomes.set_exception(_ended(error))
+                raise
+
+    async def sweep(self) -> None:
+        """Empty delivered outboxes, every ``outbox_sweep_s``, until cancelled."""
+        while True:
+            await asyncio.sleep(self._limits.outbox_sweep_s)
+            try:
+                await self.sweep_once()
+            except StoreUnavailableError as error:
+                _log.warning("outbox_sweep_failed", reason=str(error))
+
+    async def view(self, id: ShadowId) -> Shadow:
+        """Return the shadow as it is; raise :class:`NoShadowError` when there is none."""
+        shadow = await self._store.current(id)
+        if not shadow.exists:
+            raise NoShadowError(*id)
+        return shadow
+
+    async def shadows_of(self, thing: str) -> list[ShadowId]:
+        """Return the ids of a thing's shadows in order of their names, the classic one first."""
+        return (await self._store.ids_of(thing))[0]
+
+    async def forget(self, thing: str) -> None:
+        """Remove all shadows of a thing with history and tombstones: it left the registry."""
+        live, deleted = await self._store.ids_of(thing)
+        async with self._lane:
+            for id in (*live, *deleted):
+                await self._erase(id)
+
+    def settle(self, id: ShadowId, version: int) -> None:
+        """Note that the broker has everything of this shadow up to ``version``."""
+        if version > self._settled.get(id, 0):
+            self._settled[id] = version
+
+    async def unsent(self, cursor: str | None) -> tuple[list[Accepted], str | None]:
+        """Return a page of what the broker may not have, shadow by shadow, and the next cursor.
+
+        Rows of history that a crash kept from being written are written on the way.
+        """
+        page, following = await self._store.pending(cursor)
+        unsent: list[Accepted] = []
+        for id, shadow in page.items():
+            unsent += await self._unsent(id, shadow)
+        return unsent, following
+
+    async def unsent_of(self, id: ShadowId) -> list[Accepted]:
+        """Return what the broker may not have of one shadow."""
+        return await self._unsent(id, await self._store.current(id))
+
+    async def sweep_once(self) -> None:
+        """Empty the outboxes whose messages have all been delivered and that nobody writes to now."""
+        quiet_since_ms = self._clock.now_ms() - int(self._limits.outbox_sweep_s * 1_000)
+        waiting = list(self._settled.items())
+        for first in range(0, len(waiting), SWEEP_SHADOWS_MAX):
+            async with self._lane:
+                await self._sweep(dict(waiting[first : first + SWEEP_SHADOWS_MAX]), quiet_since_ms)
+
+    # ------------------------------------------------------------------ the lane
+
+    def _take(self) -> list[_Submission]:
+        taken: list[_Submission] = []
+        commands = 0
+        for submission in self._waiting:
+            if taken and commands + len(submission.commands) > BATCH_COMMANDS_MAX:
+                break
+            taken.append(submission)
+            commands += len(submission.commands)
+        del self._waiting[: len(taken)]
+        self._waiting_commands -= commands
+        if not self._waiting:
+            self._arrived.clear()
+        return taken
+
+    async def _serve(self, taken: Sequence[_Submission]) -> None:
+        commands = [command for submission in taken for command in submission.commands]
+        outcomes = iter(await self._carry_out(commands))
+        for submission in taken:
+            its_outcomes = [next(outcomes) for _ in submission.commands]
+            if not submission.outcomes.done():
+                submission.outcomes.set_result(its_outcomes)
+        self._store.shrink()
+
+    async def _carry_out(self, commands: Sequence[Command]) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        waiting = list(range(len(commands)))
+        try:
+            for _ in range(self._limits.save_attempts_max):
+                lost = await self._attempt(commands, waiting, outcomes)
+                waiting = [position for position in waiting if commands[position].id in lost]
+                if not waiting:
+                    break
+            reason = "others write this shadow too fast; send again"
+        except StoreUnavailableError as error:
+            waiting = [position for position in waiting if position not in outcomes]
+            self._metrics.store_errors.inc()
+            reason = str(error)
+        if waiting:
+            now_ms = self._clock.now_ms()
+            for position in waiting:
+                outcomes[position] = reject(commands[position], UnavailableError(reason), now_ms)
+            self._announce([outcomes[position] for position in waiting])
+        return [outcomes[position] for position in range(len(commands))]
+
+    async def _attempt(
+        self, commands: Sequence[Command], waiting: Sequence[int], outcomes: dict[int, Outcome]
+    ) -> frozenset[ShadowId]:
+        """Decide and commit what waits; add the outcomes that stand; return the ids to try again."""
+        batch = [commands[position] for position in waiting]
+        before = await self._store.load({command.id for command in batch})
+        circumstances = Circumstances(
+            self._clock.now_ms(), self._limits, self._settled, await self._crowded(batch, before)
+        )
+        after, decided = decide(
+            {id: loaded.shadow for id, loaded in before.items()}, batch, circumstances, self._failed
+        )
+        lost = await self._save(before, after, decided) if after else frozenset()
+        stands = {
+            position: outcome
+            for position, outcome in zip(waiting, decided, strict=True)
+            if outcome.command.id not in lost
+        }
+        await self._explain(stands, circumstances.now_ms)
+        outcomes |= stands
+        # Commit before send: a lost message is sent again from the document, a lost write is gone.
+        self._announce(list(stands.values()))
+        return lost
+
+    async def _save(
+        self, before: Mapping[ShadowId, Loaded], after: Mapping[ShadowId, Shadow], decided: Sequence[Outcome]
+    ) -> frozenset[ShadowId]:
+        extras = _extras(before, after, decided)
+        started_s = self._clock.elapsed_s()
+        lost = await self._store.save(before, after, extras)
+        self._metrics.commit_seconds.observe(self._clock.elapsed_s() - started_s)
+        self._metrics.batch_updates.observe(len(decided))
+        for id in after:
+            if id not in lost and after[id].outbox[0].version > self._settled.get(id, 0):
+                self._settled.pop(id, None)
+        return lost
+
+    async def _crowded(
+        self, batch: Sequence[Command], before: Mapping[ShadowId, Loaded]
+    ) -> frozenset[ShadowId]:
+        """Return the named shadows that this batch may not make, their things having enough."""
+        new: dict[str, list[ShadowId]] = {}
+        for command in batch:
+            loaded = before.get(command.id)
+            if command.id.name and type(command) is Update and loaded and not loaded.shadow.exists:
+                new.setdefault(command.id.thing, []).append(command.id)
+        crowded: set[ShadowId] = set()
+        for thing, wanted in new.items():
+            live, deleted = await self._store.ids_of(thing)
+            named = sum(1 for id in live if id.name)
+            room = min(
+                self._limits.named_shadows_max - named,
+                self._limits.named_shadows_max + TOMBSTONES_MAX - named - len(deleted),
+            )
+            crowded.update(list(dict.fromkeys(wanted))[max(0, room) :])
+        return frozenset(crowded)
+
+    async def _explain(self, stands: dict[int, Outcome], now_ms: int) -> None:
+        """Add to conflicts which fields they are about (spec 11, E7)."""
+        for position, outcome in stands.items():
+            if type(outcome) is Rejected and isinstance(outcome.error, VersionConflictError):
+                command, error = outcome.command, outcome.error
+                if isinstance(command, Update):
+                    error.conflicts = await self._conflicts(command, error.current_version)
+                stands[position] = reject(command, error, now_ms)
+
+    async def _conflicts(self, update: Update, current: int) -> tuple[str, ...] | None:
+        try:
+            return await self.archive.conflicts(update, current)
+        except StoreUnavailableError:
+            return None  # the batch is committed already; the help is a courtesy
+
+    def _announce(self, outcomes: Sequence[Outcome]) -> None:
+        for listener in self._listeners:
+            listener(outcomes)
+        for outcome in outcomes:
+            if type(outcome) is Rejected:
+                self._metrics.rejected(outcome.error.code)
+            elif outcome.change is not None:
+                self._metrics.changed(outcome.change.converged_after_ms)
+                self._live.announce(outcome.command.id.key)
+            elif outcome.replayed:
+                self._metrics.replays.inc()
+
+    def _failed(self, command: Command, error: Exception) -> ShadowError:
+        trace = self._ids.token()
+        _log.error(
+            "command_failed", trace=trace, thing=command.id.thing, shadow=command.id.name, exc_info=error
+        )
+        return InternalError(trace)
+
+    # ------------------------------------------------------- outboxes and erasure
+
+    async def _unsent(self, id: ShadowId, shadow: Shadow) -> list[Accepted]:
+        entries = without_settled(shadow.outbox, self._settled.get(id, 0)) if shadow.outbox else ()
+        return await self.archive.unsent(id, shadow, entries) if entries else []
+
+    async def _sweep(self, settled: Mapping[ShadowId, int], quiet_since_ms: int) -> None:
+        before = await self._store.load(settled.keys())
+        after: dict[ShadowId, Shadow] = {}
+        for id, version in settled.items():
+            shadow = before[id].shadow
+            if not shadow.outbox:
+                del self._settled[id]
+            elif shadow.outbox[-1].version <= version and shadow.at_ms <= quiet_since_ms:
+                after[id] = shadow.swept()
+        if after:
+            lost = await self._store.save(before, after, {})
+            for id in after.keys() - lost:
+                del self._settled[id]
+        self._store.shrink()
+
+    async def _erase(self, id: ShadowId) -> None:
+        for _ in range(ERASE_ATTEMPTS_MAX):
+            loaded = (await self._store.load([id]))[id]
+            if loaded.revision == 0 or await self._store.erase(id, loaded):
+                self._settled.pop(id, None)
+                return
+        raise StoreUnavailableError(f"shadow {id.key} is being written; remove the thing again")
+
+
+def _extras(
+    before: Mapping[ShadowId, Loaded], after: Mapping[ShadowId, Shadow], decided: Sequence[Outcome]
+) -> dict[ShadowId, Extra]:
+    """Return the history rows, audit entries and cuts that go with each document."""
+    entries: dict[ShadowId, list[Entry]] = {id: [] for id in after}
+    for outcome in decided:
+        if type(outcome) is Accepted and outcome.change is not None:
+            change, command = outcome.change, outcome.command
+            id = command.id
+            entries[id].append(Entry(history_log(id), id.key, change.version, outcome.at_ms, change.row))
+            if command.origin.role in PEOPLE:
+                entries[id].append(_audit(outcome))
+    return {
+        id: Extra(
+            rows,
+            (Cut(history_log(id), id.key, after[id].oldest_version),)
+            if after[id].oldest_version > before[id].shadow.oldest_version
+            else (),
+        )
+        for id, rows in entries.items()
+    }
+
+
+def _audit(outcome: Accepted) -> Entry:
+    command, change = outcome.command, outcome.change
+    assert change is not None
+    assert not isinstance(command, Update) or command.digest
+    raise NotImplementedError
+
+
+def _ended(error: BaseException) -> BaseException:
+    """Return what a caller hears whose command was under way when the lane ended."""
+    if isinstance(error, asyncio.CancelledError):
+        return StoreUnavailableError("the service is stopping")
+    return error
