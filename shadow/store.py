@@ -62,6 +62,7 @@ class ShadowStore:
         self._documents = documents
         self._limits = limits
         self._cache: dict[ShadowId, _Cached] = {}
+        self._fetches: list[set[ShadowId]] = []
         self._cache_bytes_max = cache_bytes_max
         self.cached_bytes = 0
 
@@ -106,6 +107,8 @@ class ShadowStore:
         for id, write in zip(ids, writes, strict=True):
             if id not in lost:
                 self._keep(id, Loaded(after[id], write.expected + 1))
+        for fetch in self._fetches:
+            fetch.difference_update(ids)  # what they read may be older than what was written just now
         return lost
 
     def shrink(self) -> None:
@@ -166,16 +169,22 @@ class ShadowStore:
         return not await self._documents.commit([erasure])
 
     async def _fetch(self, ids: Sequence[ShadowId]) -> dict[ShadowId, Loaded]:
-        documents = await self._documents.get(SHADOWS.name, [id.key for id in ids])
+        wanted = set(ids)
+        self._fetches.append(wanted)
+        try:
+            documents = await self._documents.get(SHADOWS.name, [id.key for id in ids])
+        finally:
+            self._fetches.remove(wanted)
         fetched: dict[ShadowId, Loaded] = {}
-        for id in ids:
+        for id in wanted:
             try:
                 fetched[id] = _loaded(documents.get(id.key))
             except (msgspec.DecodeError, UnknownFormatError) as error:
                 _log.error("shadow_unreadable", thing=id.thing, shadow=id.name, reason=str(error))
             else:
                 self._keep(id, fetched[id])
-        return fetched
+        overtaken = [id for id in ids if id not in wanted]
+        return fetched | (await self.load(overtaken) if overtaken else {})
 
     def _keep(self, id: ShadowId, loaded: Loaded) -> None:
         cache = self._cache
