@@ -6,13 +6,13 @@ from typing import Final
 from security.policy import Role
 
 from infra.documents.port import Entry
+from infra.settings.model import ShadowLimits
 from shadow import wire
 from shadow.commands import Channel, Delete, Origin, Update
 from shadow.decisions import Accepted, Change, OutboxEntry, Shadow
 from shadow.document import ShadowId, difference
 from shadow.errors import NoShadowError, VersionPrunedError
 from shadow.history import HistoryRow, Snapshot, conflicts, fold, row_of
-from shadow.limits import Limits
 from shadow.records import history_log
 from shadow.store import ShadowStore
 
@@ -25,7 +25,7 @@ _NO_DIGEST: Final = b""
 class Archive:
     """Reads history. It never writes, but for rows that a crash kept from being written."""
 
-    def __init__(self, store: ShadowStore, limits: Limits) -> None:
+    def __init__(self, store: ShadowStore, limits: ShadowLimits) -> None:
         self._store = store
         self._limits = limits
 

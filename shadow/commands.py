@@ -11,10 +11,10 @@ from typing import Any, Final
 import msgspec
 from security.policy import Role
 
+from infra.settings.model import ShadowLimits
 from shadow.document import ShadowId, Tree
 from shadow.errors import EncodingError, InvalidRequestError, ShadowError, TooLargeError
 from shadow.ledger import digest_of, token_hash
-from shadow.limits import Limits
 
 VERSION_MAX: Final = 2**53 - 1
 INTEGER_MIN: Final = -(2**63)
@@ -113,7 +113,7 @@ def parse_id(thing: str, name: str = "") -> ShadowId:
 
 
 def parse_update(
-    payload: bytes, id: ShadowId, origin: Origin, limits: Limits, idempotency_key: str | None = None
+    payload: bytes, id: ShadowId, origin: Origin, limits: ShadowLimits, idempotency_key: str | None = None
 ) -> Update:
     """Return the update a payload asks for, or raise :class:`RefusedError` with the first failed check.
 
@@ -141,7 +141,7 @@ def update(
     id: ShadowId,
     origin: Origin,
     state: Tree | None,
-    limits: Limits,
+    limits: ShadowLimits,
     token: str | None,
     payload: bytes,
     version: int | None = None,
@@ -162,7 +162,7 @@ def update(
     )
 
 
-def parse_get(payload: bytes, id: ShadowId, origin: Origin, limits: Limits) -> Get:
+def parse_get(payload: bytes, id: ShadowId, origin: Origin, limits: ShadowLimits) -> Get:
     """Return the get; a body that is not JSON is ignored, like all in it but the token (spec 1)."""
     return Get(id, origin, _lenient_token(payload, limits))
 
@@ -171,7 +171,7 @@ def parse_delete(
     payload: bytes,
     id: ShadowId,
     origin: Origin,
-    limits: Limits,
+    limits: ShadowLimits,
     *,
     version: int | None = None,
     idempotency_key: str | None = None,
@@ -189,18 +189,18 @@ def parse_delete(
     )
 
 
-def peek_token(payload: bytes, limits: Limits) -> str | None:
+def peek_token(payload: bytes, limits: ShadowLimits) -> str | None:
     """Return the token to echo when a request is refused before it is parsed (spec 8, rows 2-4)."""
     return _lenient_token(payload, limits)
 
 
-def check_tree(tree: Tree, limits: Limits) -> None:
+def check_tree(tree: Tree, limits: ShadowLimits) -> None:
     """Raise :class:`InvalidRequestError` unless ``tree`` may be a section's patch (spec 2, 3, 8)."""
     if _check_values({"desired": tree}, limits.depth_max):
         raise _depth_error(limits)
 
 
-def _read(payload: bytes, limits: Limits) -> _Request:
+def _read(payload: bytes, limits: ShadowLimits) -> _Request:
     if len(payload) > limits.request_bytes_max:
         error: ShadowError = TooLargeError(f"a request may have {limits.request_bytes_max} bytes")
         raise RefusedError(error, None)
@@ -216,14 +216,14 @@ def _read(payload: bytes, limits: Limits) -> _Request:
         raise RefusedError(_invalid_json(str(bad)), None) from bad
 
 
-def _echo(request: _Request, limits: Limits) -> str | None:
+def _echo(request: _Request, limits: ShadowLimits) -> str | None:
     token = request.clientToken
     if type(token) is str and _fits(token, limits):
         return token
     return None
 
 
-def _lenient_token(payload: bytes, limits: Limits) -> str | None:
+def _lenient_token(payload: bytes, limits: ShadowLimits) -> str | None:
     if not payload:
         return None
     try:
@@ -232,13 +232,13 @@ def _lenient_token(payload: bytes, limits: Limits) -> str | None:
         return None
 
 
-def _fits(token: str, limits: Limits) -> bool:
+def _fits(token: str, limits: ShadowLimits) -> bool:
     return len(token) <= limits.token_bytes_max and (
         token.isascii() or len(token.encode()) <= limits.token_bytes_max
     )
 
 
-def _counted(token: str | None, limits: Limits, idempotency_key: str | None) -> bytes | None:
+def _counted(token: str | None, limits: ShadowLimits, idempotency_key: str | None) -> bytes | None:
     """Return the hash under which a repeat is looked for; None when this token cannot tell repeats."""
     if idempotency_key is not None:
         return token_hash("key:" + idempotency_key)
@@ -251,7 +251,7 @@ def _invalid_json(detail: str) -> InvalidRequestError:
     return InvalidRequestError("Invalid JSON", detail)
 
 
-def _depth_error(limits: Limits) -> InvalidRequestError:
+def _depth_error(limits: ShadowLimits) -> InvalidRequestError:
     return InvalidRequestError(
         f"JSON contains too many levels of nesting; maximum is {limits.depth_max}",
         "the section itself is level 1",

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 from security.policy import Role, Section, may_delete, may_read, may_write
 
+from infra.settings.model import ShadowLimits
 from shadow import ledger, wire
 from shadow.commands import Command, Delete, Get, Update
 from shadow.document import EMPTY, Part, ShadowId, Stamp, difference, write
@@ -25,7 +26,6 @@ from shadow.errors import (
     UnavailableError,
     VersionConflictError,
 )
-from shadow.limits import Limits
 
 PEOPLE: Final = frozenset({Role.OPERATOR, Role.SYSTEM})
 """Roles whose every change is audited; what a thing reports is in the history."""
@@ -119,7 +119,7 @@ class Circumstances(NamedTuple):
     """What a batch is decided under, beside the documents."""
 
     now_ms: int
-    limits: Limits
+    limits: ShadowLimits
     settled: Mapping[ShadowId, int] = MappingProxyType({})
     """Up to which version the broker has acknowledged a shadow's messages."""
     crowded: Collection[ShadowId] = frozenset()
@@ -182,7 +182,7 @@ def _update(current: Shadow, update: Update, circumstances: Circumstances) -> tu
     after = _merged(current, update, sequence, circumstances.now_ms)
     if not current.exists and update.id in circumstances.crowded:  # 16
         raise TooLargeError(f"a thing may have {circumstances.limits.named_shadows_max} named shadows")
-    _check_size(current, after, circumstances.limits.document_bytes(name))
+    _check_size(current, after, circumstances.limits.document_bytes_max_of(name))
     return _changed(current, after, update, known, circumstances)
 
 
@@ -351,7 +351,7 @@ def _remembered(
     known: ledger.Answered | None,
     operation: int,
     answered_version: int,
-    limits: Limits,
+    limits: ShadowLimits,
 ) -> bytes:
     if command.token_hash is None:
         return after.ledger
@@ -377,12 +377,12 @@ def without_settled(outbox: Sequence[OutboxEntry], settled: int) -> tuple[Outbox
     return tuple(entry for entry in outbox if entry.version > settled)
 
 
-def is_full(version: int, limits: Limits) -> bool:
+def is_full(version: int, limits: ShadowLimits) -> bool:
     """Tell whether the history row of this version holds the whole document."""
     return version % limits.history_full_every == 0
 
 
-def oldest_after(version: int, oldest: int, limits: Limits) -> int:
+def oldest_after(version: int, oldest: int, limits: ShadowLimits) -> int:
     """Return the oldest version to keep once ``version`` is stored: always 1 or a full one.
 
     Cuts are made together with full rows, and so deep that the bound holds until the next one.

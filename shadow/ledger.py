@@ -10,7 +10,7 @@ import hashlib
 import struct
 from typing import Final, NamedTuple
 
-from shadow.limits import Limits
+from infra.settings.model import ShadowLimits
 
 UPDATE: Final = 1
 DELETE: Final = 2
@@ -51,7 +51,7 @@ def find(ledger: bytes, token: bytes) -> Answered | None:
     return Answered(digest, flags & ~_NOT_UNIQUE, not flags & _NOT_UNIQUE, version, timestamp)
 
 
-def remember(ledger: bytes, token: bytes, answered: Answered, limits: Limits) -> bytes:
+def remember(ledger: bytes, token: bytes, answered: Answered, limits: ShadowLimits) -> bytes:
     """Return the ledger with this answer as its newest, and without what is too old or too many."""
     known = _offset(ledger, token)
     if known >= 0:

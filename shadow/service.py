@@ -17,6 +17,7 @@ from infra.clock import Clock
 from infra.documents.port import Cut, Entry, StoreUnavailableError
 from infra.ids import Ids
 from infra.live import Live
+from infra.settings.model import ShadowLimits
 from shadow.archive import Archive
 from shadow.commands import Command, Update
 from shadow.decisions import (
@@ -39,9 +40,8 @@ from shadow.errors import (
     UnavailableError,
     VersionConflictError,
 )
-from shadow.limits import TOMBSTONES_MAX, Limits
 from shadow.records import history_log
-from shadow.store import Extra, Loaded, ShadowStore
+from shadow.store import TOMBSTONES_MAX, Extra, Loaded, ShadowStore
 
 BATCH_COMMANDS_MAX: Final = 512
 """Commands that share one commit; a single submission may be larger than this."""
@@ -65,7 +65,7 @@ class ShadowService:
     """Carries out commands durably and tells its listeners; see :meth:`submit`."""
 
     def __init__(
-        self, store: ShadowStore, clock: Clock, ids: Ids, limits: Limits, metrics: Metrics, live: Live
+        self, store: ShadowStore, clock: Clock, ids: Ids, limits: ShadowLimits, metrics: Metrics, live: Live
     ) -> None:
         self._store = store
         self._clock = clock

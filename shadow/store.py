@@ -12,10 +12,10 @@ import msgspec
 import structlog
 
 from infra.documents.port import Cut, Document, DocumentStore, Entry, Write
+from infra.settings.model import ShadowLimits
 from shadow.decisions import NEVER_MADE, Shadow
 from shadow.document import ShadowId
 from shadow.history import HistoryRow, row_of
-from shadow.limits import TOMBSTONES_MAX, Limits
 from shadow.records import (
     PENDING,
     SHADOWS,
@@ -28,6 +28,8 @@ from shadow.records import (
 )
 
 PAGE_SHADOWS: Final = 500
+TOMBSTONES_MAX: Final = 200
+"""Deleted named shadows of one thing that are remembered; above it no new name may be made."""
 CACHED_FIXED_BYTES: Final = 1_200
 CACHED_FACTOR: Final = 5
 """A parsed tree takes about this many times its JSON (measured: `make bench`, growth)."""
@@ -58,7 +60,7 @@ class Extra(NamedTuple):
 class ShadowStore:
     """Loads and saves shadows; knows which revision of a document it has seen."""
 
-    def __init__(self, documents: DocumentStore, limits: Limits, cache_bytes_max: int) -> None:
+    def __init__(self, documents: DocumentStore, limits: ShadowLimits, cache_bytes_max: int) -> None:
         self._documents = documents
         self._limits = limits
         self._cache: dict[ShadowId, _Cached] = {}

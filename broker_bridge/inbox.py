@@ -1,0 +1,75 @@
+"""What was received and not yet answered: bounded in all, and for each thing.
+
+``put`` never waits and never blocks others: it says no, and the sender hears 429. ``take`` does not
+wait for a batch to fill; the next one forms while the last one is written. Arrival order is kept,
+which is the order per shadow. (spec: shadow, sections 7 and 10)
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from broker_bridge.topics import Request
+
+
+class Message(NamedTuple):
+    """A request as it came from the broker, and what is needed to acknowledge it."""
+
+    request: Request
+    payload: bytes
+    packet_id: int
+    connection: int
+    duplicate: bool
+
+
+class Inbox:
+    """Messages in arrival order; counts those taken as long as they are unanswered."""
+
+    def __init__(self, requests_max: int, in_flight_max: int) -> None:
+        self._requests_max = requests_max
+        self._in_flight_max = in_flight_max
+        self._waiting: deque[Message] = deque()
+        self._unanswered: dict[str, int] = {}
+        self._total = 0
+        self._arrived = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Messages unanswered, waiting or taken."""
+        return self._total
+
+    def put(self, message: Message) -> bool:
+        """Add a message; False when the inbox, or this thing's share of it, is full."""
+        thing = message.request.id.thing
+        unanswered = self._unanswered.get(thing, 0)
+        if unanswered >= self._in_flight_max or self._total >= self._requests_max:
+            return False
+        self._unanswered[thing] = unanswered + 1
+        self._total += 1
+        self._waiting.append(message)
+        self._arrived.set()
+        return True
+
+    async def take(self, messages_max: int) -> list[Message]:
+        """Return what waits, at least one message and at most ``messages_max``."""
+        await self._arrived.wait()
+        waiting = self._waiting
+        if len(waiting) <= messages_max:
+            taken = list(waiting)
+            waiting.clear()
+            self._arrived.clear()
+        else:
+            taken = [waiting.popleft() for _ in range(messages_max)]
+        return taken
+
+    def answered(self, messages: Iterable[Message]) -> None:
+        """Free the places of messages whose answer is written."""
+        unanswered = self._unanswered
+        for message in messages:
+            thing = message.request.id.thing
+            left = unanswered[thing] - 1
+            if left:
+                unanswered[thing] = left
+            else:
+                del unanswered[thing]
+            self._total -= 1

@@ -1,0 +1,54 @@
+"""What the broker's log says about who is there. Pure.
+
+Presence is a hint, never a permission: it only decides when a thing is sent what it may have missed.
+The thing is taken from the client id, which the broker has set from the certificate, and never from a
+filter: forbidden filters are granted, and logged, too. (spec: shadow, section 13)
+"""
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Sign(StrEnum):
+    """What happened to a connection."""
+
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    SUBSCRIBED = "subscribed"
+
+
+class Presence(NamedTuple):
+    """One line of the log that concerns a thing."""
+
+    sign: Sign
+    thing: str
+    fresh: bool = False
+    """Connected with a clean session: it has no subscriptions yet."""
+    filter: str | None = None
+
+
+_NAME = r"[a-zA-Z0-9:_-]{1,128}"
+_CONNECTED = re.compile(rf"New client connected from \S+ as ({_NAME}) \(p\d, c([01]),")
+_DISCONNECTED = re.compile(rf"Client ({_NAME}) (?:disconnected|closed its connection|has exceeded timeout)")
+_SUBSCRIBED = re.compile(rf"({_NAME}) [012] (\S+)$")
+
+
+def parse_line(text: str) -> Presence | None:
+    """Return what a log line says about a thing, or None when it says nothing about one."""
+    if found := _SUBSCRIBED.search(text):
+        return Presence(Sign.SUBSCRIBED, found[1], filter=found[2])
+    if found := _CONNECTED.search(text):
+        return Presence(Sign.CONNECTED, found[1], fresh=found[2] == "1")
+    if found := _DISCONNECTED.search(text):
+        return Presence(Sign.DISCONNECTED, found[1])
+    return None
+
+
+def concerns_delta(filter: str, thing: str) -> bool:
+    """Tell whether a subscription of ``thing`` can cover deltas: its own, or its gateway tree's."""
+    own = f"$aws/things/{thing}/shadow"
+    tree = f"gnomon/gateways/{thing}/down/"
+    return filter.startswith((own, tree)) and (
+        filter.endswith(("/delta", "/+", "/#")) or "/update/" in filter
+    )
