@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
-from security.policy import Role
 
 from infra.settings.model import ShadowLimits
+from security.policy import Role
 from shadow.document import ShadowId, Tree
 from shadow.errors import EncodingError, InvalidRequestError, ShadowError, TooLargeError
 from shadow.ledger import digest_of, token_hash
@@ -39,6 +39,7 @@ class Origin(msgspec.Struct, frozen=True):
     role: Role
     channel: Channel
     gateway: str | None = None
+    request_id: str = ""
 
 
 class Update(msgspec.Struct, frozen=True, gc=False):

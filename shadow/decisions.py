@@ -10,12 +10,12 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
-from security.policy import Role, Section, may_delete, may_read, may_write
 
 from infra.settings.model import ShadowLimits
+from security.policy import Section, may_delete, may_read, may_write
 from shadow import ledger, wire
 from shadow.commands import Command, Delete, Get, Update
-from shadow.document import EMPTY, Part, ShadowId, Stamp, difference, write
+from shadow.document import EMPTY, Part, ShadowId, Stamp, difference, nulls_only, write
 from shadow.errors import (
     ForbiddenError,
     IdempotencyMismatchError,
@@ -27,10 +27,9 @@ from shadow.errors import (
     VersionConflictError,
 )
 
-PEOPLE: Final = frozenset({Role.OPERATOR, Role.SYSTEM})
-"""Roles whose every change is audited; what a thing reports is in the history."""
-
 MS_PER_S: Final = 1_000
+
+_SECTIONS: Final = {"desired": Section.DESIRED, "reported": Section.REPORTED}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -171,8 +170,10 @@ def reject(command: Command, error: ShadowError, now_ms: int) -> Rejected:
 
 def _update(current: Shadow, update: Update, circumstances: Circumstances) -> tuple[Accepted, Shadow]:
     role, name = update.origin.role, update.id.name
-    for section in update.sections:  # 11
-        if not may_write(role, name, Section(section)):
+    for section, patch in update.sections.items():  # 11
+        if not may_write(role, name, _SECTIONS[section]) and not (
+            nulls_only(patch) and may_write(role, name, _SECTIONS[section], nulls_only=True)
+        ):
             raise ForbiddenError(f"{role} may not write {section} of this shadow")
     known = _answered(current, update)  # 12
     if known is not None and _is_replay(known, update, ledger.UPDATE):
@@ -210,7 +211,7 @@ def _delete(current: Shadow, delete: Delete, circumstances: Circumstances) -> tu
     return _deleted(current, after, delete, known, circumstances)
 
 
-def _get(current: Shadow, get: Get, now_ms: int) -> Outcome:
+def _get(current: Shadow, get: Get, now_ms: int) -> Accepted:
     if not may_read(get.origin.role, get.id.name):  # 11
         raise ForbiddenError(f"{get.origin.role} may not read this shadow")
     if not current.exists:  # 14
@@ -234,7 +235,7 @@ def _answered(current: Shadow, command: Update | Delete) -> ledger.Answered | No
 
 def _is_replay(known: ledger.Answered, command: Update | Delete, operation: int) -> bool:
     """Tell whether this very request was answered before; refuse another body under a strict token."""
-    if known.digest == command.digest and known.operation == operation:
+    if known.answers(command.digest, operation):
         return known.unique
     if command.strict:
         raise IdempotencyMismatchError

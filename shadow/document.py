@@ -96,6 +96,13 @@ def merge(state: Tree, stamps: Tree, patch: Mapping[str, Any], stamp: Stamp) -> 
     return state, stamps
 
 
+def nulls_only(patch: Tree | None) -> bool:
+    """Tell whether a patch does nothing but delete fields."""
+    return patch is None or (
+        bool(patch) and all(one is None or (type(one) is dict and nulls_only(one)) for one in patch.values())
+    )
+
+
 def without_nulls(tree: Tree) -> Tree:
     """Return a copy without nulls, and without the objects that held nothing but nulls."""
     fresh: Tree = {}

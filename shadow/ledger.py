@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from infra.settings.model import ShadowLimits
 
+DIGEST_BYTES: Final = 16
 UPDATE: Final = 1
 DELETE: Final = 2
 
@@ -31,10 +32,14 @@ class Answered(NamedTuple):
     version: int
     timestamp: int
 
+    def answers(self, digest: bytes, operation: int) -> bool:
+        """Tell whether it was this very request that was answered."""
+        return self.digest == digest[:DIGEST_BYTES] and self.operation == operation
+
 
 def digest_of(payload: bytes) -> bytes:
-    """Return the 128 bits by which two bodies are told apart."""
-    return hashlib.sha256(payload).digest()[:16]
+    """Return the SHA-256 of a body; its first 128 bits tell two bodies apart."""
+    return hashlib.sha256(payload).digest()
 
 
 def token_hash(token: str) -> bytes:

@@ -8,6 +8,7 @@ two of our own writers ever race. Writers in other processes lose or win by comp
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import structlog
@@ -18,10 +19,11 @@ from infra.documents.port import Cut, Entry, StoreUnavailableError
 from infra.ids import Ids
 from infra.live import Live
 from infra.settings.model import ShadowLimits
+from security.audit import Via, act, entry
+from security.policy import THINGS, Principal
 from shadow.archive import Archive
-from shadow.commands import Command, Update
+from shadow.commands import Command, Get, Update
 from shadow.decisions import (
-    PEOPLE,
     Accepted,
     Circumstances,
     Outcome,
@@ -278,7 +280,7 @@ class ShadowService:
     async def _explain(self, stands: dict[int, Outcome], now_ms: int) -> None:
         """Add to conflicts which fields they are about (spec 11, E7)."""
         for position, outcome in stands.items():
-            if type(outcome) is Rejected and isinstance(outcome.error, VersionConflictError):
+            if isinstance(outcome, Rejected) and isinstance(outcome.error, VersionConflictError):
                 command, error = outcome.command, outcome.error
                 if isinstance(command, Update):
                     error.conflicts = await self._conflicts(command, error.current_version)
@@ -294,7 +296,7 @@ class ShadowService:
         for listener in self._listeners:
             listener(outcomes)
         for outcome in outcomes:
-            if type(outcome) is Rejected:
+            if isinstance(outcome, Rejected):
                 self._metrics.rejected(outcome.error.code)
             elif outcome.change is not None:
                 self._metrics.changed(outcome.change.converged_after_ms)
@@ -345,12 +347,12 @@ def _extras(
     """Return the history rows, audit entries and cuts that go with each document."""
     entries: dict[ShadowId, list[Entry]] = {id: [] for id in after}
     for outcome in decided:
-        if type(outcome) is Accepted and outcome.change is not None:
+        if isinstance(outcome, Accepted) and outcome.change is not None:
             change, command = outcome.change, outcome.command
             id = command.id
             entries[id].append(Entry(history_log(id), id.key, change.version, outcome.at_ms, change.row))
-            if command.origin.role in PEOPLE:
-                entries[id].append(_audit(outcome))
+            if command.origin.role not in THINGS:
+                entries[id].append(_audit(outcome, change.version))
     return {
         id: Extra(
             rows,
@@ -362,11 +364,19 @@ def _extras(
     }
 
 
-def _audit(outcome: Accepted) -> Entry:
-    command, change = outcome.command, outcome.change
-    assert change is not None
-    assert not isinstance(command, Update) or command.digest
-    raise NotImplementedError
+def _audit(outcome: Accepted, version: int) -> Entry:
+    command = outcome.command
+    row = act(
+        Principal(command.origin.actor, command.origin.role),
+        Via(command.origin.gateway or command.origin.channel, command.origin.request_id),
+        "shadow.update" if type(command) is Update else "shadow.delete",
+        f"shadow/{command.id.key}",
+        at_ms=outcome.at_ms,
+        before=version - 1,
+        after=version,
+    )
+    digest = b"" if isinstance(command, Get) else command.digest
+    return entry(replace(row, sha256=digest.hex()), version, life=outcome.at_ms)
 
 
 def _ended(error: BaseException) -> BaseException:

@@ -1,0 +1,215 @@
+"""From messages to commands, and from errors to silence: what each request that came in deserves.
+
+The broker proves who may use a topic; whether that thing is registered, live, and attached to the
+gateway that speaks for it is asked here, of the registry, for every message. Every message is
+acknowledged once its fate is settled: answered, or dropped on purpose and counted. Only a dying
+process leaves one open. (spec: shadow, sections 7.2 and 8; security, section 6)
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, Protocol
+
+from infra.telemetry import Metrics
+from registry.models import Standing, ThingKind
+from registry.service import RegistryService, Unknown
+
+from broker_bridge.deadletters import DeadLetters
+from broker_bridge.inbox import Inbox, Message
+from broker_bridge.speaker import Speaker
+from broker_bridge.topics import Operation, Request
+from infra.clock import Clock
+from infra.documents.port import StoreUnavailableError
+from infra.settings.model import ShadowLimits
+from security.audit import Refusals, Via
+from security.policy import Principal, Role
+from shadow.commands import (
+    Channel,
+    Command,
+    Origin,
+    RefusedError,
+    parse_delete,
+    parse_get,
+    parse_update,
+    peek_token,
+)
+from shadow.decisions import Outcome, Rejected
+from shadow.errors import ForbiddenError, InternalError, ShadowError, ThingNotFoundError, UnavailableError
+from shadow.service import ShadowService
+
+ORIGINS_CACHED_MAX: Final = 65_536
+_BY_MQTT: Final = Via("mqtt")
+
+
+class SilenceError(Exception):
+    """The request gets no answer: nothing may be told to who sent it."""
+
+
+class Acknowledger(Protocol):
+    """The session's side of a request: its PUBACK, and one write for all that is queued."""
+
+    def acknowledge(self, packet_id: int, connection: int) -> None: ...
+    def flush(self) -> None: ...
+    async def drained(self) -> None: ...
+
+
+class Dispatcher:
+    """Takes what waits in the inbox, has it carried out, and acknowledges it."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        shadows: ShadowService,
+        registry: RegistryService,
+        speaker: Speaker,
+        session: Acknowledger,
+        dead_letters: DeadLetters,
+        refusals: Refusals,
+        clock: Clock,
+        limits: ShadowLimits,
+        metrics: Metrics,
+        batch_messages_max: int,
+    ) -> None:
+        self._inbox = inbox
+        self._shadows = shadows
+        self._registry = registry
+        self._speaker = speaker
+        self._session = session
+        self._dead_letters = dead_letters
+        self._refusals = refusals
+        self._clock = clock
+        self._limits = limits
+        self._metrics = metrics
+        self._batch_messages_max = batch_messages_max
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            await self._speaker.ready()
+            await self._session.drained()
+            batch = await self._inbox.take(self._batch_messages_max)
+            try:
+                await self.serve(batch)
+            finally:
+                self._inbox.answered(batch)
+            for message in batch:
+                self._session.acknowledge(message.packet_id, message.connection)
+            self._session.flush()
+
+    async def serve(self, batch: Sequence[Message]) -> None:
+        """Carry out a batch; its answers are queued when this returns."""
+        try:
+            await self._know({message.request for message in batch})
+        except StoreUnavailableError as error:
+            self._refuse_all(batch, UnavailableError(str(error)))
+            return
+        messages: list[Message] = []
+        commands: list[Command] = []
+        for message in batch:
+            command = self._command(message)
+            if command is not None:
+                messages.append(message)
+                commands.append(command)
+        if commands:
+            outcomes = await self._shadows.submit(commands)
+            await self._bury(messages, outcomes)
+
+    async def _know(self, requests: set[Request]) -> None:
+        names = {request.id.thing for request in requests}
+        names.update(request.gateway for request in requests if request.gateway is not None)
+        standing = self._registry.standing
+        missing = [name for name in names if standing(name) is Unknown.UNKNOWN]
+        if missing:
+            await self._registry.standings(missing)
+
+    def _command(self, message: Message) -> Command | None:
+        """Return the command to carry out, or None when the message is answered or dropped already."""
+        request = message.request
+        try:
+            origin = admit(request, self._standing(request.id.thing), self._standing(request.gateway))
+            return _parse(message, origin, self._limits)
+        except SilenceError:
+            self._metrics.dropped("revoked")
+            self._note(request, "revoked")
+        except RefusedError as refused:
+            self._refuse(message, refused.error, refused.token)
+        except ShadowError as error:
+            if isinstance(error, ForbiddenError):
+                self._note(request, "not attached")
+            self._refuse(message, error, peek_token(message.payload, self._limits))
+        return None
+
+    def _standing(self, name: str | None) -> Standing | None:
+        if name is None:
+            return None
+        standing = self._registry.standing(name)
+        # Evicted between look-up and use: closed, not open. The client repeats its request.
+        return None if standing is Unknown.UNKNOWN else standing
+
+    def _note(self, request: Request, reason: str) -> None:
+        role = Role.DEVICE if request.gateway is None else Role.RELAY
+        who = Principal(request.gateway or request.id.thing, role)
+        self._refusals.note(who, _BY_MQTT, f"shadow.{request.operation}", f"shadow/{request.id.key}", reason)
+
+    def _refuse(self, message: Message, error: ShadowError, token: str | None) -> None:
+        self._speaker.refuse(message.request, error, token)
+        self._metrics.rejected(error.code)
+
+    def _refuse_all(self, batch: Sequence[Message], error: ShadowError) -> None:
+        for message in batch:
+            self._refuse(message, error, peek_token(message.payload, self._limits))
+
+    async def _bury(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
+        """Keep the bytes of what failed for a reason that nobody foresaw."""
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if isinstance(outcome, Rejected) and isinstance(outcome.error, InternalError):
+                await self._dead_letters.add(message, outcome.error.detail or outcome.error.message)
+
+    def overloaded(self, message: Message, error: ShadowError) -> None:
+        """Answer a message that the inbox did not take, and acknowledge it."""
+        self._refuse(message, error, peek_token(message.payload, self._limits))
+        self._session.acknowledge(message.packet_id, message.connection)
+
+
+def admit(request: Request, thing: Standing | None, gateway: Standing | None) -> Origin:
+    """Return on whose behalf a request is carried out (spec: shadow 8, rows 2 and 3).
+
+    Raises:
+        SilenceError: revoked; nothing is said.
+        ThingNotFoundError: the thing speaks for itself and is not registered.
+        ForbiddenError: not attached to this gateway, whether or not the thing exists.
+    """
+    if request.gateway is None:
+        if thing is None:
+            raise ThingNotFoundError
+        if thing.thing.revoked_at_ms is not None:
+            raise SilenceError
+        role = Role.GATEWAY if thing.thing.kind is ThingKind.GATEWAY else Role.DEVICE
+        return _origin(request.id.thing, role, None)
+    if gateway is not None and gateway.thing.revoked_at_ms is not None:
+        raise SilenceError
+    if (
+        gateway is None
+        or gateway.thing.kind is not ThingKind.GATEWAY
+        or thing is None
+        or thing.thing.revoked_at_ms is not None
+        or request.gateway not in thing.gateways
+    ):
+        raise ForbiddenError("this thing is not attached to this gateway")
+    return _origin(request.gateway, Role.RELAY, request.gateway)
+
+
+@lru_cache(ORIGINS_CACHED_MAX)
+def _origin(actor: str, role: Role, gateway: str | None) -> Origin:
+    return Origin(actor, role, Channel.MQTT, gateway)
+
+
+def _parse(message: Message, origin: Origin, limits: ShadowLimits) -> Command:
+    request, payload = message.request, message.payload
+    match request.operation:
+        case Operation.UPDATE:
+            return parse_update(payload, request.id, origin, limits)
+        case Operation.GET:
+            return parse_get(payload, request.id, origin, limits)
+        case Operation.DELETE:
+            return parse_delete(payload, request.id, origin, limits)
