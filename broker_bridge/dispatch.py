@@ -16,6 +16,7 @@ from registry.service import RegistryService, Unknown
 
 from broker_bridge.deadletters import DeadLetters
 from broker_bridge.inbox import Inbox, Message
+from broker_bridge.poison import Suspects
 from broker_bridge.speaker import Speaker
 from broker_bridge.topics import Operation, Request
 from infra.clock import Clock
@@ -64,6 +65,7 @@ class Dispatcher:
         speaker: Speaker,
         session: Acknowledger,
         dead_letters: DeadLetters,
+        suspects: Suspects,
         refusals: Refusals,
         clock: Clock,
         limits: ShadowLimits,
@@ -76,6 +78,7 @@ class Dispatcher:
         self._speaker = speaker
         self._session = session
         self._dead_letters = dead_letters
+        self._suspects = suspects
         self._refusals = refusals
         self._clock = clock
         self._limits = limits
@@ -89,12 +92,25 @@ class Dispatcher:
             await self._session.drained()
             batch = await self._inbox.take(self._batch_messages_max)
             try:
-                await self.serve(batch)
+                await (self._serve_carefully(batch) if self._suspects.careful else self.serve(batch))
             finally:
                 self._inbox.answered(batch)
             for message in batch:
                 self._session.acknowledge(message.packet_id, message.connection)
             self._session.flush()
+
+    async def _serve_carefully(self, batch: Sequence[Message]) -> None:
+        """Serve a batch after an unclean end: one of these may be what killed the process."""
+        for portion in self._suspects.portions(batch):
+            if self._suspects.condemned(portion[0]):
+                await self._dead_letters.add(portion[0], "the process died with it in hand, again and again")
+                self._refuse(portion[0], InternalError("dead letter"), None)
+            else:
+                self._suspects.take(portion)
+                await self.serve(portion)
+            self._suspects.release(portion)
+        if not any(message.duplicate for message in batch):
+            self._suspects.relax()
 
     async def serve(self, batch: Sequence[Message]) -> None:
         """Carry out a batch; its answers are queued when this returns."""
@@ -164,6 +180,11 @@ class Dispatcher:
         for message, outcome in zip(messages, outcomes, strict=True):
             if isinstance(outcome, Rejected) and isinstance(outcome.error, InternalError):
                 await self._dead_letters.add(message, outcome.error.detail or outcome.error.message)
+
+    def drop(self, packet_id: int | None, connection: int) -> None:
+        """Acknowledge what is answered by nothing."""
+        if packet_id is not None:
+            self._session.acknowledge(packet_id, connection)
 
     def overloaded(self, message: Message, error: ShadowError) -> None:
         """Answer a message that the inbox did not take, and acknowledge it."""

@@ -1,0 +1,89 @@
+"""Finds the request that kills the process, so that it is not tried for ever.
+
+In normal operation this costs nothing. Only after an unclean end does it write down which redelivered
+requests are in hand, a batch at a time. Should the process die again, those and only those are tried
+one by one, until one of them has had its tries and becomes a dead letter; the innocent are served on
+the way. (spec: shadow, section 8; reliability, rule 3.6)
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from broker_bridge.inbox import Message
+
+RUNNING_FILE: Final = "running"
+IN_HAND_FILE: Final = "in-hand.json"
+
+_tries = msgspec.json.Decoder(dict[str, int])
+
+
+class Suspects:
+    """Which requests were in hand when the process died, and how often."""
+
+    def __init__(self, directory: Path, tries_max: int) -> None:
+        self._running = directory / RUNNING_FILE
+        self._in_hand = directory / IN_HAND_FILE
+        self._tries_max = tries_max
+        self._tries: dict[str, int] = {}
+        self.careful = False
+
+    def begin(self) -> None:
+        """Start: look whether the last run ended cleanly, and mark this one as running."""
+        self._running.parent.mkdir(parents=True, exist_ok=True)
+        self.careful = self._running.exists()
+        if self.careful and self._in_hand.exists():
+            self._tries = _tries.decode(self._in_hand.read_bytes())
+        self._running.touch()
+
+    def end(self) -> None:
+        """End in good order: nothing is in hand any more."""
+        self._in_hand.unlink(missing_ok=True)
+        self._running.unlink(missing_ok=True)
+
+    def portions(self, batch: Sequence[Message]) -> Iterator[Sequence[Message]]:
+        """Split a batch so that each suspect is alone; order is kept."""
+        together: list[Message] = []
+        for message in batch:
+            if self.tries(message) == 0:
+                together.append(message)
+                continue
+            if together:
+                yield together
+                together = []
+            yield [message]
+        if together:
+            yield together
+
+    def tries(self, message: Message) -> int:
+        """How often the process died with these bytes in hand."""
+        return self._tries.get(_digest(message), 0)
+
+    def condemned(self, message: Message) -> bool:
+        """Tell whether a request has had all its tries."""
+        return self.tries(message) >= self._tries_max
+
+    def take(self, portion: Sequence[Message]) -> None:
+        """Write down what is in hand from now on."""
+        in_hand = self._tries | {_digest(message): self.tries(message) + 1 for message in portion}
+        scratch = self._in_hand.with_suffix(".new")
+        scratch.write_bytes(msgspec.json.encode(in_hand))
+        scratch.replace(self._in_hand)
+
+    def release(self, portion: Sequence[Message]) -> None:
+        """The portion was served: none of it is the killer."""
+        for message in portion:
+            self._tries.pop(_digest(message), None)
+
+    def relax(self) -> None:
+        """What was redelivered has been served: stop writing things down."""
+        self.careful = False
+        self._tries.clear()
+        self._in_hand.unlink(missing_ok=True)
+
+
+def _digest(message: Message) -> str:
+    return hashlib.sha256(message.request.id.key.encode() + b"\0" + message.payload).hexdigest()

@@ -1,0 +1,121 @@
+"""The bridge as a service role: session, inbox, dispatcher, speaker and catch-up, put together.
+
+It is the only part that talks MQTT for the service. It holds no state that it cannot lose.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import mqtt5
+import structlog
+from infra.telemetry import Metrics
+
+from broker_bridge.catchup import CatchUp
+from broker_bridge.dispatch import Dispatcher
+from broker_bridge.inbox import Inbox, Message
+from broker_bridge.session import Session
+from broker_bridge.speaker import Speaker
+from broker_bridge.topics import parse
+from infra.documents.port import StoreUnavailableError
+from security.audit import Refusals
+from shadow.document import ShadowId
+from shadow.errors import TooManyRequestsError
+from shadow.service import ShadowService
+
+LOG_TOPICS: Final = "$SYS/broker/log/"
+CONNECT_RETRY_S: Final = 1.0
+REFUSALS_FLUSH_S: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Bridge:
+    """Implements the session's handler: what to do with packets, acknowledgements and connections."""
+
+    def __init__(
+        self,
+        shadows: ShadowService,
+        inbox: Inbox,
+        speaker: Speaker,
+        catch_up: CatchUp,
+        dispatcher: Dispatcher,
+        refusals: Refusals,
+        metrics: Metrics,
+        remember_session: Callable[[], None],
+    ) -> None:
+        self._shadows = shadows
+        self._inbox = inbox
+        self._speaker = speaker
+        self._catch_up = catch_up
+        self._dispatcher = dispatcher
+        self._refusals = refusals
+        self._metrics = metrics
+        self._remember_session = remember_session
+        shadows.listen(speaker.hear)
+
+    async def run(self, session: Session) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(session.run(), name="bridge session")
+            tasks.create_task(self._dispatcher.run(), name="bridge dispatcher")
+            tasks.create_task(self._speaker.run(), name="bridge speaker")
+            tasks.create_task(self._catch_up.run(), name="bridge catch-up")
+            tasks.create_task(self._flush_refusals(), name="bridge refusals")
+
+    # ---------------------------------------------------------- the session's handler
+
+    def received(self, packet: mqtt5.PublishPacket, connection: int) -> None:
+        """Put a request into the inbox, or drop it with a reason that is counted."""
+        topic = packet.topic
+        request = parse(topic)
+        if request is None:
+            if topic.startswith(LOG_TOPICS):
+                self._catch_up.read(packet.payload.decode(errors="replace"))
+            else:
+                self._metrics.dropped("unknown_topic")
+        elif packet.retain:
+            self._metrics.dropped("retained")
+        else:
+            message = Message(request, packet.payload, packet.packet_id or 0, connection, packet.duplicate)
+            if self._inbox.put(message):
+                self._catch_up.heard(request.gateway or request.id.thing)
+            else:
+                error = TooManyRequestsError("wait for the answers to earlier requests")
+                self._dispatcher.overloaded(message, error)
+            return
+        self._dispatcher.drop(packet.packet_id, connection)
+
+    def settled(self, mark: object) -> None:
+        """Note that the broker has all messages of one version."""
+        assert isinstance(mark, tuple)
+        id, version = mark
+        assert isinstance(id, ShadowId)
+        self._shadows.settle(id, version)
+
+    async def connected(self, session_present: bool) -> None:
+        """Say first what was left unsaid, then let requests in."""
+        if not session_present:
+            self._remember_session()
+            self._catch_up.everybody()
+        await self._until_the_store_answers(self._speaker.catch_up)
+
+    def disconnected(self) -> None:
+        """The broker is gone; outboxes remember what it does not know."""
+        self._speaker.silence()
+
+    async def _until_the_store_answers(self, act: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await act()
+            except StoreUnavailableError as error:
+                _log.warning("bridge_waits_for_the_store", reason=str(error))
+                await asyncio.sleep(CONNECT_RETRY_S)
+
+    async def _flush_refusals(self) -> None:
+        while True:
+            await asyncio.sleep(REFUSALS_FLUSH_S)
+            try:
+                await self._refusals.flush()
+            except StoreUnavailableError as error:
+                _log.warning("refusals_wait_for_the_store", reason=str(error))
