@@ -1,0 +1,97 @@
+"""The composition root: builds what the entry points call, once, from the settings.
+
+Nothing else in the code base makes a service; everybody takes what they need as an argument.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.clock import Clock
+from infra.documents.opening import open_store
+from infra.documents.port import DocumentStore
+from infra.ids import Ids
+from infra.live import Live
+from infra.settings import Settings
+from infra.telemetry import Metrics
+from registry.service import RegistryService
+from registry.store import COLLECTIONS
+from security import audit
+from security.audit import Refusals
+from security.authority import Authority
+from security.tokens import OperatorToken
+from shadow.records import LOGS, SHADOWS
+from shadow.service import ShadowService
+from shadow.store import ShadowStore
+
+TOKEN_FILE: Final = "operator.sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All that the entry points may call."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    store: DocumentStore
+    metrics: Metrics
+    live: Live
+    shadows: ShadowService
+    registry: RegistryService
+    refusals: Refusals
+    authority: Authority
+    token: OperatorToken
+    first_secret: str | None
+    """The operator's secret, if it was made just now; it is shown once and kept nowhere."""
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, clock: Clock, ids: Ids, logs: Sequence[str] = ()
+) -> AsyncIterator[Services]:
+    """Build the services over an opened store; close it at the end.
+
+    ``logs`` are those that the entry points keep in it beside the services' own.
+    """
+    directory = settings.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    store = await open_store(store_url(settings), [SHADOWS, *COLLECTIONS], [*LOGS, audit.LOG, *logs])
+    try:
+        metrics, live = Metrics(), Live()
+        token, secret = OperatorToken.open(directory / "secrets" / TOKEN_FILE, ids)
+        yield Services(
+            settings=settings,
+            clock=clock,
+            ids=ids,
+            store=store,
+            metrics=metrics,
+            live=live,
+            shadows=ShadowService(
+                ShadowStore(store, settings.limits, settings.bridge.cache_bytes_max),
+                clock,
+                ids,
+                settings.limits,
+                metrics,
+                live,
+            ),
+            registry=RegistryService(store, clock),
+            refusals=Refusals(store, clock, ids),
+            authority=Authority.open(authority_directory(settings), clock),
+            token=token,
+            first_secret=secret,
+        )
+    finally:
+        await store.close()
+
+
+def store_url(settings: Settings) -> str:
+    """Return where the documents are."""
+    return settings.store.url.replace("{directory}", str(settings.directory))
+
+
+def authority_directory(settings: Settings) -> Path:
+    """Return where the certificate authority keeps its files."""
+    return settings.directory / "ca"
