@@ -107,7 +107,7 @@ class InvalidCursorError(StoreError):
 
 
 class DocumentStore(Protocol):
-    """Durable documents and logs. Every method raises :class:`StoreUnavailableError` when it cannot answer."""
+    """Durable documents and logs. Each method raises :class:`StoreUnavailableError` when it cannot answer."""
 
     @property
     def exclusive(self) -> bool:

@@ -1,0 +1,124 @@
+"""Documents and log entries held in memory, lying over a store beneath, or over nothing.
+
+The memory store is one overlay over nothing. The SQLite store keeps in overlays what it has committed
+to its journal and not yet folded into its tables. Here live the data and the questions that one overlay
+can answer; how several of them and a table are read together is in :mod:`infra.documents.layers`.
+No I/O, no locks: the owner sees to it that nobody writes while somebody iterates.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from infra.documents.port import Cut, Document, Entry, IndexValue, Write
+
+
+class Rows:
+    """What is known of one key of a log: rows, and that all rows beneath below ``below`` are gone."""
+
+    __slots__ = ("below", "entries")
+
+    def __init__(self) -> None:
+        self.below = 0
+        self.entries: dict[int, Entry] = {}
+
+    def cut(self, below: int) -> None:
+        """Drop what is numbered below ``below``, here and beneath."""
+        self.below = max(self.below, below)
+        for number in [number for number in self.entries if number < below]:
+            del self.entries[number]
+
+
+class Overlay:
+    """The newest state of the documents and log keys that were written since it was made."""
+
+    __slots__ = ("_ids", "documents", "rows")
+
+    def __init__(self) -> None:
+        self.documents: dict[tuple[str, str], Write] = {}
+        """The last winning write by (collection, id); one without body says that the document is gone."""
+        self.rows: dict[tuple[str, str], Rows] = {}
+        """By (log, key)."""
+        self._ids: dict[tuple[str, str], dict[IndexValue, set[str]]] = {}
+
+    def put(self, write: Write) -> None:
+        """Take over a write that won, with its entries and then its cuts."""
+        place = (write.collection, write.id)
+        before = self.documents.get(place)
+        old = _NOTHING if before is None or before.body is None else before.index
+        new = _NOTHING if write.body is None else write.index
+        self.documents[place] = write
+        if old != new:
+            self._reindex(write.collection, write.id, old, new)
+        for entry in write.entries:
+            self.add(entry)
+        for cut in write.cuts:
+            self.cut(cut)
+
+    def add(self, entry: Entry) -> None:
+        """Put an entry in its place, over one that is there already."""
+        place = (entry.log, entry.key)
+        rows = self.rows.get(place)
+        if rows is None:
+            rows = self.rows[place] = Rows()
+        rows.entries[entry.number] = entry
+
+    def cut(self, cut: Cut) -> None:
+        """Drop the oldest entries of a key."""
+        self.rows.setdefault((cut.log, cut.key), Rows()).cut(cut.below)
+
+    def prune(self, write: Write) -> None:
+        """Forget what ``write`` only says to be gone: right where nothing lies beneath."""
+        if write.body is None:
+            self.documents.pop((write.collection, write.id), None)
+        for cut in write.cuts:
+            rows = self.rows.get((cut.log, cut.key))
+            if rows is not None and not rows.entries:
+                del self.rows[cut.log, cut.key]
+
+    def matches(
+        self, collection: str, field: str, low: IndexValue, high: IndexValue
+    ) -> Iterator[tuple[IndexValue, str]]:
+        """Yield (value, id) of the documents in a range, in no order."""
+        by_value = self._ids.get((collection, field), {})
+        values = [low] if low == high else [one for one in by_value if _within(low, one, high)]
+        for value in values:
+            for id in by_value.get(value, ()):
+                yield value, id
+
+    def entries(self, log: str, from_ms: int, to_ms: int) -> Iterator[Entry]:
+        """Yield the entries of all keys in a range of time, in no order."""
+        for (its_log, _), rows in self.rows.items():
+            if its_log == log:
+                yield from (entry for entry in rows.entries.values() if from_ms <= entry.at_ms <= to_ms)
+
+    def _reindex(
+        self, collection: str, id: str, old: Mapping[str, IndexValue], new: Mapping[str, IndexValue]
+    ) -> None:
+        for field, value in old.items() - new.items():
+            ids = self._ids[collection, field]
+            ids[value].remove(id)
+            if not ids[value]:
+                del ids[value]
+        for field, value in new.items() - old.items():
+            self._ids.setdefault((collection, field), {}).setdefault(value, set()).add(id)
+
+
+def document_of(write: Write) -> Document | None:
+    """Return the document that a winning write left behind."""
+    if write.body is None:
+        return None
+    return Document(write.id, write.expected + 1, write.body, write.index)
+
+
+def revision_of(write: Write) -> int:
+    """Return the revision a winning write left behind; 0 when it deleted."""
+    return 0 if write.body is None else write.expected + 1
+
+
+_NOTHING: Final[Mapping[str, IndexValue]] = {}
+
+
+def _within(low: IndexValue, value: IndexValue, high: IndexValue) -> bool:
+    if isinstance(low, str):
+        return isinstance(value, str) and isinstance(high, str) and low <= value <= high
+    return isinstance(value, int) and isinstance(high, int) and low <= value <= high
