@@ -95,8 +95,16 @@ def entry(act: AuditEntry, number: int, *, life: int) -> Entry:
     return _placed(act, key, number)
 
 
-def act(  # one place where a principal becomes a row
-    by: Principal, via: Via, action: str, target: str, *, at_ms: int, before: int, after: int
+def act(
+    by: Principal,
+    via: Via,
+    action: str,
+    target: str,
+    *,
+    at_ms: int,
+    before: int,
+    after: int,
+    reason: str = "",
 ) -> AuditEntry:
     """Return the row for something a principal did."""
     return AuditEntry(
@@ -107,6 +115,7 @@ def act(  # one place where a principal becomes a row
         request_id=via.request_id,
         action=action,
         target=target,
+        reason=reason,
         version_before=before,
         version_after=after,
     )

@@ -1,0 +1,84 @@
+"""What the registry refuses. Each says what to do; translation outward happens at the entry points."""
+
+
+class RegistryError(Exception):
+    """The registry did not do what was asked, and nothing changed."""
+
+
+class InvalidThingError(RegistryError):
+    """A new thing is described in a way no thing can be."""
+
+
+class InvalidThingNameError(InvalidThingError):
+    """The name cannot be a thing's."""
+
+    def __init__(self, name: str, chars_max: int) -> None:
+        super().__init__(f"a thing's name has 1 to {chars_max} of A-Z a-z 0-9 : _ - here")
+        self.name = name
+
+
+class InvalidPremisesError(InvalidThingError):
+    """The id cannot be that of premises."""
+
+
+class InvalidModelError(InvalidThingError):
+    """The text cannot be a device model."""
+
+
+class NotFoundError(RegistryError):
+    """What was named is not there."""
+
+
+class ThingNotFoundError(NotFoundError):
+    """No such thing is registered."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("no thing of this name is registered: register it, or correct the name")
+        self.name = name
+
+
+class AttachmentNotFoundError(NotFoundError):
+    """The thing is not attached to this gateway."""
+
+    def __init__(self, gateway: str, thing: str) -> None:
+        super().__init__("the thing is not attached to this gateway: there is nothing to detach")
+        self.gateway = gateway
+        self.thing = thing
+
+
+class ConflictError(RegistryError):
+    """What the registry holds speaks against it."""
+
+
+class ThingExistsError(ConflictError):
+    """The name is taken."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "a thing of this name is registered: choose another name, or remove that thing first"
+        )
+        self.name = name
+
+
+class NotAGatewayError(ConflictError):
+    """Only a gateway speaks for others, and never for itself."""
+
+
+class PremisesMismatchError(ConflictError):
+    """Gateway and thing are not at the same premises."""
+
+    def __init__(self, gateway: str, thing: str) -> None:
+        super().__init__("gateway and thing are at different premises: a thing is attached where it is")
+        self.gateway = gateway
+        self.thing = thing
+
+
+class TooManyAttachmentsError(ConflictError):
+    """A bound on attachments is reached."""
+
+
+class RegistryBusyError(RegistryError):
+    """Others kept changing the same thing: the caller may try again."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is being changed by others at the same time: try again")

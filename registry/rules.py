@@ -1,0 +1,150 @@
+"""What may become of things and attachments. Pure: records and the time in, a record out or an error.
+
+A record is what is stored. Records are never deleted: a removed name keeps counting its registrations, and
+a detached pair its epochs. That makes an attachment prove itself: it names the registrations of both its
+ends and counts only while both are the live ones, so that a row which a crash or a race left behind can
+never speak for a later thing of the same name.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from registry.errors import (
+    AttachmentNotFoundError,
+    InvalidModelError,
+    InvalidPremisesError,
+    InvalidThingNameError,
+    NotAGatewayError,
+    PremisesMismatchError,
+    ThingExistsError,
+    ThingNotFoundError,
+)
+from registry.models import Attachment, NewThing, Standing, Thing, ThingKind
+
+NAME_CHARS_MAX: Final = 128
+CERTIFIED_NAME_CHARS_MAX: Final = 64
+"""A certificate's common name ends here."""
+PREMISES_CHARS_MAX: Final = 128
+MODEL_CHARS_MAX: Final = 128
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]+")
+# Models carry the maker's own spelling; blanks inside, nothing that needs escaping anywhere.
+_MODEL: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9 ._:+/()-]*[a-zA-Z0-9.+)])?")
+
+
+@dataclass(frozen=True, slots=True)
+class ThingRecord:
+    """A thing, or what is kept of one that was removed."""
+
+    thing: Thing
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentRecord:
+    """An attachment, or what is kept of one that has ended."""
+
+    attachment: Attachment
+    attached: bool
+    gateway_registration: int
+    thing_registration: int
+
+
+def check(new: NewThing) -> None:
+    """Raise an :class:`~registry.errors.InvalidThingError` unless a thing can be so."""
+    chars_max = CERTIFIED_NAME_CHARS_MAX if new.has_certificate else NAME_CHARS_MAX
+    if len(new.name) > chars_max or not _NAME.fullmatch(new.name):
+        raise InvalidThingNameError(new.name, chars_max)
+    if len(new.premises) > PREMISES_CHARS_MAX or not _NAME.fullmatch(new.premises):
+        raise InvalidPremisesError(f"an id of premises has 1 to {PREMISES_CHARS_MAX} of A-Z a-z 0-9 : _ -")
+    if len(new.model) > MODEL_CHARS_MAX or not _MODEL.fullmatch(new.model):
+        raise InvalidModelError(
+            f"a device model has 1 to {MODEL_CHARS_MAX} letters, digits, blanks and . _ : + / ( ) -"
+        )
+
+
+def register(before: ThingRecord | None, new: NewThing, now_ms: int) -> ThingRecord:
+    """Return the record of a new thing under a name that is free."""
+    if before is not None and not before.removed:
+        raise ThingExistsError(new.name)
+    return ThingRecord(
+        Thing(
+            new.name,
+            new.kind,
+            new.model,
+            new.premises,
+            new.has_certificate,
+            registered_at_ms=now_ms,
+            registration=1 if before is None else before.thing.registration + 1,
+        )
+    )
+
+
+def live(name: str, record: ThingRecord | None) -> Thing:
+    """Return the thing of a record, or raise :class:`ThingNotFoundError`."""
+    if record is None or record.removed:
+        raise ThingNotFoundError(name)
+    return record.thing
+
+
+def revoke(name: str, before: ThingRecord | None, now_ms: int) -> ThingRecord:
+    """Return the record of a thing that no longer counts; the first revocation stays the date."""
+    thing = live(name, before)
+    return ThingRecord(thing if thing.revoked_at_ms is not None else replace(thing, revoked_at_ms=now_ms))
+
+
+def remove(name: str, before: ThingRecord | None) -> ThingRecord:
+    """Return what is kept of a thing that goes."""
+    return ThingRecord(live(name, before), removed=True)
+
+
+def attach(before: AttachmentRecord | None, gateway: Thing, thing: Thing, now_ms: int) -> AttachmentRecord:
+    """Return the record of a pair that is attached; an attachment that counts already stays as it is."""
+    if gateway.kind is not ThingKind.GATEWAY:
+        raise NotAGatewayError("only a thing of kind gateway speaks for others")
+    if gateway.name == thing.name:
+        raise NotAGatewayError("a gateway speaks for itself without being attached")
+    if gateway.premises != thing.premises:
+        raise PremisesMismatchError(gateway.name, thing.name)
+    if before is not None and counts(before, gateway, thing):
+        return before
+    epoch = 1 if before is None else before.attachment.epoch + 1
+    return AttachmentRecord(
+        Attachment(gateway.name, thing.name, epoch, now_ms),
+        attached=True,
+        gateway_registration=gateway.registration,
+        thing_registration=thing.registration,
+    )
+
+
+def detach(gateway: str, thing: str, before: AttachmentRecord | None) -> AttachmentRecord:
+    """Return what is kept of a pair that is no longer attached."""
+    if before is None or not before.attached:
+        raise AttachmentNotFoundError(gateway, thing)
+    return replace(before, attached=False)
+
+
+def counts(record: AttachmentRecord, gateway: Thing | None, thing: Thing | None) -> bool:
+    """Tell whether a record attaches these two, given as they are now (None: not registered)."""
+    return (
+        record.attached
+        and gateway is not None
+        and thing is not None
+        and record.gateway_registration == gateway.registration
+        and record.thing_registration == thing.registration
+        and gateway.premises == thing.premises
+    )
+
+
+def standing(thing: Thing, records: Iterable[AttachmentRecord], gateways: Mapping[str, Thing]) -> Standing:
+    """Return what messages about a thing are judged by; ``gateways`` holds the registered ones by name."""
+    able = (
+        gateway.name
+        for record in records
+        if (gateway := gateways.get(record.attachment.gateway)) is not None
+        and counts(record, gateway, thing)
+        and gateway.revoked_at_ms is None
+    )
+    return Standing(thing, frozenset(able))
