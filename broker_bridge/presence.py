@@ -46,9 +46,19 @@ def parse_line(text: str) -> Presence | None:
 
 
 def concerns_delta(filter: str, thing: str) -> bool:
-    """Tell whether a subscription of ``thing`` can cover deltas: its own, or its gateway tree's."""
+    """Tell whether a subscription of ``thing`` can bring it deltas: its own, or of what is attached to it."""
     own = f"$aws/things/{thing}/shadow"
-    tree = f"gnomon/gateways/{thing}/down/"
-    return filter.startswith((own, tree)) and (
-        filter.endswith(("/delta", "/+", "/#")) or "/update/" in filter
-    )
+    may_read = (f"{own}/update/delta", f"{own}/name/+/update/delta", f"gnomon/gateways/{thing}/down/#")
+    return any(_overlap(filter, other) for other in may_read)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether some topic matches both filters."""
+    if one[0] in "+#" and other[0] == "$":
+        return False  # a wildcard in front does not reach topics that begin with $
+    for level, its_level in zip(one.split("/"), other.split("/"), strict=False):
+        if "#" in (level, its_level):
+            return True
+        if level != its_level and "+" not in (level, its_level):
+            return False
+    return one.count("/") == other.count("/")

@@ -1,0 +1,78 @@
+"""Finding the request that kills the process: a crash here is a Suspects object that is dropped."""
+
+from pathlib import Path
+
+from broker_bridge.inbox import Message
+from broker_bridge.poison import Suspects
+from broker_bridge.topics import Operation, Request
+from shadow.document import ShadowId
+
+TRIES_MAX = 3
+
+
+def message(thing: str) -> Message:
+    request = Request(Operation.UPDATE, ShadowId(thing))
+    return Message(request, thing.encode(), 1, connection=1, duplicate=True)
+
+
+GOOD = [message(f"good-{number}") for number in range(4)]
+KILLER = message("killer")
+BATCH = [*GOOD[:2], KILLER, *GOOD[2:]]
+
+
+def run_until_death(directory: Path) -> list[Message] | None:
+    """Start, serve the redelivered batch, die at the killer; None when the killer was condemned."""
+    suspects = Suspects(directory, TRIES_MAX)
+    suspects.begin()
+    served: list[Message] = []
+    for portion in suspects.portions(BATCH) if suspects.careful else [BATCH]:
+        if suspects.condemned(portion[0]):
+            return None
+        if suspects.careful:
+            suspects.take(portion)
+        if KILLER in portion:
+            return served
+        served += portion
+        suspects.release(portion)
+    raise AssertionError("the killer was never reached")
+
+
+def test_the_killer_is_tried_as_often_as_allowed_and_then_condemned(tmp_path):
+    deaths = 0
+    while run_until_death(tmp_path) is not None:
+        deaths += 1
+        assert deaths < 10
+    # The first death was in normal operation; after it the bytes were tried again three times.
+    assert deaths == 1 + TRIES_MAX
+
+
+def test_the_innocent_are_served_as_soon_as_the_batch_is_split(tmp_path):
+    served = [run_until_death(tmp_path) for _ in range(3)]
+    assert served == [[], [], GOOD[:2]]
+
+
+def test_a_clean_end_leaves_no_suspicion(tmp_path):
+    suspects = Suspects(tmp_path, TRIES_MAX)
+    suspects.begin()
+    suspects.end()
+    again = Suspects(tmp_path, TRIES_MAX)
+    again.begin()
+    assert not again.careful
+
+
+def test_nothing_is_written_down_in_normal_operation(tmp_path):
+    suspects = Suspects(tmp_path, TRIES_MAX)
+    suspects.begin()
+    assert not suspects.careful
+    assert [file.name for file in tmp_path.iterdir()] == ["running"]
+
+
+def test_after_the_redelivered_are_served_it_stops_being_careful(tmp_path):
+    Suspects(tmp_path, TRIES_MAX).begin()
+    suspects = Suspects(tmp_path, TRIES_MAX)
+    suspects.begin()
+    suspects.take(GOOD)
+    suspects.release(GOOD)
+    suspects.relax()
+    assert not suspects.careful
+    assert not (tmp_path / "in-hand.json").exists()
