@@ -11,17 +11,16 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from infra.telemetry import Metrics
-from registry.models import Standing, ThingKind
-from registry.service import RegistryService, Unknown
 
 from broker_bridge.deadletters import DeadLetters
 from broker_bridge.inbox import Inbox, Message
 from broker_bridge.poison import Suspects
 from broker_bridge.speaker import Speaker
 from broker_bridge.topics import Operation, Request
-from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ShadowLimits
+from registry.models import Standing, ThingKind
+from registry.service import RegistryService, Unknown
 from security.audit import Refusals, Via
 from security.policy import Principal, Role
 from shadow.commands import (
@@ -57,7 +56,7 @@ class Acknowledger(Protocol):
 class Dispatcher:
     """Takes what waits in the inbox, has it carried out, and acknowledges it."""
 
-    def __init__(
+    def __init__(  # everything an update meets on its way
         self,
         inbox: Inbox,
         shadows: ShadowService,
@@ -67,7 +66,6 @@ class Dispatcher:
         dead_letters: DeadLetters,
         suspects: Suspects,
         refusals: Refusals,
-        clock: Clock,
         limits: ShadowLimits,
         metrics: Metrics,
         batch_messages_max: int,
@@ -80,7 +78,6 @@ class Dispatcher:
         self._dead_letters = dead_letters
         self._suspects = suspects
         self._refusals = refusals
-        self._clock = clock
         self._limits = limits
         self._metrics = metrics
         self._batch_messages_max = batch_messages_max
@@ -185,6 +182,7 @@ class Dispatcher:
         """Acknowledge what is answered by nothing."""
         if packet_id is not None:
             self._session.acknowledge(packet_id, connection)
+            self._session.flush()
 
     def overloaded(self, message: Message, error: ShadowError) -> None:
         """Answer a message that the inbox did not take, and acknowledge it."""

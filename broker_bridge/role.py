@@ -12,12 +12,18 @@ import structlog
 from infra.telemetry import Metrics
 
 from broker_bridge.catchup import CatchUp
+from broker_bridge.deadletters import DeadLetters
 from broker_bridge.dispatch import Dispatcher
 from broker_bridge.inbox import Inbox, Message
+from broker_bridge.link import Handler
+from broker_bridge.poison import Suspects
 from broker_bridge.session import Session
 from broker_bridge.speaker import Speaker
 from broker_bridge.topics import parse
+from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
+from infra.settings import BridgeSettings, ShadowLimits
+from registry.service import RegistryService
 from security.audit import Refusals
 from shadow.document import ShadowId
 from shadow.errors import TooManyRequestsError
@@ -35,32 +41,55 @@ class Bridge:
 
     def __init__(
         self,
-        shadows: ShadowService,
-        inbox: Inbox,
-        speaker: Speaker,
-        catch_up: CatchUp,
-        dispatcher: Dispatcher,
-        refusals: Refusals,
-        metrics: Metrics,
+        *,
+        open_session: Callable[[Handler], Session],
         remember_session: Callable[[], None],
+        shadows: ShadowService,
+        registry: RegistryService,
+        dead_letters: DeadLetters,
+        refusals: Refusals,
+        suspects: Suspects,
+        clock: Clock,
+        metrics: Metrics,
+        limits: ShadowLimits,
+        settings: BridgeSettings,
     ) -> None:
+        """Put the parts together.
+
+        ``open_session`` makes the session that calls this handler; ``remember_session`` has the broker
+        save that the session exists, which it must once it was made anew.
+        """
         self._shadows = shadows
-        self._inbox = inbox
-        self._speaker = speaker
-        self._catch_up = catch_up
-        self._dispatcher = dispatcher
         self._refusals = refusals
         self._metrics = metrics
         self._remember_session = remember_session
-        shadows.listen(speaker.hear)
+        self.session = open_session(self)
+        self.inbox = Inbox(settings.inbox_requests_max, limits.in_flight_max)
+        self._speaker = Speaker(self.session, shadows, registry, clock, limits, metrics)
+        self.catch_up = CatchUp(self._speaker, shadows, registry, clock, limits, metrics)
+        self._dispatcher = Dispatcher(
+            self.inbox,
+            shadows,
+            registry,
+            self._speaker,
+            self.session,
+            dead_letters,
+            suspects,
+            refusals,
+            limits,
+            metrics,
+            settings.batch_messages_max,
+        )
+        shadows.listen(self._speaker.hear)
+        registry.listeners.append(self.catch_up.due)
 
-    async def run(self, session: Session) -> None:
+    async def run(self) -> None:
         """Serve until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(session.run(), name="bridge session")
+            tasks.create_task(self.session.run(), name="bridge session")
             tasks.create_task(self._dispatcher.run(), name="bridge dispatcher")
             tasks.create_task(self._speaker.run(), name="bridge speaker")
-            tasks.create_task(self._catch_up.run(), name="bridge catch-up")
+            tasks.create_task(self.catch_up.run(), name="bridge catch-up")
             tasks.create_task(self._flush_refusals(), name="bridge refusals")
 
     # ---------------------------------------------------------- the session's handler
@@ -71,15 +100,15 @@ class Bridge:
         request = parse(topic)
         if request is None:
             if topic.startswith(LOG_TOPICS):
-                self._catch_up.read(packet.payload.decode(errors="replace"))
+                self.catch_up.read(packet.payload.decode(errors="replace"))
             else:
                 self._metrics.dropped("unknown_topic")
         elif packet.retain:
             self._metrics.dropped("retained")
         else:
             message = Message(request, packet.payload, packet.packet_id or 0, connection, packet.duplicate)
-            if self._inbox.put(message):
-                self._catch_up.heard(request.gateway or request.id.thing)
+            if self.inbox.put(message):
+                self.catch_up.heard(request.gateway or request.id.thing)
             else:
                 error = TooManyRequestsError("wait for the answers to earlier requests")
                 self._dispatcher.overloaded(message, error)
@@ -97,7 +126,7 @@ class Bridge:
         """Say first what was left unsaid, then let requests in."""
         if not session_present:
             self._remember_session()
-            self._catch_up.everybody()
+            self.catch_up.everybody()
         await self._until_the_store_answers(self._speaker.catch_up)
 
     def disconnected(self) -> None:

@@ -212,7 +212,8 @@ class ShadowService:
         except StoreUnavailableError as error:
             waiting = [position for position in waiting if position not in outcomes]
             self._metrics.store_errors.inc()
-            reason = str(error)
+            _log.warning("store_unavailable", commands=len(waiting), reason=str(error))
+            reason = "the store cannot take it now; send again a little later"
         if waiting:
             now_ms = self._clock.now_ms()
             for position in waiting:

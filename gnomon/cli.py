@@ -1,0 +1,108 @@
+"""The command line: ``gnomon --help`` explains itself."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from gnomon import demo as demo_role
+from gnomon import doctor as checks
+from gnomon import roles
+from infra import logs
+from infra.documents.port import StoreError
+from infra.settings import Settings, SettingsError, load, render_toml
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option(
+        "--set",
+        "pairs",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Set one setting, for example --set api.port=9000. May be repeated.",
+    )(command)
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="TOML file with settings. Default: gnomon.toml if there is one.",
+    )(command)
+
+
+def _load(config: Path | None, pairs: tuple[str, ...]) -> Settings:
+    try:
+        overrides = dict(pair.split("=", 1) for pair in pairs)
+    except ValueError:
+        raise click.BadParameter("write KEY=VALUE, for example --set api.port=9000", param_hint="--set") from None
+    try:
+        settings = load(config, overrides=overrides)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+    logs.configure(settings.logs)
+    return settings
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="gnomon")
+def main() -> None:
+    """Gnomon: device shadows for a utility's home area networks.
+
+    \b
+    gnomon demo      a demo utility with a simulated fleet, to look at
+    gnomon up        the service alone
+    gnomon doctor    what is wrong with this machine, and how to mend it
+
+    Everything is kept below ./var; `gnomon settings` shows what can be set.
+    """
+
+
+@main.command()
+@_settings_options
+def up(config: Path | None, pairs: tuple[str, ...]) -> None:
+    """Run the service: broker, bridge and REST API, until Ctrl-C."""
+    settings = _load(config, pairs)
+    _run(roles.up(settings, lambda running: click.echo(roles.welcome(running))))
+
+
+@main.command()
+@click.option("--homes", default=60, show_default=True, help="Homes of the demo utility.")
+@click.option("--seed", default=1, show_default=True, help="The same seed makes the same city.")
+@_settings_options
+def demo(config: Path | None, pairs: tuple[str, ...], homes: int, seed: int) -> None:
+    """Run the service with a demo utility: homes, gateways and devices that live.
+
+    A second run continues from what the first one stored.
+    """
+    settings = _load(config, pairs)
+    _run(demo_role.run(settings, homes=homes, seed=seed))
+
+
+@main.command()
+@_settings_options
+def doctor(config: Path | None, pairs: tuple[str, ...]) -> None:
+    """Check broker, ports, certificates, disk and clock; say what to do about what is wrong."""
+    findings = asyncio.run(checks.examine(_load(config, pairs)))
+    for finding in findings:
+        click.echo(finding.line())
+    if any(not finding.good for finding in findings):
+        raise SystemExit(1)
+
+
+@main.command()
+@_settings_options
+def settings(config: Path | None, pairs: tuple[str, ...]) -> None:
+    """Print the settings in effect as a commented TOML file."""
+    click.echo(render_toml(_load(config, pairs)))
+
+
+def _run(work: Any) -> None:  # noqa: ANN401 - a coroutine of anything
+    try:
+        uvloop.run(work)
+    except roles.StartError as error:
+        raise click.ClickException(str(error)) from error
+    except StoreError as error:
+        raise click.ClickException(f"the store: {error}") from error

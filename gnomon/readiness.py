@@ -1,0 +1,66 @@
+"""Whether this process can do its work now: the store takes writes, the broker echoes.
+
+Liveness says only that the loop turns; readiness is asked for by whoever sends traffic.
+(spec: reliability, rule 3.7)
+"""
+
+import asyncio
+from typing import Final
+
+from broker_bridge.session import Session
+from infra.clock import Clock
+from infra.documents.port import Collection, DocumentStore, StoreError, Write
+
+PROBE_EVERY_S: Final = 2.0
+PROBE_TIMEOUT_S: Final = 2.0
+FRESH_S: Final = 5.0
+"""How old the last good answer may be."""
+PROBES: Final = Collection("probes")
+_PROBE_ID: Final = "readiness"
+
+
+class Readiness:
+    """Probes store and broker in the background, so that asking costs nothing."""
+
+    def __init__(self, store: DocumentStore, session: Session, clock: Clock) -> None:
+        self._store = store
+        self._session = session
+        self._clock = clock
+        self._store_wrote_s = float("-inf")
+        self._broker_echoed_s = float("-inf")
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        while True:
+            async with asyncio.TaskGroup() as probes:
+                probes.create_task(self._probe_store(), name="readiness store probe")
+                probes.create_task(self._probe_broker(), name="readiness broker probe")
+            await asyncio.sleep(PROBE_EVERY_S)
+
+    async def reasons(self) -> tuple[str, ...]:
+        """Return why the process cannot do its work now; nothing when it can."""
+        now_s = self._clock.elapsed_s()
+        reasons = []
+        if now_s - self._store_wrote_s > FRESH_S:
+            reasons.append(f"the store took no write within {FRESH_S:.0f} s")
+        if now_s - self._broker_echoed_s > FRESH_S:
+            reasons.append(f"the broker did not answer within {FRESH_S:.0f} s")
+        return tuple(reasons)
+
+    async def _probe_store(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                found = (await self._store.get(PROBES.name, [_PROBE_ID])).get(_PROBE_ID)
+                revision = found.revision if found else 0
+                await self._store.commit([Write(PROBES.name, _PROBE_ID, revision, b"")])
+        except (StoreError, TimeoutError):
+            return
+        self._store_wrote_s = self._clock.elapsed_s()
+
+    async def _probe_broker(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._session.echo()
+        except (ConnectionError, TimeoutError):
+            return
+        self._broker_echoed_s = self._clock.elapsed_s()
