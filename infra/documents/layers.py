@@ -42,7 +42,7 @@ def _never(_value: object) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: with them Python 3.11 cannot make a frozen Generic by `Search[K, V](…)`
 class Search(Generic[K, V]):
     """One search: how to read beneath, how to look into the layers, what the layers cover."""
 
