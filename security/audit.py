@@ -203,5 +203,5 @@ def _placed(row: AuditEntry, key: str, number: int) -> Entry:
 
 
 def _cut(text: str) -> str:
-    # A lone surrogate out of a URL cannot be stored and would hold up every row behind it.
-    return text[:TEXT_CHARS_MAX].encode(errors="replace").decode()
+    # Lone surrogates and NUL can come out of a URL, and no store keeps them: the rows behind would wait.
+    return text[:TEXT_CHARS_MAX].encode(errors="replace").decode().replace("\0", "?")
