@@ -12,14 +12,14 @@ from typing import Final
 
 import structlog
 from infra.telemetry import Metrics
-from registry.models import ThingKind
-from registry.service import RegistryService
 
 from broker_bridge.presence import Presence, Sign, concerns_delta, parse_line
 from broker_bridge.speaker import Speaker
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ShadowLimits
+from registry.models import ThingKind
+from registry.service import RegistryService
 from shadow import wire
 from shadow.document import ShadowId, difference
 from shadow.errors import NoShadowError

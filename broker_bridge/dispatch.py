@@ -6,10 +6,11 @@ acknowledged once its fate is settled: answered, or dropped on purpose and count
 process leaves one open. (spec: shadow, sections 7.2 and 8; security, section 6)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
+import structlog
 from infra.telemetry import Metrics
 
 from broker_bridge.deadletters import DeadLetters
@@ -20,7 +21,7 @@ from broker_bridge.topics import Operation, Request
 from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ShadowLimits
 from registry.models import Standing, ThingKind
-from registry.service import RegistryService, Unknown
+from registry.service import RegistryService
 from security.audit import Refusals, Via
 from security.policy import Principal, Role
 from shadow.commands import (
@@ -36,6 +37,8 @@ from shadow.commands import (
 from shadow.decisions import Outcome, Rejected
 from shadow.errors import ForbiddenError, InternalError, ShadowError, ThingNotFoundError, UnavailableError
 from shadow.service import ShadowService
+
+_log = structlog.get_logger(__name__)
 
 ORIGINS_CACHED_MAX: Final = 65_536
 _BY_MQTT: Final = Via("mqtt")
@@ -112,14 +115,15 @@ class Dispatcher:
     async def serve(self, batch: Sequence[Message]) -> None:
         """Carry out a batch; its answers are queued when this returns."""
         try:
-            await self._know({message.request for message in batch})
+            standings = await self._standings({message.request for message in batch})
         except StoreUnavailableError as error:
-            self._refuse_all(batch, UnavailableError(str(error)))
+            _log.warning("registry_unavailable", requests=len(batch), reason=str(error))
+            self._refuse_all(batch, UnavailableError("the registry cannot be asked now; send again later"))
             return
         messages: list[Message] = []
         commands: list[Command] = []
         for message in batch:
-            command = self._command(message)
+            command = self._command(message, standings)
             if command is not None:
                 messages.append(message)
                 commands.append(command)
@@ -127,19 +131,17 @@ class Dispatcher:
             outcomes = await self._shadows.submit(commands)
             await self._bury(messages, outcomes)
 
-    async def _know(self, requests: set[Request]) -> None:
+    async def _standings(self, requests: set[Request]) -> Mapping[str, Standing]:
         names = {request.id.thing for request in requests}
         names.update(request.gateway for request in requests if request.gateway is not None)
-        standing = self._registry.standing
-        missing = [name for name in names if standing(name) is Unknown.UNKNOWN]
-        if missing:
-            await self._registry.standings(missing)
+        return await self._registry.standings(names)
 
-    def _command(self, message: Message) -> Command | None:
+    def _command(self, message: Message, standings: Mapping[str, Standing]) -> Command | None:
         """Return the command to carry out, or None when the message is answered or dropped already."""
         request = message.request
         try:
-            origin = admit(request, self._standing(request.id.thing), self._standing(request.gateway))
+            gateway = None if request.gateway is None else standings.get(request.gateway)
+            origin = admit(request, standings.get(request.id.thing), gateway)
             return _parse(message, origin, self._limits)
         except SilenceError:
             self._metrics.dropped("revoked")
@@ -151,13 +153,6 @@ class Dispatcher:
                 self._note(request, "not attached")
             self._refuse(message, error, peek_token(message.payload, self._limits))
         return None
-
-    def _standing(self, name: str | None) -> Standing | None:
-        if name is None:
-            return None
-        standing = self._registry.standing(name)
-        # Evicted between look-up and use: closed, not open. The client repeats its request.
-        return None if standing is Unknown.UNKNOWN else standing
 
     def _note(self, request: Request, reason: str) -> None:
         role = Role.DEVICE if request.gateway is None else Role.RELAY

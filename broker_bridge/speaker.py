@@ -12,12 +12,12 @@ from typing import Protocol
 
 import structlog
 from infra.telemetry import Metrics
-from registry.service import RegistryService, Unknown
 
 from broker_bridge.topics import Operation, Request, answer_base
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ShadowLimits
+from registry.service import RegistryService, Unknown
 from shadow import wire
 from shadow.commands import Channel, Command, Get, Update
 from shadow.decisions import Accepted, Outcome, Rejected
