@@ -32,7 +32,7 @@ Reply = mqtt5.ConnAckPacket | mqtt5.SubAckPacket
 _T = TypeVar("_T")
 
 
-class LinkError(Exception):
+class LinkError(ConnectionError):
     """The connection ended. A new one may do."""
 
 

@@ -180,7 +180,7 @@ class Session:
             began_s = loop.time()
             try:
                 await self._serve()
-            except (LinkError, OSError, TimeoutError) as error:
+            except OSError as error:  # a LinkError is one, and so is a time-out
                 reason = str(error) or type(error).__name__
                 _log.warning("broker_connection_ended", host=self._host, port=self._port, reason=reason)
             failures = 0 if loop.time() - began_s >= STABLE_S else failures + 1
