@@ -12,10 +12,10 @@ nothing when written twice: who dies in between leaves a document that tells whi
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from collections.abc import Collection as SizedIterable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pymongo import AsyncMongoClient, DeleteOne
 from pymongo.asynchronous.collection import AsyncCollection
@@ -46,6 +46,7 @@ OPEN_TIMEOUT_S: Final = 10.0
 SETTLE_ROUNDS_MAX: Final = 3
 RANGES_MAX: Final = 100
 """Values one query asks for: each is a range of an index."""
+T = TypeVar("T")
 _DUPLICATE_KEY: Final = 11_000
 
 
@@ -72,6 +73,7 @@ class MongoStore:
         self._layout = layout
         self._ids = ids
         self._server = "MongoDB"
+        self._writing: set[asyncio.Task[Any]] = set()
 
     @property
     def exclusive(self) -> bool:
@@ -92,26 +94,11 @@ class MongoStore:
 
     async def commit(self, writes: Sequence[Write]) -> frozenset[int]:
         self._layout.check_writes(writes)
-        async with _bounded():
-            won = {
-                (collection, id)
-                for collection in dict.fromkeys(write.collection for write in writes)
-                for id in await self._commit_to(
-                    collection, [write for write in writes if write.collection == collection]
-                )
-            }
-            winners = [write for write in writes if (write.collection, write.id) in won]
-            await self._write_entries(entry for write in winners for entry in write.entries)
-            await self._write_cuts(cut for write in winners for cut in write.cuts)
-            await self._remove_deleted(winners)
-        return frozenset(
-            position for position, write in enumerate(writes) if (write.collection, write.id) not in won
-        )
+        return await self._to_the_end(self._commit(writes))
 
     async def append(self, entries: Sequence[Entry]) -> None:
         self._layout.check_entries(entries)
-        async with _bounded():
-            await self._write_entries(entries)
+        await self._to_the_end(self._append(entries))
 
     async def find(
         self,
@@ -187,6 +174,7 @@ class MongoStore:
         return EntryPage(tuple(found), cursors.make(asked, (last.at_ms, last.key, last.number)))
 
     async def close(self) -> None:
+        await asyncio.gather(*self._writing, return_exceptions=True)  # each has its time-out
         await self._client.close()
 
     async def _prepare(self) -> None:
@@ -204,6 +192,34 @@ class MongoStore:
         rows = self._documents(collection).find(query).sort(f"x_{field}", 1).limit(limit)
         fields = self._layout.fields[collection]
         return [mongo_format.document_of(row, fields) for row in await rows.to_list()]
+
+    async def _commit(self, writes: Sequence[Write]) -> frozenset[int]:
+        async with _bounded():
+            won = {
+                (collection, id)
+                for collection in dict.fromkeys(write.collection for write in writes)
+                for id in await self._commit_to(
+                    collection, [write for write in writes if write.collection == collection]
+                )
+            }
+            winners = [write for write in writes if (write.collection, write.id) in won]
+            await self._write_entries(entry for write in winners for entry in write.entries)
+            await self._write_cuts(cut for write in winners for cut in write.cuts)
+            await self._remove_deleted(winners)
+        return frozenset(
+            position for position, write in enumerate(writes) if (write.collection, write.id) not in won
+        )
+
+    async def _append(self, entries: Sequence[Entry]) -> None:
+        async with _bounded():
+            await self._write_entries(entries)
+
+    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Let a write go on when its caller stops waiting, or a document may lack its log rows."""
+        task = asyncio.get_running_loop().create_task(work, name="mongo-write")
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return await asyncio.shield(task)
 
     async def _commit_to(self, collection: str, writes: Sequence[Write]) -> set[str]:
         """Write the documents of one collection; return the ids of those that won."""

@@ -44,8 +44,12 @@ class DocumentTable:
         return f"d_{self.collection}"
 
     @cached_property
-    def columns(self) -> str:
-        return ", ".join(["id", "revision", "body", *(f"x_{field}" for field in self.fields)])
+    def columns(self) -> tuple[str, ...]:
+        return ("id", "revision", "body", *(f"x_{field}" for field in self.fields))
+
+    @cached_property
+    def selected(self) -> str:
+        return ", ".join(f"d.{column}" for column in self.columns)
 
     def create(self, connection: sqlite3.Connection) -> None:
         """Make the table, or add what it lacks."""
@@ -91,7 +95,7 @@ class DocumentTable:
         return _revisions(connection.execute(sql, [_text(ids)]).fetchone()[0])
 
     def get(self, connection: sqlite3.Connection, ids: Sequence[str]) -> list[Document]:
-        sql = f"SELECT {self.columns} FROM json_each(?) AS j CROSS JOIN {self.name} ON id = j.value"
+        sql = f"SELECT {self.selected} FROM json_each(?) AS j CROSS JOIN {self.name} AS d ON d.id = j.value"
         return [self._document(row) for row in connection.execute(sql, [_text(ids)]).fetchall()]
 
     def between(
@@ -106,7 +110,7 @@ class DocumentTable:
         """Return the first n documents in a range, after a key."""
         start = f"(x_{field}, id) > (?, ?)" if after else f"x_{field} >= ?"
         sql = (
-            f"SELECT {self.columns} FROM {self.name} WHERE {start} AND x_{field} <= ?"
+            f"SELECT {self.selected} FROM {self.name} AS d WHERE {start} AND x_{field} <= ?"
             f" ORDER BY x_{field}, id LIMIT ?"
         )
         first = after[1:] if after else (low,)
@@ -121,10 +125,10 @@ class DocumentTable:
         n: int,
     ) -> list[tuple[DocumentKey, Document]]:
         """Return the first n documents with one of the values, after a key."""
-        start = f"AND (x_{field}, id) > (?, ?)" if after else ""
+        start = f"AND (d.x_{field}, d.id) > (?, ?)" if after else ""
         sql = (
-            f"SELECT {self.columns} FROM json_each(?) AS j"
-            f" CROSS JOIN {self.name} ON x_{field} = j.value {start} ORDER BY x_{field}, id LIMIT ?"
+            f"SELECT {self.selected} FROM json_each(?) AS j CROSS JOIN {self.name} AS d"
+            f" ON d.x_{field} = j.value {start} ORDER BY d.x_{field}, d.id LIMIT ?"
         )
         first = after[1:] if after else ()
         return self._hits(field, connection.execute(sql, [_text(values), *first, n]).fetchall())
@@ -143,7 +147,7 @@ class DocumentTable:
         assign = ", ".join(f"{name} = excluded.{name}" for name in ["revision", "body", *columns])
         differ = " OR ".join(f"{name} IS NOT excluded.{name}" for name in columns) or "FALSE"
         return (
-            f"INSERT INTO {self.name} ({self.columns}) {_values(n, 3 + len(self.fields))}"
+            f"INSERT INTO {self.name} ({', '.join(self.columns)}) {_values(n, 3 + len(self.fields))}"
             f" ON CONFLICT (id) DO UPDATE SET {assign} WHERE {differ}"
         )
 
