@@ -37,7 +37,9 @@ def _load(config: Path | None, pairs: tuple[str, ...]) -> Settings:
     try:
         overrides = dict(pair.split("=", 1) for pair in pairs)
     except ValueError:
-        raise click.BadParameter("write KEY=VALUE, for example --set api.port=9000", param_hint="--set") from None
+        raise click.BadParameter(
+            "write KEY=VALUE, for example --set api.port=9000", param_hint="--set"
+        ) from None
     try:
         settings = load(config, overrides=overrides)
     except SettingsError as error:
@@ -49,7 +51,7 @@ def _load(config: Path | None, pairs: tuple[str, ...]) -> Settings:
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="gnomon")
 def main() -> None:
-    """Gnomon: device shadows for a utility's home area networks.
+    r"""Gnomon: device shadows for a utility's home area networks.
 
     \b
     gnomon demo      a demo utility with a simulated fleet, to look at

@@ -9,7 +9,6 @@ import os
 import resource
 import shutil
 import socket
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -52,7 +51,7 @@ class Finding:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Run every check, in the order in which one would mend things."""
-    checks: Sequence[Callable[[Settings], Awaitable[Finding]]] = (
+    checks = (
         check_directory,
         check_disk,
         check_clock,
@@ -127,7 +126,9 @@ async def check_descriptors(settings: Settings) -> Finding:
     found = f"{hard} allowed, {wanted} wanted for broker.connections_max"
     if hard < wanted:
         return Finding(
-            "descriptors", found, f"raise the hard limit (ulimit -Hn {wanted}), or lower broker.connections_max"
+            "descriptors",
+            found,
+            f"raise the hard limit (ulimit -Hn {wanted}), or lower broker.connections_max",
         )
     return Finding("descriptors", found)
 
@@ -201,7 +202,7 @@ async def check_certificates(settings: Settings) -> Finding:
 async def check_store(settings: Settings) -> Finding:
     """The store must open with full durability."""
     url = store_url(settings)
-    if url.startswith("sqlite:") and not Path(url.removeprefix("sqlite:")).exists():
+    if url.startswith("sqlite:") and not _exists(url.removeprefix("sqlite:")):
         return Finding("store", f"none yet at {url}")
     try:
         store = await open_store(url, [], [])
@@ -210,3 +211,7 @@ async def check_store(settings: Settings) -> Finding:
     description = store.description
     await store.close()
     return Finding("store", description)
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()

@@ -7,11 +7,13 @@ Liveness says only that the loop turns; readiness is asked for by whoever sends 
 import asyncio
 from typing import Final
 
+from broker_bridge.link import LinkError
 from broker_bridge.session import Session
 from infra.clock import Clock
 from infra.documents.port import Collection, DocumentStore, StoreError, Write
 
 PROBE_EVERY_S: Final = 2.0
+FIRST_PROBES_EVERY_S: Final = 0.05
 PROBE_TIMEOUT_S: Final = 2.0
 FRESH_S: Final = 5.0
 """How old the last good answer may be."""
@@ -28,14 +30,21 @@ class Readiness:
         self._clock = clock
         self._store_wrote_s = float("-inf")
         self._broker_echoed_s = float("-inf")
+        self._probed = asyncio.Event()
 
     async def run(self) -> None:
-        """Probe until cancelled."""
+        """Probe until cancelled: often until all is well for the first time, then now and then."""
         while True:
             async with asyncio.TaskGroup() as probes:
                 probes.create_task(self._probe_store(), name="readiness store probe")
                 probes.create_task(self._probe_broker(), name="readiness broker probe")
-            await asyncio.sleep(PROBE_EVERY_S)
+            self._probed.set()
+            await asyncio.sleep(FIRST_PROBES_EVERY_S if await self.reasons() else PROBE_EVERY_S)
+
+    async def changed(self) -> None:
+        """Return after the next probe."""
+        self._probed.clear()
+        await self._probed.wait()
 
     async def reasons(self) -> tuple[str, ...]:
         """Return why the process cannot do its work now; nothing when it can."""
@@ -61,6 +70,6 @@ class Readiness:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self._session.echo()
-        except (ConnectionError, TimeoutError):
+        except (LinkError, TimeoutError):
             return
         self._broker_echoed_s = self._clock.elapsed_s()

@@ -1,40 +1,40 @@
 """Service roles: starts the entry points over the services, and stops them in order.
 
 ``gnomon up`` runs every role in one process beside a Mosquitto child. Stopping goes from the outside
-in: no new requests, then the lane, then the store, then the broker; all within ``STOP_S_MAX``.
+in: no new requests, then the bridge, then the lane, then the broker, then the store.
 """
 
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from importlib.metadata import version
+from typing import Any, Final
 
 import mqtt5
 import structlog
-
 from api.app import create_app
-from api.server import serve
+from api.server import Server
+
 from api.services import ApiServices
-from broker_bridge.catchup import CatchUp
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
-from broker_bridge.dispatch import Dispatcher
-from broker_bridge.inbox import Inbox
-from broker_bridge.mosquitto import Mosquitto
+from broker_bridge.link import Handler
+from broker_bridge.mosquitto import LOOPBACK, BrokerError, Mosquitto
+from broker_bridge.mosquitto_config import BrokerConfig
 from broker_bridge.poison import Suspects
 from broker_bridge.role import Bridge
 from broker_bridge.session import Session
-from broker_bridge.speaker import Speaker
 from broker_bridge.topics import PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
-from gnomon.readiness import Readiness
+from gnomon.readiness import PROBES, Readiness
 from gnomon.services import Services, open_services
 from infra.clock import SystemClock
 from infra.ids import RandomIds
 from infra.settings import Settings
 
-STOP_S_MAX: Final = 3.0
+READY_S_MAX: Final = 15.0
+"""How long the bridge may take to be served by the broker at start."""
 
 _log = structlog.get_logger(__name__)
 
@@ -44,19 +44,21 @@ class StartError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """What ``on_ready`` is told: the service as it runs now."""
+class System:
+    """The service as it runs."""
 
     services: Services
+    broker: Mosquitto
     bridge: Bridge
-    catch_up: CatchUp
-    inbox: Inbox
-    device_address: tuple[str, int]
     api_url: str
 
 
-async def up(settings: Settings, on_ready: Callable[[Running], None]) -> None:
-    """Run every role until SIGINT or SIGTERM; raise :class:`StartError` when that cannot be."""
+async def up(settings: Settings, on_ready: Callable[[System], None]) -> None:
+    """Run every role until SIGINT or SIGTERM.
+
+    Raises:
+        StartError: it could not start; nothing is left running.
+    """
     async with running(settings) as system:
         on_ready(system)
         await stop_signal()
@@ -76,26 +78,177 @@ async def stop_signal() -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings) -> AsyncIterator[System]:
     """Start every role, yield once all are ready, and stop them in order at the end."""
-    clock, ids = SystemClock(), RandomIds()
+    suspects = Suspects(settings.directory / "bridge", settings.limits.poison_tries_max)
     async with (
-        open_services(settings, clock, ids, collections=[PROBES], logs=[DEAD_LETTERS]) as services,
+        open_services(
+            settings, SystemClock(), RandomIds(), collections=[PROBES], logs=[DEAD_LETTERS]
+        ) as services,
         _broker(services) as broker,
-        asyncio.TaskGroup() as lane,
-        asyncio.TaskGroup() as roles,
+        _tasks(services.shadows.run(), services.shadows.sweep()),
     ):
-        lane_tasks = [
-            lane.create_task(services.shadows.run(), name="shadow lane"),
-            lane.create_task(services.shadows.sweep(), name="shadow sweep"),
-        ]
-        suspects = Suspects(settings.directory / "bridge", settings.limits.poison_tries_max)
         suspects.begin()
-        session, bridge, catch_up, inbox = _bridge(services, broker, suspects)
-        readiness = Readiness(services.store, session, clock)
-        api_url = await _start_api(roles, services, readiness, inbox, catch_up)
-        tasks = [
-            roles.create_task(bridge.run(session), name="bridge"),
-            roles.create_task(readiness.run(), name="readiness"),
-        ]
-        ...
+        bridge = _bridge(services, broker, suspects)
+        readiness = Readiness(services.store, bridge.session, services.clock)
+        async with (
+            _tasks(bridge.run(), readiness.run()),
+            _api(services, bridge, readiness) as api_url,
+        ):
+            await _until_ready(readiness)
+            yield System(services, broker, bridge, api_url)
+        await services.refusals.flush()
+        suspects.end()
+
+
+def welcome(system: System) -> str:
+    """Return what a person needs to know first."""
+    settings = system.services.settings
+    lines = [
+        f"api          {system.api_url}/docs",
+        f"devices      mqtts://{settings.broker.listen}:{system.broker.device_port}   (mutual TLS)",
+        f"             they trust {system.services.authority.root_pem_path}",
+    ]
+    if system.services.first_secret is not None:
+        lines.append(f"token        {system.services.first_secret}")
+        lines.append("             the operator's; shown only now, so keep it")
+    else:
+        lines.append("token        as shown on the first run (delete var/secrets to have a new one made)")
+    return "\n".join(lines)
+
+
+@asynccontextmanager
+async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
+    settings = services.settings.broker
+    broker = Mosquitto(
+        BrokerConfig(
+            directory=services.settings.directory / "broker",
+            authority_file=services.authority.root_pem_path,
+            listen=settings.listen,
+            device_port=settings.device_port,
+            service_port=settings.service_port,
+            connections_max=settings.connections_max,
+            packet_bytes_max=settings.packet_bytes_max,
+        ),
+        services.authority.server_credentials(settings.hosts),
+        ids=services.ids,
+        rng=random.Random(services.ids.number()),  # noqa: S311 - jitter of restarts
+        executable=settings.executable,
+    )
+    try:
+        await broker.start()
+    except BrokerError as error:
+        raise StartError(str(error)) from error
+    try:
+        async with _tasks(broker.run()):
+            yield broker
+    finally:
+        await broker.stop()
+
+
+def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge:
+    def open_session(handler: Handler) -> Session:
+        return Session(
+            host=LOOPBACK,
+            port=broker.service_port,
+            client_id=broker.username,
+            username=broker.username,
+            password=broker.password,
+            subscriptions=_filters(),
+            handler=handler,
+            rng=random.Random(services.ids.number()),  # noqa: S311 - jitter of reconnects
+            packet_bytes_max=services.settings.broker.packet_bytes_max,
+        )
+
+    return Bridge(
+        open_session=open_session,
+        remember_session=broker.save,
+        shadows=services.shadows,
+        registry=services.registry,
+        dead_letters=DeadLetters(services.store, services.clock, services.metrics),
+        refusals=services.refusals,
+        suspects=suspects,
+        clock=services.clock,
+        metrics=services.metrics,
+        limits=services.settings.limits,
+        settings=services.settings.bridge,
+    )
+
+
+def _filters() -> list[mqtt5.TopicFilter]:
+    """Return what the bridge subscribes: requests with QoS 1, the broker's log as it comes."""
+    return [
+        mqtt5.TopicFilter(
+            pattern,
+            max_qos=qos,
+            retain_as_published=True,
+            retain_handling=mqtt5.RetainHandling.SEND_NEVER,
+        )
+        for patterns, qos in (
+            (SUBSCRIPTIONS, mqtt5.QoS.AT_LEAST_ONCE),
+            (PRESENCE_SUBSCRIPTIONS, mqtt5.QoS.AT_MOST_ONCE),
+        )
+        for pattern in patterns
+    ]
+
+
+@asynccontextmanager
+async def _api(services: Services, bridge: Bridge, readiness: Readiness) -> AsyncIterator[str]:
+    async def figures() -> Mapping[str, int | float | str]:
+        return {
+            "things_present": bridge.catch_up.present,
+            "requests_waiting": len(bridge.inbox),
+            "store": services.store.description,
+        }
+
+    settings = services.settings
+    app = create_app(
+        ApiServices(
+            shadows=services.shadows,
+            registry=services.registry,
+            store=services.store,
+            refusals=services.refusals,
+            tokens=services.token,
+            metrics=services.metrics.registry,
+            live=services.live,
+            clock=services.clock,
+            ids=services.ids,
+            settings=settings,
+            readiness=readiness.reasons,
+            figures=figures,
+            version=version("gnomon"),
+        )
+    )
+    server = Server(app, settings.api.host, settings.api.port, services.live)
+    try:
+        url = await server.start()
+    except OSError as error:
+        raise StartError(
+            f"the API cannot listen on {settings.api.host}:{settings.api.port} ({error.strerror}): stop who"
+            " uses it, or --set api.port=0 for any free one"
+        ) from error
+    try:
+        yield url
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def _tasks(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run endless work beside the block, and cancel it at its end; its failure ends the block."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one, name=one.__qualname__) for one in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _until_ready(readiness: Readiness) -> None:
+    try:
+        async with asyncio.timeout(READY_S_MAX):
+            while await readiness.reasons():
+                await readiness.changed()
+    except TimeoutError:
+        raise StartError("; ".join(await readiness.reasons()) + ": see the log above") from None

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from infra.telemetry import Metrics
+
 from infra.clock import Clock
 from infra.documents.opening import open_store
-from infra.documents.port import DocumentStore
+from infra.documents.port import Collection, DocumentStore
 from infra.ids import Ids
 from infra.live import Live
 from infra.settings import Settings
-from infra.telemetry import Metrics
 from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
@@ -26,7 +27,7 @@ from shadow.records import LOGS, SHADOWS
 from shadow.service import ShadowService
 from shadow.store import ShadowStore
 
-TOKEN_FILE: Final = "operator.sha256"
+OPERATOR_FILE: Final = "operator.sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,25 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, clock: Clock, ids: Ids, logs: Sequence[str] = ()
+    settings: Settings,
+    clock: Clock,
+    ids: Ids,
+    *,
+    collections: Sequence[Collection] = (),
+    logs: Sequence[str] = (),
 ) -> AsyncIterator[Services]:
     """Build the services over an opened store; close it at the end.
 
-    ``logs`` are those that the entry points keep in it beside the services' own.
+    ``collections`` and ``logs`` are those that the entry points keep in it beside the services' own.
     """
     directory = settings.directory
     directory.mkdir(parents=True, exist_ok=True)
-    store = await open_store(store_url(settings), [SHADOWS, *COLLECTIONS], [*LOGS, audit.LOG, *logs])
+    store = await open_store(
+        store_url(settings), [SHADOWS, *COLLECTIONS, *collections], [*LOGS, audit.LOG, *logs]
+    )
     try:
         metrics, live = Metrics(), Live()
-        token, secret = OperatorToken.open(directory / "secrets" / TOKEN_FILE, ids)
+        token, secret = OperatorToken.open(directory / "secrets" / OPERATOR_FILE, ids)
         yield Services(
             settings=settings,
             clock=clock,
