@@ -1,0 +1,103 @@
+"""Puts the API together: routes, guard, refusals, the layer around them. No rule lives here."""
+
+from typing import Any, Final
+
+import structlog
+from litestar import Litestar, Request, Response
+from litestar.exceptions import HTTPException
+
+from api.audit import Audit
+from api.aws_shadows import AwsShadows
+from api.compat import CompatThings
+from api.desk import Desk
+from api.docs import Docs
+from api.edge import Counts, Edge, register
+from api.gateways import Gateways
+from api.guards import Guard, refuse_unguarded
+from api.live import LiveShadows
+from api.operations import Route
+from api.problems import FORBIDDEN, INTERNAL, aws_reply, describe, is_aws, problem_reply
+from api.reading import HttpRequest, request_id, via_of
+from api.replies import Reply
+from api.services import ApiServices
+from api.shadows import Shadows
+from api.status import Status
+from api.things import Things
+
+_log: Final = structlog.get_logger(__name__)
+
+
+def create_app(services: ApiServices) -> Litestar:
+    """Return the application; raise :class:`api.guards.UnguardedRouteError` for a route without an action."""
+    routes = all_routes(services)
+    refusals = Refusals(services)
+    app = Litestar(
+        [route.handler() for route in routes],
+        before_request=Guard(services.tokens, compat_http=services.settings.api.compat_http),
+        exception_handlers={HTTPException: refusals, Exception: refusals},
+        openapi_config=None,  # we make the document ourselves, so that it says all that is true
+        logging_config=None,
+    )
+    refuse_unguarded(app)
+    counts = Counts()
+    register(counts, services.metrics)
+    # The layer must also see what no route matches, and Litestar's own middleware does not.
+    app.asgi_handler = Edge(app.asgi_handler, services, counts)
+    return app
+
+
+def all_routes(services: ApiServices) -> tuple[Route, ...]:
+    """Return every route there is, that of the API page last."""
+    desk = Desk(services)
+    routes = (
+        *AwsShadows(services, desk).routes(),
+        *(CompatThings(services).routes() if services.settings.api.compat_http else ()),
+        *Shadows(services, desk).routes(),
+        *LiveShadows(services, desk).routes(),
+        *Things(services).routes(),
+        *Gateways(services).routes(),
+        *Audit(services).routes(),
+        *Status(services).routes(),
+    )
+    return (*routes, *Docs(routes, services.version).routes())
+
+
+class Refusals:
+    """Turns whatever was raised into an answer; the one place that does."""
+
+    def __init__(self, services: ApiServices) -> None:
+        self._audit = services.refusals
+
+    def __call__(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        """Return the answer for an error."""
+        problem = describe(error)
+        id = request_id(request.scope)
+        if problem.kind is INTERNAL:
+            _log.error(
+                "request_failed", request_id=id, route=request.scope.get("path_template"), exc_info=error
+            )
+        elif problem.kind is FORBIDDEN:
+            self._note(request, problem.detail or problem.message)
+        reply = aws_reply(problem) if is_aws(request.scope) else problem_reply(problem, id)
+        return Finished(reply)
+
+    def _note(self, request: HttpRequest, reason: str) -> None:
+        """Count a refusal in the audit log; it is folded there, so nobody can flood it."""
+        scope = request.scope
+        action = scope["route_handler"].opt["operation"].action
+        self._audit.note(scope["user"], via_of(scope), action, _target(scope["path_params"]), reason)
+
+
+class Finished(Response[None]):
+    """A :class:`Reply` where Litestar insists on its own class."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(None)
+        self._reply = reply
+
+    def to_asgi_response(self, *_: Any, **__: Any) -> Reply:  # noqa: ANN401 - Litestar's business
+        return self._reply
+
+
+def _target(parts: dict[str, Any]) -> str:
+    return "/".join(str(part) for part in parts.values())

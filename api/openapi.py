@@ -1,0 +1,173 @@
+"""The OpenAPI 3.1 document, made from what the routes declare. Pure: routes in, a JSON value out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from api.guards import Action
+from api.operations import ALWAYS, GUARDED, Answer, Content, Operation, Parameter, Route, Schema
+from api.problems import TYPE_BASE, Kind
+from api.schemas import AwsError, ProblemDocument
+
+REF: Final = "#/components/schemas/{name}"
+
+HEADERS: Final[Mapping[str, Any]] = {
+    "X-Request-Id": {"description": "Names this request in our log", "schema": {"type": "string"}},
+    "ETag": {"description": "The version, as an entity tag", "schema": {"type": "string"}, "example": '"41"'},
+    "Location": {"description": "Where it is", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}},
+    "WWW-Authenticate": {"description": "What to send", "schema": {"type": "string"}},
+    "x-amzn-errortype": {"description": "The sort of refusal, as AWS names it", "schema": {"type": "string"}},
+}
+
+DESCRIPTION: Final = """\
+Device shadows and things of a utility's home area networks.
+
+* **Identity.** `Authorization: Bearer <operator token>`; the token is shown once, at the first start.
+* **Refusals** are problem documents (RFC 9457); the last word of `type` never changes. Below `/things` and
+  `/api/things` they are spelled as AWS does.
+* **Versions.** What has one sends `ETag`; send it back as `If-Match` to change only what you have seen.
+* **Lists** take `limit` and `cursor`; `next` is the following cursor, absent on the last page.
+* **Times** are RFC 3339 in UTC. A 2xx is sent after the change is on disk.
+"""
+
+
+def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
+    """Return the document for these routes."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        described = _operation(route.operation)
+        paths.setdefault(_path(route.path), {})[route.method.lower()] = described
+    schemas = _components(route.operation for route in routes)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Gnomon",
+            "version": version,
+            "description": DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"operatorToken": []}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(route.operation.tag for route in routes)],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "headers": dict(HEADERS),
+            "securitySchemes": {"operatorToken": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _path(path: str) -> str:
+    return path.replace(":str}", "}")
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "responses": _responses(operation),
+    }
+    if operation.description:
+        described["description"] = operation.description
+    if operation.parameters:
+        described["parameters"] = [_parameter(one) for one in operation.parameters]
+    if operation.bodies:
+        content = {body.media: _content(body) for body in operation.bodies}
+        described["requestBody"] = {"required": operation.body_required, "content": content}
+    if operation.action is Action.OPEN:
+        described["security"] = []
+    return described
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    described = {
+        "name": parameter.name,
+        "in": parameter.place,
+        "description": parameter.meaning,
+        "required": parameter.required,
+        "schema": parameter.schema,
+    }
+    return described if parameter.example is None else described | {"example": parameter.example}
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    responses = {status: _answer(answer) for status, answer in operation.answers.items()}
+    for status, kinds in _by_status(refusals_of(operation)).items():
+        refused = _refused(status, kinds, aws=operation.aws)
+        if status in responses:
+            responses[status]["content"] |= refused["content"]
+        else:
+            responses[status] = refused
+    return {str(status): responses[status] for status in sorted(responses)}
+
+
+def refusals_of(operation: Operation) -> tuple[Kind, ...]:
+    """Return every refusal that an operation may answer with, those of all routes included."""
+    guarded = () if operation.action is Action.OPEN else GUARDED
+    return tuple(dict.fromkeys((*ALWAYS, *guarded, *operation.refusals)))
+
+
+def _by_status(kinds: Iterable[Kind]) -> dict[int, list[Kind]]:
+    by_status: dict[int, list[Kind]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status, []).append(kind)
+    return by_status
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.meaning, "headers": _headers(answer.headers)}
+    if answer.content is not None:
+        described["content"] = {answer.content.media: _content(answer.content)}
+    return described
+
+
+def _refused(status: int, kinds: Sequence[Kind], *, aws: bool) -> dict[str, Any]:
+    retry = ("Retry-After",) if status in {429, 503} else ()
+    challenge = ("WWW-Authenticate",) if status == 401 else ()  # noqa: PLR2004 - HTTP's number
+    media, schema, example = (
+        ("application/json", AwsError, {"message": kinds[0].title})
+        if aws
+        else ("application/problem+json", ProblemDocument, _example(kinds[0]))
+    )
+    return {
+        "description": "; ".join(kind.title for kind in kinds),
+        "headers": _headers((*retry, *challenge, *(("x-amzn-errortype",) if aws else ()))),
+        "content": {media: _content(Content(media, schema, example))},
+    }
+
+
+def _example(kind: Kind) -> dict[str, Any]:
+    return {"type": TYPE_BASE + kind.slug, "title": kind.title, "status": kind.status}
+
+
+def _headers(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
+
+
+def _content(content: Content) -> dict[str, Any]:
+    schema = content.schema if isinstance(content.schema, Mapping) else _schema(content.schema)
+    described = {"schema": schema}
+    return described if content.example is None else described | {"example": content.example}
+
+
+def _schema(type: Any) -> Schema:  # noqa: ANN401 - any type that msgspec knows
+    (schema,), _ = msgspec.json.schema_components([type], ref_template=REF)
+    return schema
+
+
+def _components(operations: Iterable[Operation]) -> dict[str, Any]:
+    contents = [
+        content
+        for operation in operations
+        for content in (
+            *operation.bodies,
+            *(one.content for one in operation.answers.values() if one.content),
+        )
+    ]
+    types = [content.schema for content in contents if not isinstance(content.schema, Mapping)]
+    _, components = msgspec.json.schema_components([*types, ProblemDocument, AwsError], ref_template=REF)
+    return dict(sorted(components.items()))

@@ -1,0 +1,293 @@
+"""The one table from what went wrong to what a caller is told, in both spellings of this API.
+
+Our own resources answer with problem documents (RFC 9457), the AWS-shaped ones as AWS does. A slug never
+changes once it was published. Nothing here ever repeats a value from a shadow's state.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from litestar.exceptions import HTTPException
+from litestar.types import Scope
+
+from api.limits import RETRY_AFTER_S
+from api.replies import PROBLEM, Field, Reply, json_reply
+from infra.documents.port import InvalidCursorError, StoreError
+from infra.live import TooManyWatchersError
+from registry import errors as registry
+from shadow import errors as shadow
+from shadow.wire import help_of as wire_help
+
+TYPE_BASE: Final = "/docs/problems#"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A sort of refusal; ``remedy`` is what the page of problems tells to do about it."""
+
+    status: int
+    slug: str
+    title: str
+    remedy: str
+
+
+_KINDS: list[Kind] = []
+
+
+def _kind(status: int, slug: str, title: str, remedy: str) -> Kind:
+    kind = Kind(status, slug, title, remedy)
+    _KINDS.append(kind)
+    return kind
+
+
+INVALID_REQUEST = _kind(
+    400, "invalid-request", "The request is not well formed", "Read `detail` and correct it."
+)
+INVALID_CURSOR = _kind(
+    400, "invalid-cursor", "The cursor was not made by this list", "Begin without a cursor."
+)
+INVALID_PATCH = _kind(
+    400, "invalid-patch", "The JSON Patch is not well formed", "See RFC 6902; read `detail`."
+)
+UNAUTHORIZED = _kind(401, "unauthorized", "Unauthorized", "Send `Authorization: Bearer <operator token>`.")
+FORBIDDEN = _kind(403, "forbidden", "Forbidden", "Your role may not do this; ask for one that may.")
+ROUTE_NOT_FOUND = _kind(404, "route-not-found", "There is nothing at this address", "See the API page.")
+THING_NOT_FOUND = _kind(404, "thing-not-found", "Thing not found", "Register the thing, or correct its name.")
+SHADOW_NOT_FOUND = _kind(404, "shadow-not-found", "No such shadow", "Make it with an update.")
+ATTACHMENT_NOT_FOUND = _kind(
+    404, "attachment-not-found", "The thing is not attached there", "Attach it first."
+)
+VERSION_NOT_FOUND = _kind(404, "version-not-found", "No such version", "Ask for one that the history lists.")
+METHOD_NOT_ALLOWED = _kind(405, "method-not-allowed", "Method not allowed", "Use one that `Allow` names.")
+REQUEST_TIMEOUT = _kind(408, "request-timeout", "The body did not come in time", "Send it again, at once.")
+VERSION_CONFLICT = _kind(
+    409,
+    "version-conflict",
+    "Version conflict",
+    "Look at `conflicts`; if empty, send again with `currentVersion`.",
+)
+STALE_SEQUENCE = _kind(409, "stale-sequence", "Stale sequence", "Forget this report; a newer one is stored.")
+PATCH_NOT_APPLICABLE = _kind(
+    409,
+    "patch-not-applicable",
+    "The JSON Patch does not fit this document",
+    "Read the shadow and patch what is there.",
+)
+THING_EXISTS = _kind(
+    409, "thing-exists", "A thing of this name is registered already", "Choose another name."
+)
+NOT_A_GATEWAY = _kind(
+    409, "not-a-gateway", "This thing is not a gateway", "Only a gateway has attached things."
+)
+PREMISES_MISMATCH = _kind(
+    409,
+    "premises-mismatch",
+    "Gateway and thing are not at the same premises",
+    "Attach it to a gateway beside it.",
+)
+TOO_MANY_ATTACHMENTS = _kind(
+    409,
+    "too-many-attachments",
+    "A bound on attachments is reached",
+    "Detach one first; `detail` says which bound.",
+)
+VERSION_PRUNED = _kind(410, "version-pruned", "Version no longer kept", "Ask for a newer one; see `detail`.")
+PRECONDITION_FAILED = _kind(
+    412,
+    "precondition-failed",
+    "The version is not the one you named",
+    "Look at `conflicts`; read, and try again.",
+)
+PAYLOAD_TOO_LARGE = _kind(
+    413,
+    "payload-too-large",
+    "The payload exceeds the maximum size allowed",
+    "Send less; `detail` names the bound.",
+)
+UNSUPPORTED_ENCODING = _kind(
+    415,
+    "unsupported-encoding",
+    "Unsupported documented encoding; supported encoding is UTF-8",
+    "Send plain UTF-8.",
+)
+UNSUPPORTED_MEDIA_TYPE = _kind(
+    415,
+    "unsupported-media-type",
+    "This media type is not taken here",
+    "`Accept-Patch` or `detail` names those that are.",
+)
+IDEMPOTENCY_MISMATCH = _kind(
+    422, "idempotency-mismatch", "This Idempotency-Key came with another request", "Use a fresh key."
+)
+PRECONDITION_REQUIRED = _kind(
+    428,
+    "precondition-required",
+    "This change needs If-Match",
+    "Read the shadow and send its ETag as If-Match.",
+)
+TOO_MANY_REQUESTS = _kind(
+    429, "too-many-requests", "Too many requests", "Wait for the answers of this thing's other requests."
+)
+INTERNAL = _kind(
+    500, "internal-failure", "Internal service failure", "Give us the request id; do not repeat blindly."
+)
+UNAVAILABLE = _kind(
+    503, "service-unavailable", "Service unavailable", "Send the same request again a little later."
+)
+OVERLOADED = _kind(503, "overloaded", "Too many requests are being answered", "Send it again a little later.")
+TOO_MANY_STREAMS = _kind(
+    503, "too-many-streams", "Too many event streams are open", "Close one, or come back later."
+)
+
+KINDS: Final = tuple(_KINDS)
+
+_BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
+    shadow.InvalidRequestError: INVALID_REQUEST,
+    shadow.ForbiddenError: FORBIDDEN,
+    shadow.ThingNotFoundError: THING_NOT_FOUND,
+    shadow.NoShadowError: SHADOW_NOT_FOUND,
+    shadow.NotFoundError: VERSION_NOT_FOUND,
+    shadow.VersionPrunedError: VERSION_PRUNED,
+    shadow.VersionConflictError: VERSION_CONFLICT,
+    shadow.StaleSequenceError: STALE_SEQUENCE,
+    shadow.IdempotencyMismatchError: IDEMPOTENCY_MISMATCH,
+    shadow.TooLargeError: PAYLOAD_TOO_LARGE,
+    shadow.EncodingError: UNSUPPORTED_ENCODING,
+    shadow.TooManyRequestsError: TOO_MANY_REQUESTS,
+    shadow.UnavailableError: UNAVAILABLE,
+    registry.InvalidThingError: INVALID_REQUEST,
+    registry.ThingNotFoundError: THING_NOT_FOUND,
+    registry.AttachmentNotFoundError: ATTACHMENT_NOT_FOUND,
+    registry.ThingExistsError: THING_EXISTS,
+    registry.NotAGatewayError: NOT_A_GATEWAY,
+    registry.PremisesMismatchError: PREMISES_MISMATCH,
+    registry.TooManyAttachmentsError: TOO_MANY_ATTACHMENTS,
+    registry.RegistryBusyError: UNAVAILABLE,
+    InvalidCursorError: INVALID_CURSOR,
+    StoreError: UNAVAILABLE,
+    TooManyWatchersError: TOO_MANY_STREAMS,
+}
+"""A subclass without a row of its own takes its base's; what has none is an :data:`INTERNAL` failure."""
+
+_BY_STATUS: Final[Mapping[int, Kind]] = {
+    404: ROUTE_NOT_FOUND,
+    405: METHOD_NOT_ALLOWED,
+    413: PAYLOAD_TOO_LARGE,
+}
+"""What the framework itself refuses."""
+
+AWS_TYPES: Final[Mapping[int, str]] = {
+    400: "InvalidRequestException",
+    401: "UnauthorizedException",
+    403: "ForbiddenException",
+    404: "ResourceNotFoundException",
+    405: "MethodNotAllowedException",
+    408: "InvalidRequestException",
+    409: "ConflictException",
+    413: "RequestEntityTooLargeException",
+    415: "UnsupportedDocumentEncodingException",
+    429: "ThrottlingException",
+    500: "InternalFailureException",
+    503: "ServiceUnavailableException",
+}
+
+
+class ApiError(Exception):
+    """A refusal by the API itself; ``members`` go into the answer beside the standard ones."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str | None = None,
+        *,
+        fields: tuple[Field, ...] = (),
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail or kind.title)
+        self.kind = kind
+        self.detail = detail
+        self.fields = fields
+        self.members = members or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One refusal, before it is spelled for one of the two audiences."""
+
+    kind: Kind
+    message: str
+    detail: str | None = None
+    fields: tuple[Field, ...] = ()
+    members: Mapping[str, Any] = field(default_factory=dict)
+
+
+def describe(error: Exception) -> Problem:
+    """Return what a caller is told about ``error``; nothing of an unforeseen one."""
+    match error:
+        case ApiError():
+            return Problem(error.kind, error.kind.title, error.detail, error.fields, error.members)
+        case shadow.ShadowError():
+            kind = _kind_of(error)
+            return Problem(kind, error.message, error.detail, members=help_of(error))
+        case HTTPException():
+            return _of_framework(error)
+        case _:
+            kind = _kind_of(error)
+            return Problem(kind, kind.title, str(error) if kind.status < 500 else None)  # noqa: PLR2004 - 5xx
+
+
+def problem_reply(problem: Problem, request_id: str) -> Reply:
+    """Spell a refusal as a problem document."""
+    kind = problem.kind
+    body: dict[str, Any] = {"type": TYPE_BASE + kind.slug, "title": kind.title, "status": kind.status}
+    said = [
+        text for text in (problem.message if problem.message != kind.title else None, problem.detail) if text
+    ]
+    if said:
+        body["detail"] = ": ".join(said)
+    body["requestId"] = request_id
+    return json_reply({**body, **problem.members}, status=kind.status, media=PROBLEM, fields=_fields(problem))
+
+
+def aws_reply(problem: Problem) -> Reply:
+    """Spell a refusal as AWS does; the header is what boto3 looks at first."""
+    status = problem.kind.status
+    body: dict[str, Any] = {"message": problem.message}
+    if problem.detail:
+        body["detail"] = problem.detail
+    name = AWS_TYPES.get(status, AWS_TYPES[500])
+    fields = [*_fields(problem), (b"x-amzn-errortype", name.encode())]
+    return json_reply({**body, **problem.members}, status=status, fields=fields)
+
+
+def is_aws(scope: Scope) -> bool:
+    """Tell which spelling this caller expects; also where no route matched, so by the path alone."""
+    path = scope["path"]
+    return path.startswith(("/things/", "/api/things/"))
+
+
+def _kind_of(error: Exception) -> Kind:
+    return next((_BY_ERROR[base] for base in type(error).__mro__ if base in _BY_ERROR), INTERNAL)
+
+
+def _of_framework(error: HTTPException) -> Problem:
+    kind = _BY_STATUS.get(error.status_code, INVALID_REQUEST if error.status_code < 500 else INTERNAL)  # noqa: PLR2004 - 5xx
+    allow = (error.headers or {}).get("allow")
+    return Problem(kind, kind.title, fields=((b"allow", allow.encode()),) if allow else ())
+
+
+def help_of(error: shadow.ShadowError) -> dict[str, Any]:
+    """Return the members that make a conflict repairable (spec: shadow, 11 E7)."""
+    told: dict[str, Any] = dict(wire_help(error))
+    told.pop("detail", None)
+    return told
+
+
+def _fields(problem: Problem) -> tuple[Field, ...]:
+    if problem.kind.status in {429, 503}:
+        return (*problem.fields, (b"retry-after", b"%d" % RETRY_AFTER_S))
+    if problem.kind.status in {408, 413}:
+        # What is left of the body was not read and must not be taken for the next request.
+        return (*problem.fields, (b"connection", b"close"))
+    return problem.fields

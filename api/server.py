@@ -1,0 +1,163 @@
+"""Serves the API inside the one process: uvicorn on uvloop and httptools, without signal handlers of its own.
+
+Uvicorn bounds neither how long a request head may be nor how long it may take; :class:`BoundedProtocol` does.
+"""
+
+import asyncio
+import socket
+from asyncio import TimerHandle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.app import create_app
+from api.limits import ApiLimits
+from api.services import ApiServices
+from infra.settings.model import is_loopback
+
+_DEFAULTS: Final = ApiLimits()
+BACKLOG: Final = 1_024
+_TOO_LONG: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+class ListenError(Exception):
+    """The address cannot be bound; the message says what to do."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket; port 0 takes any free one (``getsockname`` tells which).
+
+    Raises:
+        ListenError: the address is taken, or is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen on {host} port {port} ({error.strerror}): end what listens there, or set api.port"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+async def serve(services: ApiServices, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Serve until ``stop`` is set; open streams are ended, requests under way are finished.
+
+    Returns within ``stop_s`` and a second, whoever still hangs on.
+    """
+    _refuse_open_compat(services, listener)
+    server = _QuietServer(_config(services))
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(server.serve(sockets=[listener]), name="http server")
+        stopping = group.create_task(_stop(server, services, stop), name="http server stop")
+        await asyncio.wait({serving})
+        stopping.cancel()
+
+
+async def _stop(server: uvicorn.Server, services: ApiServices, stop: asyncio.Event) -> None:
+    try:
+        await stop.wait()
+    finally:
+        # The streams first: an open one would keep the server from stopping until its reader leaves.
+        services.live.close()
+        server.should_exit = True
+
+
+class OpenCompatError(Exception):
+    """``compat_http`` lets anybody in, so it must not be reachable from outside."""
+
+
+def _refuse_open_compat(services: ApiServices, listener: socket.socket) -> None:
+    host = listener.getsockname()[0]
+    if services.settings.api.compat_http and not is_loopback(host):
+        raise OpenCompatError(f"api.compat_http takes anybody for the operator: bind 127.0.0.1, not {host}")
+
+
+def _config(services: ApiServices) -> uvicorn.Config:
+    limits = services.limits
+    return uvicorn.Config(
+        create_app(services),
+        http=_protocol(limits),
+        ws="none",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        limit_concurrency=limits.connections_max,
+        timeout_keep_alive=limits.keep_alive_s,
+        timeout_graceful_shutdown=limits.stop_s,
+    )
+
+
+class _QuietServer(uvicorn.Server):
+    """A server that leaves the signals to who owns the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _protocol(limits: ApiLimits) -> type[HttpToolsProtocol]:
+    class Protocol(BoundedProtocol):
+        head_bytes_max = limits.head_bytes_max
+        head_timeout_s = limits.head_timeout_s
+
+    return Protocol
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Closes a connection whose request head is too long or does not come."""
+
+    head_bytes_max = _DEFAULTS.head_bytes_max
+    head_timeout_s = _DEFAULTS.head_timeout_s
+
+    _in_head = True
+    _head_bytes = 0
+    _head_timer: TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own override
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(self.head_timeout_s, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_timer()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._head_timer is not None:
+            self._forget_timer()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._wait_for_head(len(data))
+
+    def _wait_for_head(self, received_bytes: int) -> None:
+        self._head_bytes += received_bytes
+        if self._head_bytes > self.head_bytes_max:
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_timeout_s, self.transport.close)
+
+    def _forget_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None

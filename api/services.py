@@ -1,0 +1,45 @@
+"""What the API stands on; the composition root fills it in."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+
+from api.limits import ApiLimits
+from infra.clock import Clock
+from infra.documents.port import DocumentStore
+from infra.ids import Ids
+from infra.live import Live
+from infra.settings import Settings
+from registry.service import RegistryService
+from security.audit import Refusals
+from security.tokens import OperatorToken
+from shadow.service import ShadowService
+
+Readiness = Callable[[], Awaitable[tuple[str, ...]]]
+"""Returns why this process cannot do its work now; nothing when it can."""
+
+Figures = Callable[[], Awaitable[Mapping[str, int | float | str]]]
+"""Returns the figures of the fleet by name, each with its unit in the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    """Everything a handler may ask."""
+
+    shadows: ShadowService
+    registry: RegistryService
+    store: DocumentStore
+    """Only to read the audit log."""
+    refusals: Refusals
+    tokens: OperatorToken
+    metrics: CollectorRegistry
+    live: Live
+    clock: Clock
+    ids: Ids
+    settings: Settings
+    readiness: Readiness
+    figures: Figures
+    version: str
+    """Of this Gnomon."""
+    limits: ApiLimits = field(default_factory=ApiLimits)

@@ -1,0 +1,191 @@
+"""Things: the devices and gateways that the registry knows."""
+
+from typing import Final
+
+from api import problems
+from api.desk import path_thing
+from api.guards import Action
+from api.operations import (
+    CURSOR,
+    IDEMPOTENCY_KEY,
+    LIMIT,
+    NAME,
+    THING,
+    WITH_BODY,
+    Answer,
+    Content,
+    Operation,
+    Route,
+    in_query,
+)
+from api.reading import (
+    HttpRequest,
+    decode,
+    idempotency_key,
+    one_of,
+    page_limit,
+    query,
+    read_body,
+    require_json,
+    via_of,
+)
+from api.removal import remove_thing
+from api.replies import Reply, json_reply, no_content
+from api.schemas import AttachmentDocument, AttachmentList, NewThingBody, ThingDocument, ThingList
+from api.services import ApiServices
+from registry.errors import ThingExistsError
+from registry.models import NewThing, Thing, ThingKind
+
+
+class Things:
+    """Handlers of ``/v1/things``."""
+
+    def __init__(self, services: ApiServices) -> None:
+        self._services = services
+        self._registry = services.registry
+
+    def routes(self) -> tuple[Route, ...]:
+        return (
+            Route("GET", "/v1/things", LIST_THINGS, self.list),
+            Route("POST", "/v1/things", REGISTER_THING, self.register),
+            Route("GET", "/v1/things/{thing:str}", GET_THING, self.read),
+            Route("DELETE", "/v1/things/{thing:str}", REMOVE_THING, self.remove),
+            Route("POST", "/v1/things/{thing:str}/revoke", REVOKE_THING, self.revoke),
+            Route("GET", "/v1/things/{thing:str}/gateways", LIST_GATEWAYS, self.gateways),
+        )
+
+    async def list(self, request: HttpRequest) -> Reply:
+        fields = query(request.scope, ("premises", "kind", "limit", "cursor"))
+        kind = one_of(fields, "kind", ThingKind)
+        page = await self._registry.things(
+            premises=fields.get("premises"),
+            kind=None if kind is None else ThingKind(kind),
+            limit=page_limit(fields),
+            cursor=fields.get("cursor"),
+        )
+        return json_reply(ThingList([ThingDocument.of(thing) for thing in page.things], page.next))
+
+    async def register(self, request: HttpRequest) -> Reply:
+        require_json(request.scope)
+        key = idempotency_key(request.scope)
+        limits = self._services.limits
+        body = decode(await read_body(request, limits.body_bytes_max, limits.body_timeout_s), NewThingBody)
+        new = NewThing(body.name, body.kind, body.model, body.premises, body.has_certificate)
+        try:
+            thing = await self._registry.register(new, request.scope["user"], via_of(request.scope))
+        except ThingExistsError:
+            # The name is the identity, so a repeat shows by the thing being there just so.
+            thing = await self._registry.thing(new.name)
+            if key is None or not _is(thing, new):
+                raise
+        location = (b"location", f"/v1/things/{thing.name}".encode())
+        return json_reply(ThingDocument.of(thing), status=201, fields=(location,))
+
+    async def read(self, request: HttpRequest) -> Reply:
+        return json_reply(ThingDocument.of(await self._registry.thing(path_thing(request.scope))))
+
+    async def remove(self, request: HttpRequest) -> Reply:
+        name = path_thing(request.scope)
+        await remove_thing(self._services, name, request.scope["user"], via_of(request.scope))
+        return no_content()
+
+    async def revoke(self, request: HttpRequest) -> Reply:
+        name = path_thing(request.scope)
+        thing = await self._registry.revoke(name, request.scope["user"], via_of(request.scope))
+        return json_reply(ThingDocument.of(thing))
+
+    async def gateways(self, request: HttpRequest) -> Reply:
+        name = path_thing(request.scope)
+        await self._registry.thing(name)
+        attachments = await self._registry.gateways_of(name)
+        return json_reply(AttachmentList([AttachmentDocument.of(one) for one in attachments]))
+
+
+def _is(thing: Thing, new: NewThing) -> bool:
+    found = NewThing(thing.name, thing.kind, thing.model, thing.premises, thing.has_certificate)
+    return found == new and thing.revoked_at_ms is None
+
+
+TAG: Final = "Things"
+_EXAMPLE: Final = {
+    "name": "hall-thermostat",
+    "kind": "device",
+    "model": "acme-pct-2",
+    "premises": "home-7",
+    "has_certificate": True,
+    "registered_at": "2026-09-21T12:00:00.000Z",
+}
+_NEW: Final = {"name": "hall-thermostat", "kind": "device", "model": "acme-pct-2", "premises": "home-7"}
+_ATTACHMENT: Final = {
+    "gateway": "home-7-gateway",
+    "thing": "hall-thermostat",
+    "epoch": 1,
+    "since": "2026-09-21T12:00:00.000Z",
+}
+_THING: Final = Content("application/json", ThingDocument, _EXAMPLE)
+
+LIST_THINGS: Final = Operation(
+    id="listThings",
+    tag=TAG,
+    summary="List things",
+    description="A page may hold fewer than `limit` and still have a `next`.",
+    action=Action.THING_READ,
+    parameters=(
+        in_query("premises", "Only those at these premises", NAME, "home-7"),
+        in_query("kind", "Only those of this kind", {"enum": [str(kind) for kind in ThingKind]}, "device"),
+        LIMIT,
+        CURSOR,
+    ),
+    answers={200: Answer("A page of things", Content("application/json", ThingList, {"items": [_EXAMPLE]}))},
+    refusals=(problems.INVALID_CURSOR,),
+)
+REGISTER_THING: Final = Operation(
+    id="registerThing",
+    tag=TAG,
+    summary="Register a thing",
+    description="With an Idempotency-Key a repeat that finds the thing there just so is answered alike.",
+    action=Action.THING_REGISTER,
+    parameters=(IDEMPOTENCY_KEY,),
+    bodies=(Content("application/json", NewThingBody, _NEW),),
+    answers={201: Answer("The thing", _THING, ("Location",))},
+    refusals=(*WITH_BODY, problems.UNSUPPORTED_MEDIA_TYPE, problems.THING_EXISTS),
+)
+GET_THING: Final = Operation(
+    id="getThing",
+    tag=TAG,
+    summary="Read a thing",
+    action=Action.THING_READ,
+    parameters=(THING,),
+    answers={200: Answer("The thing", _THING)},
+    refusals=(problems.THING_NOT_FOUND,),
+)
+REMOVE_THING: Final = Operation(
+    id="removeThing",
+    tag=TAG,
+    summary="Remove a thing, its attachments, and its shadows with their history",
+    action=Action.THING_REMOVE,
+    parameters=(THING,),
+    answers={204: Answer("It is gone")},
+    refusals=(problems.THING_NOT_FOUND,),
+)
+REVOKE_THING: Final = Operation(
+    id="revokeThing",
+    tag=TAG,
+    summary="Believe nothing of a thing any more, whatever its certificate says",
+    description="There is no way back but to remove it and to register it anew. Again is no error.",
+    action=Action.CERTIFICATE_REVOKE,
+    parameters=(THING,),
+    answers={200: Answer("The thing", _THING)},
+    refusals=(problems.THING_NOT_FOUND,),
+)
+LIST_GATEWAYS: Final = Operation(
+    id="listGatewaysOfThing",
+    tag=TAG,
+    summary="List the gateways that may speak for a thing",
+    action=Action.THING_READ,
+    parameters=(THING,),
+    answers={
+        200: Answer("All of them", Content("application/json", AttachmentList, {"items": [_ATTACHMENT]}))
+    },
+    refusals=(problems.THING_NOT_FOUND,),
+)
