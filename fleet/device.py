@@ -1,0 +1,176 @@
+"""A device as a state machine: messages and time in, publishes and subscriptions out.
+
+    connected(route) ─┐                    ┌─ Subscribe(filters)
+    message(topic) ───┤  Device: keepers,  ├─ Publish(topic, payload)
+    tick ─────────────┤  one appliance     │
+    disconnected ─────┘                    └─ (nothing)
+
+No socket, no clock, no global chance: `connection` and `simulation` bring those,
+tests bring values. How a shadow is kept in step stands in `keeper`, what the
+hardware does in `appliances`; here they are put together and time is dealt out.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from fleet.appliances import NOTICEABLE, Appliance, Configuration, Neighbours
+from fleet.keeper import Keeper
+from fleet.statistics import Statistics
+from fleet.topics import Route, own_filters, own_route, parse_answer, relayed_filters, request_topic
+
+STEP_S: Final = 10.0  # of physics; also how often readings are looked at
+REPORT_EVERY_S: Final = 300  # default of `config`
+WILL_PAYLOAD: Final = b'{"state":{"reported":{"online":false}}}'
+CLASSIC, CONFIG, HAN = "", "config", "han"  # shadows
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send this, QoS 1, not retained."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Ask for these filters, QoS 1."""
+
+    filters: tuple[str, ...]
+
+
+Output = Publish | Subscribe
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a device shares with its fleet."""
+
+    statistics: Statistics
+    epoch: int  # of the reports' sequence: rises with each start of the fleet
+    midnight_s: float = 0.0  # the elapsed-time clock's reading at some midnight of the simulated day
+    speed: float = 1.0  # how much faster than time houses warm and tanks cool
+
+
+class Device:
+    """One thing: its appliance, its shadows, and the way by which it is reached now."""
+
+    __slots__ = (
+        "_keepers",
+        "_route",
+        "_stepped_at",
+        "_surroundings",
+        "appliance",
+        "configuration",
+        "is_gateway",
+        "name",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        appliance: Appliance,
+        surroundings: Surroundings,
+        chance: random.Random,
+        neighbours: Neighbours | None = None,
+    ) -> None:
+        self.name = name
+        self.appliance = appliance
+        self.configuration = Configuration(REPORT_EVERY_S)
+        self.is_gateway = neighbours is not None
+        self._surroundings = surroundings
+        self._route: Route | None = None
+        self._stepped_at: float | None = None
+        keep = partial(Keeper, epoch=surroundings.epoch, chance=chance, statistics=surroundings.statistics)
+        self._keepers = {
+            CLASSIC: keep(
+                CLASSIC,
+                appliance,
+                noticeable=NOTICEABLE,
+                report_every_s=lambda: self.configuration.report_every_s,
+            ),
+            CONFIG: keep(CONFIG, self.configuration),
+        }
+        if neighbours is not None:
+            self._keepers[HAN] = keep(HAN, neighbours)
+
+    @property
+    def route(self) -> Route | None:
+        """Return the way by which it reports now; None while it is out of reach."""
+        return self._route
+
+    @property
+    def in_step(self) -> bool:
+        """Whether nothing is left to say in any of its shadows."""
+        return all(keeper.in_step for keeper in self._keepers.values())
+
+    def will(self) -> Publish:
+        """Return what the broker shall say for it when its connection breaks."""
+        return Publish(request_topic(own_route(self.name), CLASSIC, "update"), WILL_PAYLOAD)
+
+    def connected(self, now: float, route: Route) -> list[Output]:
+        """Speak by this route from now on: subscribe, then ask what the service holds."""
+        self._route = route
+        facts = self._keepers[CLASSIC].facts
+        if route.gateway is None:
+            facts["online"] = True  # the will says the contrary
+        else:
+            facts.pop("online", None)  # nobody would say the contrary
+        for keeper in self._keepers.values():
+            keeper.connected(now)
+        return [*self._subscriptions(route), *self._due(now)]
+
+    def disconnected(self) -> None:
+        """Keep what waits for an answer; it is asked again after ``connected``."""
+        self._route = None
+
+    def message(self, now: float, topic: str, payload: bytes) -> list[Output]:
+        """Take a message for this thing, by whichever route it came."""
+        answer = parse_answer(topic)
+        self._surroundings.statistics.received += 1
+        if answer is None or answer.thing != self.name or answer.shadow not in self._keepers:
+            self._surroundings.statistics.errors["message for nobody"] += 1
+            return []
+        self._keepers[answer.shadow].answer(answer.event, payload, now)
+        return self._due(now)
+
+    def tick(self, now: float) -> list[Output]:
+        """Let time pass in the house, then say what is worth saying."""
+        if self._stepped_at is None:
+            self._stepped_at = now
+        elif now - self._stepped_at >= STEP_S:
+            self._step(now)
+        return self._due(now)
+
+    def wake_at(self) -> float:
+        """Return when to call ``tick`` again if nothing happens before."""
+        step_at = -math.inf if self._stepped_at is None else self._stepped_at + STEP_S
+        if self._route is None:
+            return step_at
+        return min(step_at, *(keeper.wake_at() for keeper in self._keepers.values()))
+
+    def _step(self, now: float) -> None:
+        assert self._stepped_at is not None
+        speed = self._surroundings.speed
+        dt_s = (now - self._stepped_at) * speed
+        self.appliance.step((now - self._surroundings.midnight_s) * speed, dt_s)
+        self._stepped_at = now
+
+    def _subscriptions(self, route: Route) -> list[Subscribe]:
+        if route.gateway is not None:
+            return []  # its gateway has subscribed for all that are attached to it
+        filters = own_filters(self.name, tuple(self._keepers))
+        return [Subscribe(filters + (relayed_filters(self.name) if self.is_gateway else ()))]
+
+    def _due(self, now: float) -> list[Output]:
+        route = self._route
+        if route is None:
+            return []
+        return [
+            Publish(request_topic(route, keeper.shadow, request.operation), request.body)
+            for keeper in self._keepers.values()
+            for request in keeper.due(now)
+        ]
