@@ -15,9 +15,8 @@ from typing import Any, Final
 
 import mqtt5
 import structlog
-from api.app import create_app
-from api.server import Server
 
+from api.server import ListenError, listen, serve
 from api.services import ApiServices
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
 from broker_bridge.link import Handler
@@ -201,48 +200,63 @@ async def _api(services: Services, bridge: Bridge, readiness: Readiness) -> Asyn
             "store": services.store.description,
         }
 
-    settings = services.settings
-    app = create_app(
-        ApiServices(
-            shadows=services.shadows,
-            registry=services.registry,
-            store=services.store,
-            refusals=services.refusals,
-            tokens=services.token,
-            metrics=services.metrics.registry,
-            live=services.live,
-            clock=services.clock,
-            ids=services.ids,
-            settings=settings,
-            readiness=readiness.reasons,
-            figures=figures,
-            version=version("gnomon"),
-        )
+    settings = services.settings.api
+    try:
+        listener = listen(settings.host, settings.port)
+    except ListenError as error:
+        raise StartError(str(error)) from error
+    api = ApiServices(
+        shadows=services.shadows,
+        registry=services.registry,
+        store=services.store,
+        refusals=services.refusals,
+        tokens=services.token,
+        metrics=services.metrics.registry,
+        live=services.live,
+        clock=services.clock,
+        ids=services.ids,
+        settings=services.settings,
+        readiness=readiness.reasons,
+        figures=figures,
+        version=version("gnomon"),
     )
-    server = Server(app, settings.api.host, settings.api.port, services.live)
+    stop = asyncio.Event()
+    async with _until_done(serve(api, listener, stop)):
+        try:
+            yield f"http://{settings.host}:{listener.getsockname()[1]}"
+        finally:
+            stop.set()
+
+
+@asynccontextmanager
+async def _until_done(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run work that ends by itself beside the block, and wait for its end."""
     try:
-        url = await server.start()
-    except OSError as error:
-        raise StartError(
-            f"the API cannot listen on {settings.api.host}:{settings.api.port} ({error.strerror}): stop who"
-            " uses it, or --set api.port=0 for any free one"
-        ) from error
-    try:
-        yield url
-    finally:
-        await server.stop()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work, name=work.__qualname__)
+            yield
+    except BaseExceptionGroup as errors:
+        raise _only(errors) from None
 
 
 @asynccontextmanager
 async def _tasks(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run endless work beside the block, and cancel it at its end; its failure ends the block."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one, name=one.__qualname__) for one in work]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one, name=one.__qualname__) for one in work]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as errors:
+        raise _only(errors) from None
+
+
+def _only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error of a group, so that callers can name what they catch; else the group."""
+    return errors.exceptions[0] if len(errors.exceptions) == 1 else errors
 
 
 async def _until_ready(readiness: Readiness) -> None:
