@@ -20,6 +20,9 @@ READ_BYTES: Final = 262_144
 WRITE_BYTES_HIGH: Final = 1_048_576
 """What the transport may hold unsent before it asks us to stop."""
 
+REFUSED_FROM: Final = 0x80
+"""Reason codes from here on say no. The codec's enumerations know no order, whatever their stubs say."""
+
 _PUBACK: Final = 0x40
 _PUBACK_LENGTH: Final = 2
 _PUBACK_BYTES: Final = 4
@@ -267,7 +270,7 @@ class Link(asyncio.BufferedProtocol):
     def _take(self, packet: mqtt5.Packet) -> None:
         match packet:
             case mqtt5.PubAckPacket():  # the long form: with a reason
-                if packet.reason_code >= mqtt5.PubAckReasonCode.UNSPECIFIED_ERROR:
+                if int(packet.reason_code) >= REFUSED_FROM:
                     self._counts.refused += 1
                 mark = self._outbound.settle(packet.packet_id)
                 if mark is not None:

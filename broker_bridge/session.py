@@ -16,6 +16,7 @@ import mqtt5
 import structlog
 
 from broker_bridge.link import (
+    REFUSED_FROM,
     ConnectionLostError,
     Counts,
     Handler,
@@ -226,7 +227,7 @@ class Session:
         request = mqtt5.SubscribePacket(SUBSCRIBE_PACKET_ID, self._subscriptions)
         suback = _expect(mqtt5.SubAckPacket, await link.ask(request))
         for filter, reason in zip(self._subscriptions, suback.reason_codes, strict=True):
-            if reason >= mqtt5.SubAckReasonCode.UNSPECIFIED_ERROR:
+            if int(reason) >= REFUSED_FROM:
                 raise SubscriptionRefusedError(filter.pattern, reason)
         self._subscribed = True
 
