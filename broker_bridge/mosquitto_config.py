@@ -161,6 +161,8 @@ def _general(config: BrokerConfig, user: str) -> Iterable[str]:
     yield f"max_packet_size {config.packet_bytes_max}"
     yield f"memory_limit {MEMORY_BYTES_MAX}"
     yield f"max_keepalive {KEEP_ALIVE_S_MAX}"
+    # Else a second small message waits for the TCP acknowledgement of the first: 40 ms. [measured]
+    yield "set_tcp_nodelay true"
     yield "sys_interval 0"
     # Presence is read from the log (`subscribe` and the connections among `notice`); never `all`.
     yield "log_dest stderr"
