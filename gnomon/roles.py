@@ -5,6 +5,7 @@ in: no new requests, then the bridge, then the lane, then the broker, then the s
 """
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -35,6 +36,10 @@ from infra.settings import Settings
 READY_S_MAX: Final = 15.0
 """How long the bridge may take to be served by the broker at start."""
 
+IMPATIENCE_S: Final = 1.0
+"""A second signal within this time is an echo of the first: `make` and a terminal both pass it on."""
+EXIT_INTERRUPTED: Final = 130
+
 _log = structlog.get_logger(__name__)
 
 
@@ -64,15 +69,18 @@ async def up(settings: Settings, on_ready: Callable[[System], None]) -> None:
 
 
 async def stop_signal() -> None:
-    """Return at the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Return at the first SIGINT or SIGTERM; another one that comes later ends the process at once."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    first_s: list[float] = []
 
-    def stop(number: int) -> None:
+    def stop() -> None:
+        if first_s and loop.time() - first_s[0] > IMPATIENCE_S:
+            os._exit(EXIT_INTERRUPTED)
+        first_s.append(loop.time())
         stopped.set()
-        loop.remove_signal_handler(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop)
     await stopped.wait()
 
 
