@@ -25,7 +25,7 @@ from pymongo.read_concern import ReadConcern
 from infra.documents import cursors, mongo_client, mongo_format
 from infra.documents.checks import NUMBER_MAX, Layout
 from infra.documents.mongo_format import Stored
-from infra.documents.mongo_settle import Fate, Seen, fates
+from infra.documents.mongo_settle import PROMPT_S, Fate, Seen, fates
 from infra.documents.port import (
     Collection,
     Cut,
@@ -225,38 +225,41 @@ class MongoStore:
         """Write the documents of one collection; return the ids of those that won."""
         waiting = {write.id: (write, self._ids.number()) for write in writes}
         won: set[str] = set()
+        error: PyMongoError | None = None
         for _ in range(SETTLE_ROUNDS_MAX):
-            judged = await self._try(collection, waiting)
+            judged, error = await self._try(collection, waiting)
             won |= {id for id, fate in judged.items() if fate is Fate.WON}
             if Fate.UNKNOWN in judged.values():
                 break
             waiting = {id: waiting[id] for id, fate in judged.items() if fate is Fate.OPEN}
             if not waiting:
                 return won
-        raise StoreUnavailableError(
-            "MongoDB did not tell whether it wrote: read again before you write again"
-        )
+        reason = error or "it took too long"
+        raise StoreUnavailableError(f"MongoDB did not tell whether it wrote: {reason}") from error
 
-    async def _try(self, collection: str, asked: Mapping[str, tuple[Write, int]]) -> dict[str, Fate]:
+    async def _try(
+        self, collection: str, asked: Mapping[str, tuple[Write, int]]
+    ) -> tuple[dict[str, Fate], PyMongoError | None]:
         """Send a bulk once and find out what became of each of its writes."""
         documents = self._documents(collection)
-        updates = [
-            mongo_format.update_of(write, id, self._layout.fields[collection]) for write, id in asked.values()
-        ]
+        fields = self._layout.fields[collection]
+        updates = [mongo_format.update_of(write, id, fields) for write, id in asked.values()]
         expected = {id: (write.expected, write_id) for id, (write, write_id) in asked.items()}
-        answered = True
+        failure: PyMongoError | None = None
+        now = asyncio.get_running_loop().time
+        start = now()
         try:
             result = await documents.bulk_write(updates, ordered=False)
             if result.matched_count + result.upserted_count == len(asked):
-                return dict.fromkeys(asked, Fate.WON)
-        except BulkWriteError as error:
+                return dict.fromkeys(asked, Fate.WON), None
+        except PyMongoError as error:
             # One that must not exist yet, and does, is a duplicate: the race lost in the normal way.
-            answered = _only_lost_races(error)
-        except PyMongoError:
-            answered = False
+            failure = None if _only_lost_races(error) else error
         # A reply that never came leaves even open who is primary now: ask the one that surely is.
-        concern = ReadConcern("majority" if answered else "linearizable")
-        return fates(expected, await self._read_back(documents, list(asked), concern), answered=answered)
+        concern = ReadConcern("majority" if failure is None else "linearizable")
+        seen = await self._read_back(documents, list(asked), concern)
+        promptly = failure is None and now() - start < PROMPT_S
+        return fates(expected, seen, promptly=promptly), failure
 
     async def _read_back(
         self, documents: AsyncCollection[Stored], ids: Sequence[str], concern: ReadConcern
@@ -303,7 +306,9 @@ class MongoStore:
         return self._database[f"l_{log}"]
 
 
-def _only_lost_races(error: BulkWriteError) -> bool:
+def _only_lost_races(error: PyMongoError) -> bool:
+    if not isinstance(error, BulkWriteError):
+        return False
     details = error.details or {}
     return not details.get("writeConcernErrors") and all(
         one.get("code") == _DUPLICATE_KEY for one in details.get("writeErrors", [])

@@ -10,7 +10,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 WRITE_IDS_KEPT: Final = 16
-"""Ids of the last writes a document remembers: more may not happen between a write and its read-back."""
+"""Ids of the last writes a document remembers: who reads back later than that many writes cannot tell."""
+PROMPT_S: Final = 0.25
+"""Within this time nobody writes a document ``WRITE_IDS_KEPT`` times: each write takes a majority's fsync."""
 
 
 class Fate(StrEnum):
@@ -33,27 +35,26 @@ class Seen(NamedTuple):
 _ABSENT: Final = Seen(0, ())
 
 
-def fate(expected: int, write_id: int, seen: Seen | None, *, answered: bool) -> Fate:
-    """Judge one write. ``answered``: the server said that it is done with it, so only the race is open."""
+def fate(expected: int, write_id: int, seen: Seen | None, *, promptly: bool) -> Fate:
+    """Judge one write. ``promptly``: the server said that it is done, and was read back at once."""
     revision, write_ids = seen or _ABSENT
     if write_id in write_ids:
         return Fate.WON
-    if revision > expected + WRITE_IDS_KEPT:
-        return Fate.UNKNOWN  # ours may have been written and pushed out since
-    if answered:
+    if promptly:
         return Fate.LOST
     if revision == expected:
         return Fate.OPEN
-    if revision > expected:
+    if expected < revision <= expected + WRITE_IDS_KEPT:
         return Fate.LOST
-    return Fate.UNKNOWN  # deleted since: by whom, and after ours or before?
+    # Deleted since, by whom, and after ours or before? Or ours may have been written and pushed out.
+    return Fate.UNKNOWN
 
 
 def fates(
-    asked: Mapping[str, tuple[int, int]], seen: Mapping[str, Seen], *, answered: bool
+    asked: Mapping[str, tuple[int, int]], seen: Mapping[str, Seen], *, promptly: bool
 ) -> dict[str, Fate]:
     """Judge writes, given as (expected, write id) by document id."""
     return {
-        id: fate(expected, write_id, seen.get(id), answered=answered)
+        id: fate(expected, write_id, seen.get(id), promptly=promptly)
         for id, (expected, write_id) in asked.items()
     }
