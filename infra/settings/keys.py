@@ -59,9 +59,10 @@ def _key(section: str, name: str, hint: Hint, default: object) -> Key:
 def _allowed(kind: Hint, meta: Mapping[str, Any]) -> str:
     if "title" in meta:
         return str(meta["title"])
-    if get_origin(kind) is Literal:
+    origin: object = get_origin(kind)
+    if origin is Literal:
         return "one of " + ", ".join(f"`{one}`" for one in get_args(kind))
-    if get_origin(kind) is tuple:
+    if origin is tuple:
         return f"a list of {meta.get('min_length', 0)} to {meta['max_length']} texts"
     if kind in (int, float):
         return f"a {'whole ' if kind is int else ''}number from {meta['ge']:,} to {meta['le']:,}"

@@ -70,8 +70,8 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     compat_http: Annotated[
         bool,
         Meta(
-            description="Take AWS SigV4 headers without checking them, so that suites made for the cloud run. "
-            "Whoever reaches the port has full rights: refused unless `api.host` is a loopback address."
+            description="Take AWS SigV4 headers without checking them, so that suites made for the cloud "
+            "run. Whoever reaches the port has full rights: refused unless `api.host` is a loopback address."
         ),
     ] = False
 
