@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from collections.abc import Collection as SizedIterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -56,16 +57,17 @@ class SqliteStore:
         self._layout = layout
         self._tables = Tables(layout.fields, layout.logs)
         make_place(path)
-        self._lock = FileLock(path)
-        try:
+        with ExitStack() as undo:
+            self._lock = FileLock(path)
+            undo.callback(self._lock.release)
             connection = connect_writer(path)
+            undo.callback(connection.close)
             connection.execute(sqlite_journal.CREATE)
             self._tables.create(connection)
-            self._writer = Writer(connection, self._tables)
             self._connection = connect_reader(path)
-        except BaseException:
-            self._lock.release()
-            raise
+            undo.callback(self._connection.close)
+            self._writer = Writer(connection, self._tables)
+            undo.pop_all()
         self._reads_waiting = 0
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sqlite-reader")
 

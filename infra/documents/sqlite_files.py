@@ -64,16 +64,11 @@ def make_place(path: Path) -> None:
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the one connection that writes; refuse if its commits would not survive power loss."""
     connection = _connect(path, WRITER_CACHE_BYTES)
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    # Checkpoints are ours: the automatic ones swallow the error of a failed fsync.
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
-    # Deleted content is overwritten where that costs no further page.
-    connection.execute("PRAGMA secure_delete = FAST")
-    _check_durable(connection)
-    _check_layout(connection, path)
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -93,6 +88,19 @@ def translate(error: sqlite3.Error) -> StoreError:
     if code & 0xFF in _UNREADABLE:
         return StoreBrokenError(f"the database file is damaged ({name}): restore a backup")
     return StoreUnavailableError(f"SQLite could not do it: {error} ({name})")
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    # Checkpoints are ours: the automatic ones swallow the error of a failed fsync.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
+    # Deleted content is overwritten where that costs no further page.
+    connection.execute("PRAGMA secure_delete = FAST")
+    _check_durable(connection)
+    _check_layout(connection, path)
 
 
 def _connect(path: Path, cache_bytes: int) -> sqlite3.Connection:
