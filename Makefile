@@ -1,0 +1,63 @@
+# `make` alone lists the commands. Every command installs what it needs first.
+
+SHELL := /bin/bash
+PY := .venv/bin/python
+PINS := requirements/bootstrap.txt pyproject.toml scripts/bootstrap
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run up doctor test unit check format sizes bench chaos conformance vectors docs pins test-containers clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
+
+.venv/.runtime: requirements/runtime.txt $(PINS)
+	@scripts/bootstrap runtime
+
+.venv/.dev: requirements/dev.txt $(PINS)
+	@scripts/bootstrap dev
+
+run: .venv/.runtime ## the whole system with a demo utility and its simulated fleet
+	@.venv/bin/gnomon demo $(ARGS)
+
+up: .venv/.runtime ## the service alone
+	@.venv/bin/gnomon up $(ARGS)
+
+doctor: .venv/.runtime ## what is wrong with this machine, and the remedy
+	@.venv/bin/gnomon doctor $(ARGS)
+
+test: .venv/.dev ## every test, starting the servers it needs
+	@$(PY) -m pytest -q -n 2 --dist loadfile --strict-backends --backends=process $(PYTEST_ARGS)
+
+unit: .venv/.dev ## only what needs no server
+	@$(PY) -m pytest -q -n 2 tests/unit tests/properties $(PYTEST_ARGS)
+
+check: .venv/.dev ## format, lint, types, imports
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+format: .venv/.dev ## format and mend what can be mended by itself
+	@.venv/bin/ruff check --fix-only -q . ; .venv/bin/ruff format .
+
+sizes: .venv/.dev ## long and winding functions, for the eye; never fails
+	@.venv/bin/ruff check --select C901,PLR09 --exit-zero .
+
+bench: .venv/.dev ## every figure, one a line as JSON
+	@$(PY) -m bench $(ARGS)
+
+chaos: .venv/.dev ## kill cycles under load, judged by a separate checker (CYCLES=20)
+	@$(PY) -m tests.chaos --cycles $(or $(CYCLES),20) $(ARGS)
+
+conformance: .venv/.dev ## unmodified outside clients against a running Gnomon
+	@$(PY) -m tests.conformance $(ARGS)
+
+vectors: .venv/.dev ## rebuild golden files and generated pages; fails if one was not current
+	@$(PY) -m scripts.generate && git diff --exit-code -- tests/vectors docs
+
+pins: .venv/.dev ## rewrite the pins
+	@scripts/pins
+
+test-containers: .venv/.dev ## the same tests over containers; NOT RUN where no engine answers
+	@scripts/test-containers $(PYTEST_ARGS)
+
+clean: ## remove what was built; keeps ./var
+	@rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

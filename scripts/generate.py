@@ -1,0 +1,17 @@
+"""Rebuilds what is generated: golden files and pages. `make vectors` fails when one was not current."""
+
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Run every generator there is: files called ``make_*.py`` beside what they make."""
+    for generator in sorted([*ROOT.glob("tests/vectors/**/make_*.py"), *ROOT.glob("docs/make_*.py")]):
+        print(f"  {generator.relative_to(ROOT)}")  # noqa: T201 - a command line prints
+        runpy.run_path(str(generator), run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
