@@ -19,7 +19,7 @@ from typing import Final
 from fleet.appliances import NOTICEABLE, Appliance, Configuration, Neighbours
 from fleet.keeper import Keeper
 from fleet.statistics import Statistics
-from fleet.topics import Route, own_filters, own_route, parse_answer, relayed_filters, request_topic
+from fleet.topics import Answer, Route, own_filters, own_route, parse_answer, relayed_filters, request_topic
 
 STEP_S: Final = 10.0  # of physics; also how often readings are looked at
 REPORT_EVERY_S: Final = 300  # default of `config`
@@ -51,7 +51,8 @@ class Surroundings:
 
     statistics: Statistics
     epoch: int  # of the reports' sequence: rises with each start of the fleet
-    midnight_s: float = 0.0  # the elapsed-time clock's reading at some midnight of the simulated day
+    started_at: float = 0.0  # by the elapsed-time clock
+    day_s: float = 0.0  # seconds since the simulated midnight, at that moment
     speed: float = 1.0  # how much faster than time houses warm and tanks cool
 
 
@@ -130,10 +131,16 @@ class Device:
     def message(self, now: float, topic: str, payload: bytes) -> list[Output]:
         """Take a message for this thing, by whichever route it came."""
         answer = parse_answer(topic)
-        self._surroundings.statistics.received += 1
-        if answer is None or answer.thing != self.name or answer.shadow not in self._keepers:
+        if answer is None or answer.thing != self.name:
             self._surroundings.statistics.errors["message for nobody"] += 1
             return []
+        return self.take(now, answer, payload)
+
+    def take(self, now: float, answer: Answer, payload: bytes) -> list[Output]:
+        """Take a message whose topic has been read, by a gateway that sorts for many."""
+        self._surroundings.statistics.received += 1
+        if answer.shadow not in self._keepers:
+            return []  # a gateway hears of all shadows of its devices
         self._keepers[answer.shadow].answer(answer.event, payload, now)
         return self._due(now)
 
@@ -154,9 +161,9 @@ class Device:
 
     def _step(self, now: float) -> None:
         assert self._stepped_at is not None
-        speed = self._surroundings.speed
-        dt_s = (now - self._stepped_at) * speed
-        self.appliance.step((now - self._surroundings.midnight_s) * speed, dt_s)
+        around = self._surroundings
+        at_s = around.day_s + (now - around.started_at) * around.speed
+        self.appliance.step(at_s, dt_s=(now - self._stepped_at) * around.speed)
         self._stepped_at = now
 
     def _subscriptions(self, route: Route) -> list[Subscribe]:

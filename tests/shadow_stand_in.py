@@ -57,14 +57,14 @@ class StandIn:
         body = say(state=state, version=document.version, clientToken=request["clientToken"])
         return f"{base}/get/accepted", body
 
-    def _update(
-        self, base: str, thing: str, shadow: str, request: dict[str, Any], digest: str
-    ) -> SendList:
+    def _update(self, base: str, thing: str, shadow: str, request: dict[str, Any], digest: str) -> SendList:
         document = self.documents.setdefault((thing, shadow), Document())
         token = request.get("clientToken", "")
         if token and (token, digest) in document.answers:
             return [(f"{base}/update/accepted", document.answers[token, digest])]
-        pair = (request["sequence"]["epoch"], request["sequence"]["number"]) if "sequence" in request else None
+        pair = (
+            (request["sequence"]["epoch"], request["sequence"]["number"]) if "sequence" in request else None
+        )
         if pair is not None and pair <= document.sequence:
             current = {"epoch": document.sequence[0], "number": document.sequence[1]}
             return [(f"{base}/update/rejected", say(code=409, clientToken=token, currentSequence=current))]
@@ -81,7 +81,9 @@ class StandIn:
         left = delta(document.desired, document.reported)
         tail = f"/name/{shadow}/update/delta" if shadow else "/update/delta"
         bases = [f"$aws/things/{thing}/shadow"]
-        bases += [f"gnomon/gateways/{one}/down/things/{thing}/shadow" for one in self.attachments.get(thing, ())]
+        bases += [
+            f"gnomon/gateways/{one}/down/things/{thing}/shadow" for one in self.attachments.get(thing, ())
+        ]
         body = say(state=left, version=document.version)
         return [(base + tail, body) for base in bases] if left else []
 

@@ -1,0 +1,315 @@
+"""Bring a plan to life: its things connect over real MQTT and speak for those that cannot.
+
+    Plan ──► Device per thing ──► Post per certificate (a connection and whom it carries)
+
+A device without IP is carried by its gateways, the preferred one first; when that
+one is away, the next takes over. Every device is the state machine of `device`;
+here are only sockets, time and who carries whom.
+
+    python -m fleet.simulation --homes 60 --seed 7 --port 8883 --certificates var/fleet
+"""
+
+import argparse
+import asyncio
+import heapq
+import itertools
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fleet.appliances import (
+    Appliance,
+    BroadbandGateway,
+    Display,
+    LoadSwitch,
+    MeterGateway,
+    Neighbours,
+    Thermostat,
+)
+from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint, Identity, Will, plain_identity
+from fleet.device import Device, Output, Subscribe, Surroundings
+from fleet.physics import DAY_S, Climate
+from fleet.plan import DevicePlan, GatewayPlan, Home, Plan, city
+from fleet.statistics import Statistics
+from fleet.topics import Route, own_route, parse_answer, relayed_route
+from infra.clock import MS_PER_S, Clock, SystemClock
+
+LOOK_S: Final = 0.25  # how often devices are looked at that asked to be woken
+TICKS_MAX: Final = 200  # before messages have their turn again
+
+Identities = Callable[[str, Will], Identity]  # the credentials of a thing, by its name
+
+
+def choose(current: Route | None, routes: Iterable[Route], is_up: Callable[[Route], bool]) -> Route | None:
+    """Return the route to speak by: one's own if up, else the present one, else the first that is up."""
+    up = [route for route in routes if is_up(route)]
+    if up and up[0].gateway is None:
+        return up[0]
+    if current in up:
+        return current
+    return up[0] if up else None
+
+
+class Carried:
+    """A device and the routes by which it may be reached, the preferred one first."""
+
+    __slots__ = ("device", "routes")
+
+    def __init__(self, device: Device, routes: tuple[Route, ...]) -> None:
+        self.device = device
+        self.routes = routes
+
+
+class Post:
+    """What one certificate carries: its own thing, and for a gateway those attached to it."""
+
+    __slots__ = ("_city", "carried", "connection", "is_up", "name")
+
+    def __init__(self, name: str, city: "Simulation") -> None:
+        self.name = name
+        self._city = city
+        self.carried: dict[str, Carried] = {}
+        self.connection: Connection | None = None
+        self.is_up = False
+
+    def connected(self) -> None:
+        self.is_up = True
+        self._city.moved(self, 1)
+
+    def disconnected(self) -> None:
+        self.is_up = False
+        self._city.moved(self, -1)
+
+    def message(self, topic: str, payload: bytes) -> None:
+        answer = parse_answer(topic)
+        carried = self.carried.get(answer.thing) if answer is not None else None
+        if answer is None or carried is None:
+            self._city.statistics.errors["message for nobody"] += 1
+            return
+        self._city.send(carried.device, carried.device.take(self._city.now(), answer, payload))
+
+
+class Simulation:
+    """A city in one asyncio process. ``run`` until ``stop``; ``statistics`` may be read at any time."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        endpoint: Endpoint,
+        identities: Identities,
+        clock: Clock,
+        seed: int,
+        speed: float = 1.0,
+        statistics: Statistics | None = None,
+    ) -> None:
+        self.statistics = statistics or Statistics()
+        self._endpoint, self._identities, self._clock, self._seed = endpoint, identities, clock, seed
+        seconds = clock.now_ms() // MS_PER_S
+        self._surroundings = Surroundings(
+            self.statistics,
+            epoch=seconds,
+            started_at=clock.elapsed_s(),
+            day_s=seconds % DAY_S,
+            speed=speed,
+        )
+        self._climate = Climate(weather_phase=self._chance("weather").uniform(0, 6))
+        self._posts: dict[str, Post] = {}
+        self._carried: dict[str, Carried] = {}
+        self._stopping = asyncio.Event()
+        for home in plan.homes:
+            self._move_in(home)
+
+    @property
+    def devices(self) -> Mapping[str, Device]:
+        """Return every thing of the city by name."""
+        return {name: carried.device for name, carried in self._carried.items()}
+
+    async def run(self) -> None:
+        """Connect everything and keep it alive; returns after ``stop``, once all have said goodbye."""
+        door = asyncio.Semaphore(OPENING_MAX)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._let_time_pass(), name="fleet time")
+            for post in self._posts.values():
+                post.connection = self._connection(post, door)
+                tasks.create_task(post.connection.run(), name=f"fleet {post.name}")
+
+    def stop(self) -> None:
+        """Say goodbye everywhere and let ``run`` return."""
+        self._stopping.set()
+        for post in self._posts.values():
+            if post.connection is not None:
+                post.connection.stop()
+
+    def cut(self, name: str) -> None:
+        """Break the connection of a thing with a certificate, as a power cut would; it comes back."""
+        connection = self._posts[name].connection
+        if connection is not None:
+            connection.break_off()
+
+    # -- for the posts --------------------------------------------------------
+
+    def now(self) -> float:
+        """Return the fleet's elapsed time."""
+        return self._clock.elapsed_s()
+
+    def moved(self, post: Post, change: int) -> None:
+        """Find a route again for everything that this post carries, now that it came or went."""
+        self.statistics.connected += change
+        self.statistics.connects += change > 0
+        for carried in post.carried.values():
+            self._reroute(carried)
+
+    def send(self, device: Device, outputs: Iterable[Output]) -> None:
+        """Hand a device's outputs to the connection it speaks by."""
+        for output in outputs:
+            assert device.route is not None, "a device says nothing while it is out of reach"
+            connection = self._post(device.route, device.name).connection
+            assert connection is not None
+            if isinstance(output, Subscribe):
+                connection.subscribe(output.filters)
+            elif not connection.publish(output.topic, output.payload):
+                self.statistics.errors["not handed over"] += 1  # repeated when its answer is overdue
+
+    # -- inside ---------------------------------------------------------------
+
+    def _reroute(self, carried: Carried) -> None:
+        device = carried.device
+        route = choose(device.route, carried.routes, lambda one: self._post(one, device.name).is_up)
+        if route == device.route:
+            return
+        device.disconnected()
+        if route is not None:
+            self.send(device, device.connected(self.now(), route))
+
+    def _post(self, route: Route, thing: str) -> Post:
+        return self._posts[route.gateway or thing]
+
+    async def _let_time_pass(self) -> None:
+        """Wake each device when it asked to be."""
+        order = itertools.count()  # devices cannot be compared
+        waiting = [(self.now(), next(order), carried.device) for carried in self._carried.values()]
+        spread = self._chance("spread")
+        waiting = [(at + spread.uniform(0, 10), n, device) for at, n, device in waiting]
+        heapq.heapify(waiting)
+        while not self._stopping.is_set():
+            now = self.now()
+            for _ in range(TICKS_MAX):
+                if not waiting or waiting[0][0] > now:
+                    break
+                _, n, device = waiting[0]
+                self.send(device, device.tick(now))
+                heapq.heapreplace(waiting, (max(device.wake_at(), now + LOOK_S), n, device))
+            is_behind = bool(waiting) and waiting[0][0] <= now
+            await asyncio.sleep(0 if is_behind else LOOK_S)
+
+    # -- moving in ------------------------------------------------------------
+
+    def _move_in(self, home: Home) -> None:
+        devices = [self._device(plan.name, self._appliance(plan)) for plan in home.devices]
+        attached = Counter(name for plan in home.devices for name in plan.gateways)
+        for gateway_plan in home.gateways:  # first: a gateway subscribes before those it carries speak
+            box = self._box(gateway_plan, devices)
+            gateway = self._device(gateway_plan.name, box, Neighbours(attached[gateway_plan.name]))
+            self._settle(gateway, (own_route(gateway.name),))
+        for device_plan, device in zip(home.devices, devices, strict=True):
+            own = (own_route(device.name),) if device_plan.has_certificate else ()
+            relayed = tuple(relayed_route(one, device.name) for one in device_plan.gateways)
+            self._settle(device, own + relayed)
+
+    def _settle(self, device: Device, routes: tuple[Route, ...]) -> None:
+        carried = self._carried[device.name] = Carried(device, routes)
+        for route in routes:
+            name = route.gateway or device.name
+            post = self._posts.setdefault(name, Post(name, self))
+            post.carried[device.name] = carried
+
+    def _device(self, name: str, appliance: Appliance, neighbours: Neighbours | None = None) -> Device:
+        return Device(name, appliance, self._surroundings, self._chance(f"{name} jitter"), neighbours)
+
+    def _appliance(self, plan: DevicePlan) -> Appliance:
+        chance = self._chance(plan.name)
+        match plan.kind:
+            case "thermostat":
+                return Thermostat(chance, self._climate)
+            case "load_switch":
+                return LoadSwitch(chance)
+            case "display":
+                return Display(chance)
+
+    def _box(self, plan: GatewayPlan, devices: list[Device]) -> Appliance:
+        chance = self._chance(plan.name)
+        match plan.kind:
+            case "meter":
+                return MeterGateway(chance, lambda: sum(one.appliance.power_w() for one in devices))
+            case "customer_broadband":
+                return BroadbandGateway(chance)
+
+    def _connection(self, post: Post, door: asyncio.Semaphore) -> Connection:
+        will = self._carried[post.name].device.will()
+        return Connection(
+            self._endpoint,
+            self._identities(post.name, Will(will.topic, will.payload)),
+            post,
+            door=door,
+            chance=self._chance(f"{post.name} connection"),
+            errors=self.statistics.errors,
+        )
+
+    def _chance(self, what: str) -> random.Random:
+        return random.Random(f"{self._seed}/{what}")
+
+
+async def live(simulation: Simulation, every_s: float) -> None:
+    """Run until SIGINT or SIGTERM, printing a line of counts every so often."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, simulation.stop)
+    async with asyncio.TaskGroup() as tasks:
+        printing = tasks.create_task(_print(simulation.statistics, every_s), name="fleet statistics")
+        await simulation.run()
+        printing.cancel()
+
+
+async def _print(statistics: Statistics, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        sys.stdout.write(msgspec.json.encode(statistics.summary()).decode() + "\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    """Read the command line and simulate."""
+    parser = argparse.ArgumentParser(
+        prog="fleet.simulation", description="A simulated city on a real broker."
+    )
+    parser.add_argument("--homes", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8883)
+    parser.add_argument("--speed", type=float, default=1.0, help="how much faster than time houses warm")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between lines of counts")
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--certificates", type=Path, help="directory with ca.crt, <thing>.crt, <thing>.key")
+    group.add_argument("--plain", action="store_true", help="no TLS, the name as user: test listeners only")
+    options = parser.parse_args()
+    identities = plain_identity if options.plain else Certificates(options.certificates).identity
+    simulation = Simulation(
+        city(options.homes, options.seed),
+        endpoint=Endpoint(options.host, options.port),
+        identities=identities,
+        clock=SystemClock(),
+        seed=options.seed,
+        speed=options.speed,
+    )
+    asyncio.run(live(simulation, options.every))
+
+
+if __name__ == "__main__":
+    main()
