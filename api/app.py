@@ -11,7 +11,7 @@ from api.aws_shadows import AwsShadows
 from api.compat import CompatThings
 from api.desk import Desk
 from api.docs import Docs
-from api.edge import Counts, Edge, register
+from api.edge import Counts, Edge
 from api.gateways import Gateways
 from api.guards import Guard, refuse_unguarded
 from api.live import LiveShadows
@@ -40,7 +40,7 @@ def create_app(services: ApiServices) -> Litestar:
     )
     refuse_unguarded(app)
     counts = Counts()
-    register(counts, services.metrics)
+    services.metrics.registry.register(counts)
     # The layer must also see what no route matches, and Litestar's own middleware does not.
     app.asgi_handler = Edge(app.asgi_handler, services, counts)
     return app

@@ -8,7 +8,6 @@ from typing import Final
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -97,8 +96,3 @@ class Edge:
 def _overloaded(scope: Scope, request_id: str) -> ASGIApp:
     problem = Problem(OVERLOADED, OVERLOADED.title)
     return aws_reply(problem) if is_aws(scope) else problem_reply(problem, request_id)
-
-
-def register(counts: Counts, registry: CollectorRegistry) -> None:
-    """Make the counts part of what Prometheus reads."""
-    registry.register(counts)

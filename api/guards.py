@@ -81,9 +81,9 @@ class Guard:
         principal = self._principal(scope)
         if principal is None:
             raise ApiError(UNAUTHORIZED, fields=CHALLENGE)
+        scope["user"] = stand_in(principal) if options["operation"].aws else principal
         if principal.role not in ALLOWED.get(action, ()):
             raise ApiError(FORBIDDEN)
-        scope["user"] = stand_in(principal) if options["operation"].aws else principal
 
     def _principal(self, scope: Scope) -> Principal | None:
         scheme, _, credentials = (header(scope, b"authorization") or "").partition(" ")

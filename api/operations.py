@@ -86,9 +86,9 @@ class Route:
     def handler(self) -> HTTPRouteHandler:
         """Return what Litestar registers."""
         options = {"operation": self.operation, "action": self.operation.action}
-        return HTTPRouteHandler(self.path, http_method=self.method, name=self.operation.id, opt=options)(
-            self.handle
-        )
+        return HTTPRouteHandler(
+            self.path, http_method=self.method, name=self.operation.id, opt=options, status_code=200
+        )(self.handle)
 
 
 ALWAYS: Final = (problems.INVALID_REQUEST, problems.INTERNAL, problems.UNAVAILABLE, problems.OVERLOADED)

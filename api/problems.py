@@ -246,7 +246,8 @@ def problem_reply(problem: Problem, request_id: str) -> Reply:
     ]
     if said:
         body["detail"] = ": ".join(said)
-    body["requestId"] = request_id
+    if kind is not UNAUTHORIZED:  # that one is the same for everybody, to the byte
+        body["requestId"] = request_id
     return json_reply({**body, **problem.members}, status=kind.status, media=PROBLEM, fields=_fields(problem))
 
 

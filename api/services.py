@@ -3,14 +3,13 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry
-
 from api.limits import ApiLimits
 from infra.clock import Clock
 from infra.documents.port import DocumentStore
 from infra.ids import Ids
 from infra.live import Live
 from infra.settings import Settings
+from infra.telemetry import Metrics
 from registry.service import RegistryService
 from security.audit import Refusals
 from security.tokens import OperatorToken
@@ -33,7 +32,7 @@ class ApiServices:
     """Only to read the audit log."""
     refusals: Refusals
     tokens: OperatorToken
-    metrics: CollectorRegistry
+    metrics: Metrics
     live: Live
     clock: Clock
     ids: Ids

@@ -3,8 +3,6 @@
 import asyncio
 from typing import Final
 
-from prometheus_client.exposition import generate_latest
-
 from api.guards import Action
 from api.operations import Answer, Content, Operation, Route
 from api.reading import HttpRequest
@@ -43,7 +41,7 @@ class Status:
         return json_reply(FleetStatus(self._services.version, dict(figures)))
 
     async def metrics(self, request: HttpRequest) -> Reply:  # noqa: ARG002 - all handlers are called alike
-        return bytes_reply(generate_latest(self._services.metrics), media=PROMETHEUS.encode())
+        return bytes_reply(self._services.metrics.render(), media=PROMETHEUS.encode())
 
     async def _reasons(self) -> tuple[str, ...]:
         timeout_s = self._services.limits.check_timeout_s

@@ -1,0 +1,182 @@
+"""The API in process: the real services over a real store, called through HTTP without a socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from litestar import Litestar
+
+from api.app import create_app
+from api.limits import ApiLimits
+from api.services import ApiServices
+from infra.documents.opening import open_store
+from infra.documents.port import DocumentStore
+from infra.live import Live
+from infra.settings import Settings
+from infra.settings.model import ApiSettings, ShadowLimits
+from infra.telemetry import Metrics
+from registry.models import NewThing, ThingKind
+from registry.service import RegistryService
+from registry.store import COLLECTIONS
+from security import audit
+from security.audit import Refusals
+from security.policy import Principal, Role
+from security.tokens import OperatorToken
+from shadow.commands import Channel, Origin, parse_update
+from shadow.decisions import Accepted, Outcome
+from shadow.document import ShadowId
+from shadow.records import LOGS, SHADOWS
+from shadow.service import ShadowService
+from shadow.store import ShadowStore
+from tests.fakes import FakeClock, SeededIds
+
+OPERATOR = Principal("operator", Role.OPERATOR)
+HALL = "hall"
+SHADOW = f"/v1/things/{HALL}/shadows/@classic"
+AWS = f"/things/{HALL}/shadow"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+JSON_PATCH = {"Content-Type": "application/json-patch+json"}
+
+
+@dataclass
+class Rig:
+    """One API, its services, and a caller who holds the operator token."""
+
+    services: ApiServices
+    app: Litestar
+    http: httpx.AsyncClient
+    stranger: httpx.AsyncClient
+    token: str
+    clock: FakeClock
+    store: DocumentStore
+    reasons: list[str] = field(default_factory=list)
+
+    async def report(self, thing: str, state: dict[str, Any], name: str = "", **members: Any) -> Accepted:
+        """Do what a device does over MQTT."""
+        payload = msgspec.json.encode({"state": {"reported": state}, **members})
+        origin = Origin(thing, Role.DEVICE, Channel.MQTT)
+        update = parse_update(payload, ShadowId(thing, name), origin, self.services.settings.limits)
+        (outcome,) = await self.services.shadows.submit([update])
+        assert isinstance(outcome, Accepted), outcome
+        return outcome
+
+    async def desire(self, state: Any, shadow: str = SHADOW, **headers: str) -> httpx.Response:
+        """Send a merge patch."""
+        return await self.http.patch(shadow, json={"desired": state}, headers=MERGE | headers)
+
+    async def audit(self) -> list[Mapping[str, Any]]:
+        await self.services.refusals.flush()
+        answer = await self.http.get("/v1/audit")
+        items: list[Mapping[str, Any]] = answer.json()["items"]
+        return items
+
+
+@asynccontextmanager
+async def api(
+    directory: Path,
+    *,
+    url: str | None = None,
+    compat_http: bool = False,
+    limits: ApiLimits | None = None,
+    shadow_limits: ShadowLimits | None = None,
+    things: tuple[str, ...] = (HALL,),
+) -> AsyncIterator[Rig]:
+    """Start the API over SQLite in ``directory``, with some things registered."""
+    store = await open_store(
+        url or f"sqlite:{directory}/gnomon.db", [SHADOWS, *COLLECTIONS], [*LOGS, audit.LOG], testing=True
+    )
+    try:
+        async with _over(store, directory, compat_http, limits, shadow_limits) as rig:
+            for name in things:
+                thing = NewThing(name, ThingKind.DEVICE, "acme-pct-2", "home-7")
+                await rig.services.registry.register(thing, OPERATOR)
+            yield rig
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def _over(
+    store: DocumentStore,
+    directory: Path,
+    compat_http: bool,
+    limits: ApiLimits | None,
+    shadow_limits: ShadowLimits | None,
+) -> AsyncIterator[Rig]:
+    clock, ids, live, metrics = FakeClock(), SeededIds(), Live(), Metrics()
+    settings = Settings(
+        directory=directory,
+        api=ApiSettings(compat_http=compat_http),
+        limits=shadow_limits or ShadowLimits(),
+    )
+    shadows = ShadowService(
+        ShadowStore(store, settings.limits, 1_000_000), clock, ids, settings.limits, metrics, live
+    )
+    shadows.listen(lambda outcomes: _deliver(shadows, outcomes))
+    tokens, secret = OperatorToken.open(directory / "operator.sha256", ids)
+    assert secret is not None
+    reasons: list[str] = []
+
+    async def readiness() -> tuple[str, ...]:
+        return tuple(reasons)
+
+    async def figures() -> Mapping[str, int | float | str]:
+        return {"things": 1, "connected": 0}
+
+    services = ApiServices(
+        shadows=shadows,
+        registry=RegistryService(store, clock),
+        store=store,
+        refusals=Refusals(store, clock, ids),
+        tokens=tokens,
+        metrics=metrics,
+        live=live,
+        clock=clock,
+        ids=ids,
+        settings=settings,
+        readiness=readiness,
+        figures=figures,
+        version="0.1.0",
+        limits=limits or ApiLimits(),
+    )
+    app = create_app(services)
+    async with (
+        _lane(shadows),
+        client(app, {"Authorization": f"Bearer {secret}"}) as http,
+        client(app, {}) as stranger,
+    ):
+        yield Rig(services, app, http, stranger, secret, clock, store, reasons)
+
+
+def client(app: Litestar, headers: Mapping[str, str]) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]  # two spellings of ASGI
+    return httpx.AsyncClient(transport=transport, base_url="http://gnomon", headers=dict(headers))
+
+
+def _deliver(shadows: ShadowService, outcomes: Sequence[Outcome]) -> None:
+    """Stand in for a broker that takes everything at once."""
+    for outcome in outcomes:
+        if isinstance(outcome, Accepted) and outcome.change is not None:
+            shadows.settle(outcome.command.id, outcome.change.version)
+
+
+@asynccontextmanager
+async def _lane(shadows: ShadowService) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        lane = group.create_task(shadows.run(), name="lane")
+        try:
+            yield
+        finally:
+            lane.cancel()
+
+
+def slug(answer: httpx.Response) -> str:
+    """Return the word a problem ends in."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    type: str = answer.json()["type"]
+    return type.rpartition("#")[2]

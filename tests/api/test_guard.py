@@ -1,0 +1,165 @@
+"""Who may call what: one guard, a table, and the default is no."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from litestar import Litestar
+
+from api import guards
+from api.app import all_routes
+from api.guards import ALLOWED, Action, Guard, UnguardedRouteError, refuse_unguarded
+from api.operations import Answer, Operation, Route
+from api.reading import HttpRequest
+from api.replies import Reply, no_content
+from security.policy import Role
+from tests.api.rig import AWS, SHADOW, Rig, api
+
+OPEN = {"/", "/docs", "/docs/problems", "/docs/openapi.json", "/healthz"}
+SIGNED = (
+    "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260921/local/iotdata/aws4_request, "
+    "SignedHeaders=host;x-amz-date, Signature=00"
+)
+
+
+def _paths(rig: Rig) -> list[tuple[str, str, bool]]:
+    return [
+        (
+            route.method,
+            route.path.replace("{thing:str}", "hall")
+            .replace("{gateway:str}", "gw")
+            .replace("{shadow:str}", "@classic")
+            .replace("{version:str}", "1"),
+            route.operation.aws,
+        )
+        for route in all_routes(rig.services)
+    ]
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        "Bearer gnomon_op_" + "a" * 52,
+        "Bearer " + "x" * 10_000,
+        "Bearer \xff",
+        "Basic b3BlcmF0b3I6eA==",
+        SIGNED,
+    ],
+)
+async def test_without_the_token_every_route_but_the_open_ones_is_401_with_one_fixed_body(
+    rig: Rig, authorization: str | None
+):
+    headers = {} if authorization is None else {b"Authorization": authorization.encode("latin-1")}
+    bodies: dict[bool, set[bytes]] = {True: set(), False: set()}
+    for method, path, aws in _paths(rig):
+        answer = await rig.stranger.request(method, path, headers=headers)
+        if path in OPEN:
+            assert answer.status_code < 400, path
+            continue
+        assert answer.status_code == 401, path
+        assert answer.headers["www-authenticate"] == 'Bearer realm="gnomon"'
+        bodies[aws].add(answer.content)
+        if aws:
+            assert answer.headers["x-amzn-errortype"] == "UnauthorizedException"
+    assert [len(found) for found in bodies.values()] == [1, 1]
+    assert await rig.store.get("shadows", ["hall/"]) == {}
+
+
+async def test_the_token_opens_whatever_the_scheme_is_spelled_like(rig: Rig):
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        answer = await rig.stranger.get("/v1/status", headers={"Authorization": f"{scheme} {rig.token}"})
+        assert answer.status_code == 200
+
+
+async def test_every_action_has_its_row_and_devices_have_no_place_here():
+    assert set(ALLOWED) == set(Action) - {Action.OPEN}
+    for roles in ALLOWED.values():
+        assert not roles & {Role.DEVICE, Role.GATEWAY, Role.RELAY, Role.STAND_IN}
+
+
+async def test_an_action_that_is_not_this_roles_is_403_and_audited(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guards, "ALLOWED", {**ALLOWED, Action.SHADOW_WRITE: frozenset({Role.SYSTEM})})
+    answer = await rig.desire({"a": 1})
+    assert answer.status_code == 403
+    assert (await rig.http.get(SHADOW)).status_code == 404
+    refused = [entry for entry in await rig.audit() if entry["decision"] == "refused"]
+    assert [(entry["actor"], entry["action"], entry["target"]) for entry in refused] == [
+        ("operator", "shadow.write", "hall/@classic")
+    ]
+
+
+async def test_an_action_without_a_row_is_nobodys(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guards, "ALLOWED", {})
+    for method, path, _ in _paths(rig):
+        if path not in OPEN:
+            assert (await rig.http.request(method, path)).status_code == 403, path
+
+
+async def _handle(request: HttpRequest) -> Reply:
+    assert request.method
+    return no_content()
+
+
+def _app(rig: Rig, *handlers: object) -> Litestar:
+    guard = Guard(rig.services.tokens, compat_http=False)
+    return Litestar(list(handlers), before_request=guard, openapi_config=None)  # type: ignore[arg-type]
+
+
+def _route(action: object) -> Route:
+    answers = {204: Answer("done")}
+    return Route("GET", "/new", Operation("new", "New", "New", action, answers), _handle)  # type: ignore[arg-type]
+
+
+async def test_a_route_without_an_action_stops_the_start(rig: Rig):
+    refuse_unguarded(_app(rig, _route(Action.FLEET_READ).handler()))
+    for missing in (None, "fleet.read"):
+        with pytest.raises(UnguardedRouteError, match="declare its action"):
+            refuse_unguarded(_app(rig, _route(missing).handler()))
+
+
+async def test_a_route_that_puts_another_hook_in_the_guards_place_stops_the_start(rig: Rig):
+    handler = _route(Action.FLEET_READ).handler()
+    handler.before_request = _handle
+    with pytest.raises(UnguardedRouteError, match="guard's place"):
+        refuse_unguarded(_app(rig, handler))
+
+
+async def test_an_unchecked_aws_signature_opens_nothing_by_default(rig: Rig):
+    assert (await rig.stranger.get(AWS, headers={"Authorization": SIGNED})).status_code == 401
+
+
+async def test_with_compat_an_aws_signature_opens_the_aws_shaped_routes_and_no_other(tmp_path: Path):
+    async with api(tmp_path, compat_http=True) as rig:
+        headers = {"Authorization": SIGNED}
+        body = {"state": {"reported": {"a": 1}}}
+        assert (await rig.stranger.post(AWS, json=body, headers=headers)).status_code == 200
+        assert (await rig.stranger.get(AWS, headers=headers)).status_code == 200
+        assert (await rig.stranger.get(SHADOW, headers=headers)).status_code == 401
+        assert (await rig.stranger.get(AWS)).status_code == 401
+
+
+async def test_with_compat_things_are_made_and_removed_as_aws_does(tmp_path: Path):
+    async with api(tmp_path, compat_http=True) as rig:
+        headers = {"Authorization": SIGNED}
+        made = await rig.stranger.post("/things/lamp", json={"thingTypeName": "x"}, headers=headers)
+        assert made.status_code == 200
+        assert made.json()["thingName"] == "lamp"
+        assert made.json()["thingArn"].endswith(":thing/lamp")
+        assert (await rig.stranger.post("/things/lamp", headers=headers)).json() == made.json()
+        assert (await rig.http.get("/v1/things/lamp")).json()["model"] == "compat"
+        for _ in range(2):
+            gone = await rig.stranger.delete("/things/lamp", headers=headers)
+            assert (gone.status_code, gone.json()) == (200, {})
+        assert (await rig.http.get("/v1/things/lamp")).status_code == 404
+        assert (await rig.stranger.post("/things/a%20b", headers=headers)).status_code == 400
+
+
+async def test_requests_without_a_token_are_bounded_in_work(rig: Rig):
+    answers = await asyncio.gather(*(rig.stranger.get(SHADOW) for _ in range(200)))
+    assert {answer.status_code for answer in answers} == {401}
+    assert [entry for entry in await rig.audit() if entry["decision"] == "refused"] == []
