@@ -93,13 +93,13 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             settings, SystemClock(), RandomIds(), collections=[PROBES], logs=[DEAD_LETTERS]
         ) as services,
         _broker(services) as broker,
-        _tasks(services.shadows.run(), services.shadows.sweep()),
+        tasks(services.shadows.run(), services.shadows.sweep()),
     ):
         suspects.begin()
         bridge = _bridge(services, broker, suspects)
         readiness = Readiness(services.store, bridge.session, services.clock)
         async with (
-            _tasks(bridge.run(), readiness.run()),
+            tasks(bridge.run(), readiness.run()),
             _api(services, bridge, readiness) as api_url,
         ):
             await _until_ready(readiness)
@@ -147,7 +147,7 @@ async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
     except BrokerError as error:
         raise StartError(str(error)) from error
     try:
-        async with _tasks(broker.run()):
+        async with tasks(broker.run()):
             yield broker
     finally:
         await broker.stop()
@@ -219,7 +219,7 @@ async def _api(services: Services, bridge: Bridge, readiness: Readiness) -> Asyn
         store=services.store,
         refusals=services.refusals,
         tokens=services.token,
-        metrics=services.metrics.registry,
+        metrics=services.metrics,
         live=services.live,
         clock=services.clock,
         ids=services.ids,
@@ -241,22 +241,22 @@ async def _until_done(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run work that ends by itself beside the block, and wait for its end."""
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(work, name=work.__qualname__)
+            group.create_task(work, name=getattr(work, "__qualname__", "role"))
             yield
     except BaseExceptionGroup as errors:
         raise _only(errors) from None
 
 
 @asynccontextmanager
-async def _tasks(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def tasks(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run endless work beside the block, and cancel it at its end; its failure ends the block."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one, name=one.__qualname__) for one in work]
+            started = [group.create_task(one, name=getattr(one, "__qualname__", "role")) for one in work]
             try:
                 yield
             finally:
-                for task in tasks:
+                for task in started:
                     task.cancel()
     except BaseExceptionGroup as errors:
         raise _only(errors) from None

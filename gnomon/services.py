@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from infra.telemetry import Metrics
-
 from infra.clock import Clock
 from infra.documents.opening import open_store
 from infra.documents.port import Collection, DocumentStore
 from infra.ids import Ids
 from infra.live import Live
 from infra.settings import Settings
+from infra.telemetry import Metrics
 from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit

@@ -1,0 +1,212 @@
+"""``gnomon demo``: a demo utility, its simulated fleet, and customers with wishes.
+
+The city is registered once; a later run finds it in the store and continues there. Devices connect over
+mutual TLS like any device; their certificates and keys lie below ``var/demo`` because both ends are ours.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fleet.connection import Certificates, Endpoint
+from fleet.plan import DevicePlan, Plan, city
+from fleet.simulation import Simulation
+from fleet.statistics import Statistics
+from gnomon.roles import System, running, stop_signal, tasks, welcome
+from gnomon.services import Services
+from infra.clock import Clock
+from infra.settings import Settings
+from registry.models import NewThing, ThingKind
+from security.policy import Principal, Role
+from shadow.commands import Channel, Origin, update
+from shadow.document import ShadowId
+
+DEMO: Final = Principal("demo", Role.OPERATOR)
+WISH_EVERY_S: Final = 1.0
+STATUS_EVERY_S: Final = 1.0
+PLAIN_STATUS_EVERY_S: Final = 5.0
+"""Where the output is no terminal: a line now and then instead of a live table."""
+STOP_FLEET_S_MAX: Final = 1.0
+HEAT_C_MIN, HEAT_C_MAX = 18.0, 23.0
+HEAT_STEP_C: Final = 0.5
+
+
+async def run(settings: Settings, *, homes: int, seed: int) -> None:
+    """Run the service and the fleet until SIGINT or SIGTERM."""
+    console = Console()
+    plan = city(homes, seed)
+    async with running(settings) as system:
+        certificates = settings.directory / "demo" / "certificates"
+        await _settle_in(system.services, plan, certificates)
+        simulation = Simulation(
+            plan,
+            endpoint=Endpoint("localhost", system.broker.device_port),
+            identities=Certificates(certificates).identity,
+            clock=system.services.clock,
+            seed=seed,
+        )
+        console.print(welcome(system), soft_wrap=True, highlight=False)
+        console.print(_describe(plan), highlight=False)
+        async with tasks(
+            _wish(system.services, plan, random.Random(seed)),  # noqa: S311 - simulated customers
+            _show(console, system, simulation.statistics),
+        ):
+            await _live(simulation)
+
+
+async def _live(simulation: Simulation) -> None:
+    """Run the fleet until a signal; then let it say goodbye, but not for long."""
+    async with asyncio.TaskGroup() as group:
+        fleet = group.create_task(simulation.run(), name="fleet")
+        await stop_signal()
+        simulation.stop()
+        await asyncio.wait({fleet}, timeout=STOP_FLEET_S_MAX)
+        fleet.cancel()
+
+
+# ---------------------------------------------------------------------------- the city
+
+
+async def _settle_in(services: Services, plan: Plan, directory: Path) -> None:
+    """Register whatever is not registered yet, and give each thing with a certificate its files."""
+    _trust(services, directory)
+    things = list(_things(plan))
+    known = await services.registry.standings([thing.name for thing in things])
+    for thing in things:
+        if thing.name not in known:
+            await services.registry.register(thing, DEMO)
+        if thing.has_certificate and not (directory / f"{thing.name}.key").exists():
+            _issue(services, thing.name, directory)
+    for device in _devices(plan):
+        attached = known[device.name].gateways if device.name in known else frozenset()
+        for gateway in device.gateways:
+            if gateway not in attached:
+                await services.registry.attach(gateway, device.name, DEMO)
+
+
+def _things(plan: Plan) -> Iterator[NewThing]:
+    for home in plan.homes:
+        for gateway in home.gateways:
+            yield NewThing(gateway.name, ThingKind.GATEWAY, gateway.model, home.premises)
+        for device in home.devices:
+            yield NewThing(device.name, ThingKind.DEVICE, device.model, home.premises, device.has_certificate)
+
+
+def _devices(plan: Plan) -> Iterator[DevicePlan]:
+    for home in plan.homes:
+        yield from home.devices
+
+
+def _trust(services: Services, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "ca.crt").write_bytes(services.authority.root_pem)
+
+
+def _issue(services: Services, name: str, directory: Path) -> None:
+    credentials = services.authority.issue_thing(name)
+    (directory / f"{name}.crt").write_bytes(credentials.certificate_pem)
+    key = directory / f"{name}.key"
+    key.touch(mode=0o600)
+    key.write_bytes(credentials.private_key_pem)
+
+
+def _describe(plan: Plan) -> str:
+    gateways = sum(len(home.gateways) for home in plan.homes)
+    devices = sum(len(home.devices) for home in plan.homes)
+    certificates = gateways + sum(device.has_certificate for device in _devices(plan))
+    return (
+        f"city         {len(plan.homes)} homes, {gateways} gateways, {devices} devices; "
+        f"{certificates} connect themselves, the others through a gateway"
+    )
+
+
+# ---------------------------------------------------------------------------- customers
+
+
+async def _wish(services: Services, plan: Plan, chance: random.Random) -> None:
+    """Have customers change their thermostats, one every so often, until cancelled."""
+    thermostats = [device.name for device in _devices(plan) if device.kind == "thermostat"]
+    origin = Origin(DEMO.name, DEMO.role, Channel.HTTP)
+    steps = round((HEAT_C_MAX - HEAT_C_MIN) / HEAT_STEP_C)
+    while thermostats:
+        await asyncio.sleep(WISH_EVERY_S)
+        wish = {"desired": {"heat_c": HEAT_C_MIN + HEAT_STEP_C * chance.randint(0, steps)}}
+        command = update(
+            ShadowId(chance.choice(thermostats)),
+            origin,
+            wish,
+            services.settings.limits,
+            None,
+            msgspec.json.encode(wish),
+        )
+        await services.shadows.submit([command])
+
+
+# ---------------------------------------------------------------------------- the status
+
+
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    """The figures at one moment."""
+
+    at_s: float
+    accepted: int
+
+
+async def _show(console: Console, system: System, fleet: Statistics) -> None:
+    """Show the fleet's figures until cancelled: a live table, or a line now and then."""
+    clock = system.services.clock
+    before = _glance(system, clock)
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                await asyncio.sleep(STATUS_EVERY_S)
+                now = _glance(system, clock)
+                live.update(_table(_figures(system, fleet, before, now)), refresh=True)
+                before = now
+    while True:
+        await asyncio.sleep(PLAIN_STATUS_EVERY_S)
+        now = _glance(system, clock)
+        figures = _figures(system, fleet, before, now)
+        console.print("  ".join(f"{name} {value}" for name, value in figures.items()), highlight=False)
+        before = now
+
+
+def _glance(system: System, clock: Clock) -> _Glance:
+    return _Glance(clock.elapsed_s(), system.services.metrics.accepted.value)
+
+
+def _figures(system: System, fleet: Statistics, before: _Glance, now: _Glance) -> dict[str, str]:
+    rate = (now.accepted - before.accepted) / (now.at_s - before.at_s)
+    errors = sum(fleet.rejected.values()) + sum(fleet.errors.values())
+    return {
+        "connected": f"{fleet.connected}",
+        "updates/s": f"{rate:.1f}",
+        "updates": f"{now.accepted}",
+        "wish → done p50": _ms(fleet.convergence.at_share(0.50)),
+        "p99": _ms(fleet.convergence.at_share(0.99)),
+        "update → accepted p50": _ms(fleet.latency.at_share(0.50)),
+        "its p99": _ms(fleet.latency.at_share(0.99)),
+        "requests waiting": f"{len(system.bridge.inbox)}",
+        "errors": f"{errors}",
+    }
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1_000:.1f} ms"
+
+
+def _table(figures: dict[str, str]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in figures.items():
+        table.add_row(name, value)
+    table.add_row("", "Ctrl-C stops")
+    return table
