@@ -3,6 +3,7 @@
 Telemetry fails soft: whatever goes wrong here, nothing else notices.
 """
 
+from infra.telemetry.journeys import Journeys, open_journeys
 from infra.telemetry.metrics import Metrics
 
-__all__ = ["Metrics"]
+__all__ = ["Journeys", "Metrics", "open_journeys"]

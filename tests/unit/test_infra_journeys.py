@@ -1,0 +1,161 @@
+import random
+import tracemalloc
+
+import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from infra.settings import TelemetrySettings
+from infra.telemetry import Journeys, open_journeys
+from infra.telemetry.journeys import OPEN_MAX
+from infra.telemetry.span_lines import FileSpanExporter
+from tests.fakes import NOW_MS, FakeClock
+
+KEY, SHADOW = (1, 1), "hall"
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def exporter():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def journeys(clock, exporter):
+    return Journeys(clock, random.Random(1), SimpleSpanProcessor(exporter), sample_ratio=1.0)
+
+
+def legs(exporter):
+    """(name, start, duration) in ms since the start of the test."""
+    return {
+        span.name: (span.start_time // 10**6 - NOW_MS, (span.end_time - span.start_time) // 10**6)
+        for span in exporter.get_finished_spans()
+    }
+
+
+def test_a_journey_shows_how_long_a_request_waited_was_committed_and_was_published(journeys, clock, exporter):
+    journeys.received(KEY, SHADOW, {"operation": "update"})
+    clock.advance(0.010)
+    journeys.taken([KEY])
+    clock.advance(0.003)
+    journeys.committed([SHADOW])
+    clock.advance(0.001)
+    journeys.ended([KEY])
+    assert legs(exporter) == {"request": (0, 14), "queue": (0, 10), "commit": (10, 3), "publish": (13, 1)}
+    root = next(span for span in exporter.get_finished_spans() if span.name == "request")
+    assert root.attributes == {"operation": "update"}
+    assert {span.context.trace_id for span in exporter.get_finished_spans()} == {root.context.trace_id}
+
+
+def test_a_request_that_changed_nothing_has_an_answer_instead_of_a_commit(journeys, clock, exporter):
+    journeys.received(KEY, SHADOW, {})
+    journeys.taken([KEY])
+    clock.advance(0.002)
+    journeys.committed(["attic"])
+    journeys.ended([KEY])
+    assert legs(exporter) == {"request": (0, 2), "queue": (0, 0), "answer": (0, 2)}
+
+
+def test_a_commit_before_a_request_was_in_hand_is_not_its_commit(journeys, clock, exporter):
+    journeys.received(KEY, SHADOW, {})
+    journeys.committed([SHADOW])
+    clock.advance(0.001)
+    journeys.taken([KEY])
+    journeys.committed([SHADOW])
+    journeys.ended([KEY])
+    assert legs(exporter)["commit"] == (1, 0)
+
+
+def test_a_jump_of_the_wall_clock_does_not_bend_a_journey(journeys, clock, exporter):
+    journeys.received(KEY, SHADOW, {})
+    clock.jump(-3_600)
+    clock.advance(0.005)
+    journeys.taken([KEY])
+    journeys.ended([KEY])
+    assert legs(exporter)["queue"][1] == 5
+
+
+def test_only_a_share_of_the_requests_is_traced(clock, exporter):
+    journeys = Journeys(clock, random.Random(1), SimpleSpanProcessor(exporter), sample_ratio=0.1)
+    for number in range(1_000):
+        journeys.received(number, SHADOW, {})
+        journeys.ended([number])
+    assert 70 <= len(exporter.get_finished_spans()) <= 130
+
+
+def test_journeys_under_way_are_bounded(journeys):
+    for number in range(OPEN_MAX + 1):
+        journeys.received(number, SHADOW, {})
+    assert len(journeys.open) == OPEN_MAX
+
+
+def test_a_journey_that_ended_is_forgotten_and_a_strange_key_is_no_error(journeys):
+    journeys.received(KEY, SHADOW, {})
+    journeys.taken(["strange"])
+    journeys.ended([KEY, "strange"])
+    assert not journeys.open
+
+
+def test_off_is_off_and_the_hot_path_allocates_nothing(tmp_path, clock):
+    journeys = open_journeys(TelemetrySettings(), tmp_path, clock, random.Random(1))
+
+    def hot_path(times):
+        for _ in range(times):
+            if journeys.on:
+                journeys.received(KEY, SHADOW, {})
+            if journeys.open:
+                journeys.taken([KEY])
+
+    hot_path(10)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        hot_path(10_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 512
+    assert not journeys.open
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+def test_a_ratio_of_nothing_is_off_too(tmp_path, clock, ratio):
+    settings = TelemetrySettings(traces="file", sample_ratio=ratio)
+    journeys = open_journeys(settings, tmp_path, clock, random.Random(1))
+    assert journeys.on is (ratio > 0)
+    journeys.close()
+
+
+def test_spans_reach_the_file_before_the_end(tmp_path, clock):
+    settings = TelemetrySettings(traces="file", sample_ratio=1.0)
+    journeys = open_journeys(settings, tmp_path, clock, random.Random(1))
+    journeys.received(KEY, SHADOW, {})
+    journeys.ended([KEY])
+    journeys.close()
+    lines = (tmp_path / "traces.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1
+    assert '"name": "request"' in lines[0]
+
+
+def test_the_file_does_not_grow_without_end(tmp_path, clock):
+    exporter = FileSpanExporter(tmp_path / "traces.jsonl", bytes_max=2_000)
+    journeys = Journeys(clock, random.Random(1), SimpleSpanProcessor(exporter), sample_ratio=1.0)
+    for number in range(50):
+        journeys.received(number, SHADOW, {})
+        journeys.ended([number])
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert len(sizes) <= 2
+    assert max(sizes) < 4_000
+
+
+def test_a_file_that_cannot_be_written_stops_nobody(tmp_path, clock):
+    exporter = FileSpanExporter(tmp_path / "no such folder" / "traces.jsonl")
+    journeys = Journeys(clock, random.Random(1), SimpleSpanProcessor(exporter), sample_ratio=1.0)
+    journeys.received(KEY, SHADOW, {})
+    journeys.ended([KEY])
+    assert not journeys.open
