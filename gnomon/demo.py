@@ -35,6 +35,7 @@ STATUS_EVERY_S: Final = 1.0
 PLAIN_STATUS_EVERY_S: Final = 5.0
 """Where the output is no terminal: a line now and then instead of a live table."""
 STOP_FLEET_S_MAX: Final = 1.0
+NOT_FOUND: Final = 404
 HEAT_C_MIN, HEAT_C_MAX = 18.0, 23.0
 HEAT_STEP_C: Final = 0.5
 
@@ -186,7 +187,8 @@ def _glance(system: System, clock: Clock) -> _Glance:
 
 def _figures(system: System, fleet: Statistics, before: _Glance, now: _Glance) -> dict[str, str]:
     rate = (now.accepted - before.accepted) / (now.at_s - before.at_s)
-    errors = sum(fleet.rejected.values()) + sum(fleet.errors.values())
+    # A new thing asks before anything was said: 404 is an answer to that, not a fault.
+    refused = sum(count for code, count in fleet.rejected.items() if code != NOT_FOUND)
     return {
         "connected": f"{fleet.connected}",
         "updates/s": f"{rate:.1f}",
@@ -196,7 +198,7 @@ def _figures(system: System, fleet: Statistics, before: _Glance, now: _Glance) -
         "update → accepted p50": _ms(fleet.latency.at_share(0.50)),
         "its p99": _ms(fleet.latency.at_share(0.99)),
         "requests waiting": f"{len(system.bridge.inbox)}",
-        "errors": f"{errors}",
+        "errors": f"{refused + sum(fleet.errors.values())}",
     }
 
 

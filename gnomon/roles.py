@@ -93,7 +93,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             settings, SystemClock(), RandomIds(), collections=[PROBES], logs=[DEAD_LETTERS]
         ) as services,
         _broker(services) as broker,
-        tasks(services.shadows.run(), services.shadows.sweep()),
+        tasks(services.shadows.run(), services.shadows.sweep(), services.shadows.retain()),
     ):
         suspects.begin()
         bridge = _bridge(services, broker, suspects)

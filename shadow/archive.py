@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
-from security.policy import Role
-
 from infra.documents.port import Entry
 from infra.settings.model import ShadowLimits
+from security.policy import Role
 from shadow import wire
 from shadow.commands import Channel, Delete, Origin, Update
-from shadow.decisions import Accepted, Change, OutboxEntry, Shadow
+from shadow.decisions import Accepted, Change, OutboxEntry, Shadow, full_row
 from shadow.document import ShadowId, difference
 from shadow.errors import NoShadowError, VersionPrunedError
 from shadow.history import HistoryRow, Snapshot, conflicts, fold, row_of
@@ -76,6 +75,15 @@ class Archive:
                 raise VersionPrunedError(shadow.oldest_version)
             raise NoShadowError(*id)
         return await self.at_version(id, version)
+
+    async def first_after(self, id: ShadowId, shadow: Shadow, at_ms: int) -> tuple[Snapshot, bytes]:
+        """Return the first version after ``at_ms``, at least the newest, and its row with all of it in it."""
+        version = min(await self._newest_not_later(id, shadow, at_ms) + 1, shadow.version)
+        (snapshot,) = await self._snapshots(id, shadow, version, version)
+        row = await self._store.row(id, version)
+        if row_of(row).full is None:
+            row = full_row(row, snapshot.exists, snapshot.desired, snapshot.reported)
+        return snapshot, row
 
     async def conflicts(self, update: Update, current: int) -> tuple[str, ...] | None:
         """Return what was written since ``update.version`` that it would write too; None when unknown."""

@@ -14,7 +14,7 @@ from infra.settings.model import ShadowLimits
 from security.policy import Role
 from shadow.document import ShadowId, Tree
 from shadow.errors import EncodingError, InvalidRequestError, ShadowError, TooLargeError
-from shadow.ledger import digest_of, token_hash
+from shadow.ledger import digest_of, key_hash, token_hash
 
 VERSION_MAX: Final = 2**53 - 1
 INTEGER_MIN: Final = -(2**63)
@@ -123,7 +123,7 @@ def parse_update(
     request = _read(payload, limits)
     token = _echo(request, limits)
     try:
-        too_deep = _check_values(request.state, limits.depth_max)
+        too_deep = _check_state(request.state, limits.depth_max)
         _check_shape(request.state)
         version = _version(request.version)
         if token is None and request.clientToken is not msgspec.UNSET:
@@ -197,7 +197,7 @@ def peek_token(payload: bytes, limits: ShadowLimits) -> str | None:
 
 def check_tree(tree: Tree, limits: ShadowLimits) -> None:
     """Raise :class:`InvalidRequestError` unless ``tree`` may be a section's patch (spec 2, 3, 8)."""
-    if _check_values({"desired": tree}, limits.depth_max):
+    if _check_state({"desired": tree}, limits.depth_max):
         raise _depth_error(limits)
 
 
@@ -242,7 +242,7 @@ def _fits(token: str, limits: ShadowLimits) -> bool:
 def _counted(token: str | None, limits: ShadowLimits, idempotency_key: str | None) -> bytes | None:
     """Return the hash under which a repeat is looked for; None when this token cannot tell repeats."""
     if idempotency_key is not None:
-        return token_hash("key:" + idempotency_key)
+        return key_hash(idempotency_key)
     if not token or token in limits.dedup_tokens_ignored:
         return None
     return token_hash(token)
@@ -301,23 +301,13 @@ def _sequence(request: _Request) -> tuple[int, int] | None:
     raise InvalidRequestError("Invalid sequence", "{epoch, number}, whole numbers, beside reported")
 
 
-def _check_values(state: object, depth_max: int) -> bool:
-    """Check every name and value below ``state``; tell whether it is nested too deeply.
+def _check_state(state: object, depth_max: int) -> bool:
+    """Check every name and value of ``state``; tell whether it is nested too deeply.
 
     Depth is reported, not raised, because it comes later in the order of checks.
     """
-    if type(state) is not dict:
-        return False
-    too_deep = False
-    for part in state.values():
-        if type(part) is dict:
-            too_deep |= _check_section(part, depth_max)
-    return too_deep
-
-
-def _check_section(part: Tree, depth_max: int) -> bool:
     try:
-        return _check_object(part, depth_max, in_array=False)
+        return _check_value(state, depth_max + 2, in_array=False)  # a section is level 1, so state is 0
     except RecursionError:
         return True
 

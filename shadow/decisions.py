@@ -76,6 +76,10 @@ class Shadow(msgspec.Struct, frozen=True):
         """Return the shadow with nothing left to send; its version stays."""
         return msgspec.structs.replace(self, outbox=())
 
+    def trimmed(self, oldest_version: int) -> "Shadow":
+        """Return the shadow with history from ``oldest_version`` on."""
+        return msgspec.structs.replace(self, oldest_version=oldest_version)
+
 
 NEVER_MADE = Shadow()
 
@@ -175,7 +179,7 @@ def _update(current: Shadow, update: Update, circumstances: Circumstances) -> tu
             nulls_only(patch) and may_write(role, name, _SECTIONS[section], nulls_only=True)
         ):
             raise ForbiddenError(f"{role} may not write {section} of this shadow")
-    known = _answered(current, update)  # 12
+    known = _answered(current, update, circumstances)  # 12
     if known is not None and _is_replay(known, update, ledger.UPDATE):
         return _replayed_update(update, known), current
     sequence = _checked_sequence(current, update)  # 13
@@ -191,7 +195,7 @@ def _delete(current: Shadow, delete: Delete, circumstances: Circumstances) -> tu
     role, name = delete.origin.role, delete.id.name
     if not may_delete(role, name):  # 11
         raise ForbiddenError(f"{role} may not delete this shadow")
-    known = _answered(current, delete)  # 12
+    known = _answered(current, delete, circumstances)  # 12
     if known is not None and _is_replay(known, delete, ledger.DELETE):
         body = wire.deleted(known.version, known.timestamp, delete.token)
         return Accepted(delete, body, known.version, known.timestamp * MS_PER_S, replayed=True), current
@@ -227,10 +231,13 @@ def _get(current: Shadow, get: Get, now_ms: int) -> Accepted:
     return Accepted(get, body, current.version, now_ms)
 
 
-def _answered(current: Shadow, command: Update | Delete) -> ledger.Answered | None:
+def _answered(
+    current: Shadow, command: Update | Delete, circumstances: Circumstances
+) -> ledger.Answered | None:
     if command.token_hash is None:
         return None
-    return ledger.find(current.ledger, command.token_hash)
+    now_s = max(circumstances.now_ms, current.at_ms) // MS_PER_S
+    return ledger.find(current.ledger, command.token_hash, now_s, circumstances.limits)
 
 
 def _is_replay(known: ledger.Answered, command: Update | Delete, operation: int) -> bool:
@@ -313,7 +320,7 @@ def _changed(
     )
     change = Change(
         after.version,
-        full_row(row, kept) if is_full(after.version, limits) else row,
+        full_row(row, kept.exists, kept.desired, kept.reported) if is_full(after.version, limits) else row,
         delta=wire.delta_message((delta, stamps), after.version, after.timestamp, update.token)
         if delta
         else None,
@@ -341,7 +348,10 @@ def _deleted(
         outbox=_with_entry(after, delete.id, row, circumstances),
         oldest_version=oldest_after(after.version, after.oldest_version, limits),
     )
-    change = Change(after.version, full_row(row, kept) if is_full(after.version, limits) else row)
+    change = Change(
+        after.version,
+        full_row(row, kept.exists, kept.desired, kept.reported) if is_full(after.version, limits) else row,
+    )
     body = wire.deleted(current.version, after.timestamp, delete.token)
     return Accepted(delete, body, current.version, after.at_ms, change), kept
 
@@ -414,13 +424,13 @@ def history_row(command: Update | Delete, state: bytes, version: int, at_ms: int
     )
 
 
-def full_row(row: bytes, shadow: Shadow) -> bytes:
+def full_row(row: bytes, exists: bool, desired: Part, reported: Part) -> bytes:
     """Return ``row`` with the whole document of its version in it."""
     return b'%b,"full":{"exists":%b,"desired":%b,"desired_stamps":%b,"reported":%b,"reported_stamps":%b}}' % (
         row[:-1],
-        b"true" if shadow.exists else b"false",
-        shadow.desired.state_json,
-        shadow.desired.stamps_json,
-        shadow.reported.state_json,
-        shadow.reported.stamps_json,
+        b"true" if exists else b"false",
+        desired.state_json,
+        desired.stamps_json,
+        reported.state_json,
+        reported.stamps_json,
     )

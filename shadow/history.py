@@ -16,6 +16,9 @@ MS_PER_S: Final = 1_000
 
 _Pointer = tuple[str, ...]
 
+_BOTH: Final[Mapping[str, None]] = {"desired": None, "reported": None}
+"""What ``"state": null`` says."""
+
 
 class Full(msgspec.Struct, frozen=True):
     """The whole document as it stands in a row."""
@@ -91,7 +94,7 @@ def _next(before: Snapshot, row: HistoryRow) -> Snapshot:
     if row.operation == "delete":
         return Snapshot(row.version, row.at_ms, exists=False, desired=EMPTY, reported=EMPTY)
     stamp = {"timestamp": row.at_ms // MS_PER_S}
-    sections = {"desired": None, "reported": None} if row.state is None else row.state
+    sections = _BOTH if row.state is None else row.state
     return Snapshot(
         row.version,
         row.at_ms,
@@ -110,23 +113,29 @@ def conflicts(wanted: Tree | None, since: Sequence[HistoryRow]) -> tuple[str, ..
 
     Two leaves touch when they are equal or one lies below the other.
     """
-    written = {pointer for row in since for pointer in _leaves(row.state)}
+    written = {pointer for row in since for pointer in _written(row.state)}
     return tuple(
         sorted(
             "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in pointer)
-            for pointer in set(_leaves(wanted))
+            for pointer in set(_written(wanted))
             if any(_touch(pointer, other) for other in written)
         )
     )
 
 
-def _leaves(state: Mapping[str, Any] | None, above: _Pointer = ()) -> Iterator[_Pointer]:
-    if not state:
-        yield above
-        return
-    for name, value in state.items():
+def _written(state: Tree | None) -> Iterator[_Pointer]:
+    """Yield what a request's ``state`` writes; an empty section writes nothing, null writes all of it."""
+    for name, section in (_BOTH if state is None else state).items():
+        if section is None:
+            yield (name,)
+        else:
+            yield from _leaves(section, (name,))
+
+
+def _leaves(tree: Mapping[str, Any], above: _Pointer) -> Iterator[_Pointer]:
+    for name, value in tree.items():
         pointer = (*above, name)
-        if type(value) is dict:
+        if type(value) is dict and value:
             yield from _leaves(value, pointer)
         else:
             yield pointer

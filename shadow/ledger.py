@@ -47,12 +47,19 @@ def token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()[:8]
 
 
-def find(ledger: bytes, token: bytes) -> Answered | None:
+def key_hash(key: str) -> bytes:
+    """Return the 64 bits that stand for an Idempotency-Key; no token is hashed with that first byte."""
+    return hashlib.sha256(b"\xff" + key.encode()).digest()[:8]
+
+
+def find(ledger: bytes, token: bytes, now_s: int, limits: ShadowLimits) -> Answered | None:
     """Return what was answered to the token with this hash, if it is still known."""
     at = _offset(ledger, token)
     if at < 0:
         return None
     _, digest, flags, version, timestamp = _RECORD.unpack_from(ledger, at)
+    if timestamp < now_s - limits.dedup_age_s:
+        return None
     return Answered(digest, flags & ~_NOT_UNIQUE, not flags & _NOT_UNIQUE, version, timestamp)
 
 

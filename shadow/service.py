@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 import structlog
-from infra.telemetry import Metrics
 
 from infra.clock import Clock
 from infra.documents.port import Cut, Entry, StoreUnavailableError
 from infra.ids import Ids
 from infra.live import Live
 from infra.settings.model import ShadowLimits
+from infra.telemetry import Metrics
 from security.audit import Via, act, entry
 from security.policy import THINGS, Principal
 from shadow.archive import Archive
@@ -42,7 +42,7 @@ from shadow.errors import (
     UnavailableError,
     VersionConflictError,
 )
-from shadow.records import history_log
+from shadow.records import HISTORY, HISTORY_HAN, history_log
 from shadow.store import TOMBSTONES_MAX, Extra, Loaded, ShadowStore
 
 BATCH_COMMANDS_MAX: Final = 512
@@ -52,6 +52,8 @@ WAITING_COMMANDS_MAX: Final = 20_000
 SWEEP_SHADOWS_MAX: Final = 1_000
 """Outboxes that one sweep commit empties."""
 ERASE_ATTEMPTS_MAX: Final = 5
+RETENTION_EVERY_S: Final = 3_600
+MS_PER_DAY: Final = 86_400_000
 
 Listener = Callable[[Sequence[Outcome]], None]
 
@@ -127,6 +129,31 @@ class ShadowService:
                 await self.sweep_once()
             except StoreUnavailableError as error:
                 _log.warning("outbox_sweep_failed", reason=str(error))
+
+    async def retain(self) -> None:
+        """Let history go that is older than it may be, every ``RETENTION_EVERY_S``, until cancelled."""
+        while True:
+            try:
+                await self.retain_once()
+            except StoreUnavailableError as error:
+                _log.warning("retention_failed", reason=str(error))
+            await asyncio.sleep(RETENTION_EVERY_S)
+
+    async def retain_once(self) -> None:
+        """Cut each shadow's history to the age it may have; its newest version always stays."""
+        for log, days in (
+            (HISTORY, self._limits.history_age_d),
+            (HISTORY_HAN, self._limits.history_age_d_han),
+        ):
+            until_ms = self._clock.now_ms() - days * MS_PER_DAY
+            cursor: str | None = None
+            while True:
+                ids, cursor = await self._store.older(log, until_ms, cursor)
+                for id in sorted(ids):
+                    async with self._lane:
+                        await self._trim(id, until_ms)
+                if cursor is None:
+                    break
 
     async def view(self, id: ShadowId) -> Shadow:
         """Return the shadow as it is; raise :class:`NoShadowError` when there is none."""
@@ -332,6 +359,20 @@ class ShadowService:
             for id in after.keys() - lost:
                 del self._settled[id]
         self._store.shrink()
+
+    async def _trim(self, id: ShadowId, until_ms: int) -> None:
+        loaded = (await self._store.load([id])).get(id)
+        if loaded is None or loaded.revision == 0 or loaded.shadow.outbox:
+            return  # gone, or still at work: the next round sees to it
+        shadow = loaded.shadow
+        first, row = await self.archive.first_after(id, shadow, until_ms)
+        if first.version > shadow.oldest_version:
+            log = history_log(id)
+            extra = Extra(
+                [Entry(log, id.key, first.version, first.at_ms, row)], [Cut(log, id.key, first.version)]
+            )
+            await self._store.save({id: loaded}, {id: shadow.trimmed(first.version)}, {id: extra})
+            self._store.shrink()
 
     async def _erase(self, id: ShadowId) -> None:
         for _ in range(ERASE_ATTEMPTS_MAX):

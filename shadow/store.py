@@ -159,6 +159,16 @@ class ShadowStore:
         )
         return [row_of(entry.body) for entry in entries]
 
+    async def row(self, id: ShadowId, version: int) -> bytes:
+        """Return the bytes of one history row, which must be there."""
+        (entry,) = await self._documents.read(history_log(id), id.key, version, version, limit=1)
+        return entry.body
+
+    async def older(self, log: str, at_ms: int, cursor: str | None) -> tuple[set[ShadowId], str | None]:
+        """Return shadows with history rows not later than ``at_ms``, and the cursor of the next page."""
+        page = await self._documents.scan(log, 0, at_ms, limit=PAGE_SHADOWS, cursor=cursor)
+        return {ShadowId.of_key(entry.key) for entry in page.entries}, page.next
+
     async def add_rows(self, entries: Sequence[Entry]) -> None:
         """Write history rows that a crash kept from being written."""
         await self._documents.append(entries)
