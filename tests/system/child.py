@@ -1,0 +1,313 @@
+"""`gnomon up` as a child of a test: started in a directory of its own, stopped or killed by its id.
+
+What a test may rely on is what a stranger may: the command line, the printed lines, REST and MQTT. The
+certificates of things are made by the authority that the child made on its first run.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from infra.clock import SystemClock
+from security.authority import Authority
+from tests.backends.spawning import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S_MAX = 20.0
+STOP_S_MAX = 10.0
+POLL_S = 0.02
+SLOW_VARIABLES = frozenset({"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"})
+"""Without compiled files a start takes twice as long, and a kill test starts often."""
+OPERATOR_FILE = "operator"
+"""Where we note the secret, which the child shows only once."""
+
+
+class NotReadyError(Exception):
+    """The child ended or did not become ready; the message ends with its log."""
+
+
+class Gnomon:
+    """The whole service in one directory. It keeps its ports over restarts, as a deployment does."""
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, object] | None = None,
+        faults: Sequence[str] = (),
+    ) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.settings: dict[str, object] = {
+            "directory": directory / "var",
+            "api.port": free_port(),
+            "broker.device_port": free_port(),
+            "broker.service_port": free_port(),
+            **(settings or {}),
+        }
+        self.faults = tuple(faults)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = directory / "log"
+        self._authority: Authority | None = None
+        self._http: httpx.Client | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ life
+
+    def start(self, prefix: Sequence[str] = ()) -> float:
+        """Start it; return how many seconds it took until it said that it is ready."""
+        assert self.process is None or self.process.poll() is not None, "it runs already"
+        began = time.monotonic()
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("GNOMON_") and name not in SLOW_VARIABLES
+        }
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own words
+                [*prefix, sys.executable, "-m", "tests.system.up", *self.faults, "up", *self._arguments()],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment | {"PYTHONPATH": str(ROOT)},
+                start_new_session=True,
+            )
+        self._read_welcome(began + READY_S_MAX)
+        return time.monotonic() - began
+
+    def stop(self) -> float:
+        """Ask it to end, as Ctrl-C does; return how many seconds that took."""
+        process = self._running()
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.wait(STOP_S_MAX)
+        return time.monotonic() - began
+
+    def kill(self) -> None:
+        """End it as a power cut would, and its broker with it."""
+        process, broker = self._running(), self.broker_pid
+        process.kill()
+        process.wait(STOP_S_MAX)
+        if broker is not None:
+            end_process(broker, self.broker_configuration)
+
+    def kill_broker(self) -> int:
+        """Kill the broker only; return the id it had."""
+        pid = self.broker_pid
+        assert pid is not None, "no broker runs"
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever happened."""
+        if self._http is not None:
+            self._http.close()
+        process = self.process
+        if process is None:
+            return
+        broker = self.broker_pid
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_S_MAX)
+        if broker is not None:
+            end_process(broker, self.broker_configuration)
+        if process.stdout is not None:
+            process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def broker_pid(self) -> int | None:
+        """The process id of its Mosquitto, None while there is none."""
+        try:
+            pid = int((self.var / "broker" / "mosquitto.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if runs(pid, self.broker_configuration) else None
+
+    def has_broker(self, *, other_than: int | None = None) -> bool:
+        return self.broker_pid not in {None, other_than}
+
+    # ------------------------------------------------------------------ where and who
+
+    @property
+    def var(self) -> Path:
+        return Path(str(self.settings["directory"]))
+
+    @property
+    def broker_configuration(self) -> Path:
+        return self.var.absolute() / "broker" / "mosquitto.conf"
+
+    @property
+    def device_port(self) -> int:
+        return int(str(self.settings["broker.device_port"]))
+
+    @property
+    def api_port(self) -> int:
+        return int(str(self.settings["api.port"]))
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def token(self) -> str:
+        return (self.directory / OPERATOR_FILE).read_text()
+
+    @property
+    def http(self) -> httpx.Client:
+        """REST as the operator."""
+        if self._http is None:
+            self._http = httpx.Client(base_url=self.api_url, headers=self.bearer, timeout=10)
+        return self._http
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    @property
+    def root_certificate(self) -> Path:
+        return self.var / "ca" / "root.crt"
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    # ------------------------------------------------------------------ things
+
+    def register(
+        self, *names: str, kind: str = "device", premises: str = "home-1", has_certificate: bool = True
+    ) -> None:
+        """Register things over REST, and make a certificate for each that is to have one."""
+        for name in names:
+            thing = {
+                "name": name,
+                "kind": kind,
+                "model": "test",
+                "premises": premises,
+                "has_certificate": has_certificate,
+            }
+            answer = self.http.post("/v1/things", json=thing)
+            assert answer.status_code == 201, answer.text
+            if has_certificate:
+                self.certificate(name)
+
+    def attach(self, gateway: str, *things: str) -> None:
+        for thing in things:
+            answer = self.http.put(f"/v1/gateways/{gateway}/things/{thing}")
+            assert answer.status_code == 200, answer.text
+
+    def detach(self, gateway: str, thing: str) -> None:
+        answer = self.http.delete(f"/v1/gateways/{gateway}/things/{thing}")
+        assert answer.status_code == 204, answer.text
+
+    def certificate(self, name: str) -> tuple[Path, Path]:
+        """Return the files with a thing's certificate and key; make them at first."""
+        folder = self.directory / "things"
+        certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+        if not key.exists():
+            if self._authority is None:
+                self._authority = Authority.open(self.var / "ca", SystemClock())
+                folder.mkdir(exist_ok=True)
+                (folder / "ca.crt").write_bytes(self._authority.root_pem)
+            credentials = self._authority.issue_thing(name)
+            certificate.write_bytes(credentials.certificate_pem)
+            key.write_bytes(credentials.private_key_pem)
+        return certificate, key
+
+    # ------------------------------------------------------------------ shadows over REST
+
+    def desire(self, thing: str, state: Mapping[str, Any], shadow: str = "@classic") -> int:
+        """Write ``desired`` as an application would; return the version this made."""
+        answer = self.http.patch(
+            f"/v1/things/{thing}/shadows/{shadow}",
+            json={"desired": state},
+            headers={"Content-Type": "application/merge-patch+json"},
+        )
+        assert answer.status_code == 200, answer.text
+        return int(answer.headers["ETag"].strip('"'))
+
+    def shadow(self, thing: str, shadow: str = "@classic") -> Any:
+        """Return a shadow as REST shows it."""
+        answer = self.http.get(f"/v1/things/{thing}/shadows/{shadow}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def metric(self, sample: str) -> float:
+        """Return one sample of the metrics page, 0 when it is not there."""
+        for line in self.http.get("/v1/metrics").text.splitlines():
+            if line.startswith(sample + " "):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    # ------------------------------------------------------------------ details
+
+    def _arguments(self) -> list[str]:
+        return [part for key, value in self.settings.items() for part in ("--set", f"{key}={value}")]
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        assert self.process is not None, "start() comes first"
+        return self.process
+
+    def _read_welcome(self, deadline: float) -> None:
+        process = self._running()
+        assert process.stdout is not None
+        said = b""
+        while b"\ntoken" not in said or not said.endswith(b"\n"):
+            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            chunk = os.read(process.stdout.fileno(), 65_536) if ready else b""
+            if not chunk:
+                self.close()
+                raise NotReadyError(f"gnomon up did not become ready; its log:\n{self.log_text()[-4_000:]}")
+            said += chunk
+        self._note_token(said.decode())
+
+    def _note_token(self, welcome: str) -> None:
+        for line in welcome.splitlines():
+            name, _, value = line.partition(" ")
+            if name == "token" and not value.strip().startswith("as shown"):
+                (self.directory / OPERATOR_FILE).write_text(value.strip())
+
+
+def runs(pid: int, configuration: Path) -> bool:
+    """Tell whether a process is the broker with this configuration: an id may belong to anybody."""
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return os.fsencode(configuration) in arguments
+
+
+def end_process(pid: int, configuration: Path) -> None:
+    """Kill a broker that outlived its parent, if it is that broker."""
+    deadline = time.monotonic() + STOP_S_MAX
+    while runs(pid, configuration):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        assert time.monotonic() < deadline, f"process {pid} does not end"
+        time.sleep(POLL_S)
