@@ -5,7 +5,8 @@ starts at the newest of those. It goes through the same :func:`shadow.document.w
 did, so the bytes come out the same. (spec: shadow, sections 7 and 11, E6 and E7)
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,10 @@ import msgspec
 from shadow.document import EMPTY, Part, Tree, write
 
 MS_PER_S: Final = 1_000
+LEAVES_MAX: Final = 4_096
+"""Leaves written since that a conflict is compared with: help must not cost more than the update."""
+POINTERS_CHARS_MAX: Final = 8_192
+"""Text of a conflict's pointers: a path may be long, and stands before each of its leaves."""
 
 _Pointer = tuple[str, ...]
 
@@ -108,19 +113,22 @@ def _next(before: Snapshot, row: HistoryRow) -> Snapshot:
     )
 
 
-def conflicts(wanted: Tree | None, since: Sequence[HistoryRow]) -> tuple[str, ...]:
+def conflicts(wanted: Tree | None, since: Iterable[HistoryRow]) -> tuple[str, ...] | None:
     """Return JSON Pointers of the leaves ``wanted`` would write that ``since`` wrote (E7).
 
-    Two leaves touch when they are equal or one lies below the other.
+    Two leaves touch when they are equal or one lies below the other. None when it is too much to tell.
     """
-    written = {pointer for row in since for pointer in _written(row.state)}
-    return tuple(
-        sorted(
-            "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in pointer)
-            for pointer in set(_written(wanted))
-            if any(_touch(pointer, other) for other in written)
-        )
-    )
+    leaves = list(islice((pointer for row in since for pointer in _written(row.state)), LEAVES_MAX + 1))
+    if len(leaves) > LEAVES_MAX:
+        return None
+    written = set(leaves)
+    above = {pointer[:length] for pointer in written for length in range(len(pointer))}
+    touched = [
+        "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in pointer)
+        for pointer in set(_written(wanted))
+        if pointer in above or any(pointer[:length] in written for length in range(1, len(pointer) + 1))
+    ]
+    return tuple(sorted(touched)) if sum(map(len, touched)) <= POINTERS_CHARS_MAX else None
 
 
 def _written(state: Tree | None) -> Iterator[_Pointer]:
@@ -139,8 +147,3 @@ def _leaves(tree: Mapping[str, Any], above: _Pointer) -> Iterator[_Pointer]:
             yield from _leaves(value, pointer)
         else:
             yield pointer
-
-
-def _touch(one: _Pointer, other: _Pointer) -> bool:
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
