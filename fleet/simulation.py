@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import uvloop
 
 from fleet.appliances import (
     Appliance,
@@ -308,7 +309,7 @@ def main() -> None:
         seed=options.seed,
         speed=options.speed,
     )
-    asyncio.run(live(simulation, options.every))
+    uvloop.run(live(simulation, options.every))
 
 
 if __name__ == "__main__":
