@@ -6,7 +6,7 @@ PINS := requirements/bootstrap.txt pyproject.toml scripts/bootstrap
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up doctor test unit check format sizes bench chaos conformance vectors docs pins test-containers clean
+.PHONY: help run up doctor test unit check format sizes bench chaos conformance vectors pins test-containers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'

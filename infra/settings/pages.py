@@ -14,7 +14,7 @@ from infra.settings.model import RELATIONS, Settings
 _PAGE_HEAD = """\
 # Settings
 
-<!-- Made from infra/settings/model.py by `make docs`; a change made here is lost. -->
+<!-- Made from infra/settings/model.py by `make vectors`; a change made here is lost. -->
 
 Read once at start; the later source wins:
 

@@ -182,7 +182,7 @@ def test_credentials_are_printed_nowhere(url):
 
 def test_the_page_is_current():
     page = ROOT / "docs" / "settings.md"
-    assert page.read_text(encoding="utf-8") == render_page(), "run `make docs`"
+    assert page.read_text(encoding="utf-8") == render_page(), "run `make vectors`"
 
 
 def test_every_setting_says_what_it_means_and_what_is_allowed():
