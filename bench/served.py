@@ -1,0 +1,103 @@
+"""A Gnomon for benchmarks, as a child: things registered, shadows seeded, certificates made.
+
+    python -m bench.served --directory D --things 500 [--plain]
+
+Prints one line of JSON when it serves, and runs until SIGTERM. ``--plain`` opens a listener without TLS,
+so that the broker's cost is that of MQTT alone: the harder comparison for the bridge.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import uvloop
+
+from broker_bridge.mosquitto import Mosquitto
+from gnomon import roles
+from gnomon.services import Services
+from infra import logs
+from infra.settings import load
+from registry.models import NewThing, ThingKind
+from security.policy import Principal, Role
+from shadow.commands import Channel, Origin, update
+from shadow.document import ShadowId
+
+BENCH = Principal("bench", Role.OPERATOR)
+NAME = "load-%05d"
+WISH = {"desired": {"mode": "heat", "heat_c": 30, "cool_c": 25.5, "fan": "auto"}}
+"""One field of it (heat_c) is never reported, so that every update has a delta to send."""
+CHUNK = 250
+
+
+class PlainMosquitto(Mosquitto):
+    """The same broker with a listener more."""
+
+    def __init__(self, config, *arguments, **named) -> None:
+        super().__init__(replace(config, testing=True, plain_port=0), *arguments, **named)
+
+
+async def serve(directory: Path, things: int, plain: bool) -> None:
+    settings = load(
+        environ={},
+        overrides={
+            "directory": str(directory),
+            "api.port": "0",
+            "broker.device_port": "0",
+            "logs.level": "warning",
+        },
+    )
+    logs.configure(settings.logs)
+    async with roles.running(settings) as system:
+        await seed(system.services, things)
+        certificates = directory / "certificates"
+        if not plain:
+            issue(system.services, things, certificates)
+        line = {
+            "bridge": os.getpid(),
+            "broker": system.broker.pid,
+            "port": system.broker.plain_port if plain else system.broker.device_port,
+            "certificates": str(certificates),
+        }
+        print(json.dumps(line), flush=True)
+        await roles.stop_signal()
+
+
+async def seed(services: Services, things: int) -> None:
+    """Register the things, and give each shadow something to want."""
+    origin = Origin(BENCH.name, BENCH.role, Channel.HTTP)
+    for first in range(0, things, CHUNK):
+        names = [NAME % number for number in range(first, min(things, first + CHUNK))]
+        await asyncio.gather(
+            *(services.registry.register(NewThing(name, ThingKind.DEVICE, "bench", "pr-1"), BENCH) for name in names)
+        )
+        await services.shadows.submit(
+            [update(ShadowId(name), origin, WISH, services.settings.limits, None, b"") for name in names]
+        )
+
+
+def issue(services: Services, things: int, directory: Path) -> None:
+    """Make the certificates that `fleet.load` looks for."""
+    directory.mkdir()
+    (directory / "ca.crt").write_bytes(services.authority.root_pem)
+    for number in range(things):
+        credentials = services.authority.issue_thing(NAME % number)
+        (directory / f"{NAME % number}.crt").write_bytes(credentials.certificate_pem)
+        (directory / f"{NAME % number}.key").write_bytes(credentials.private_key_pem)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--things", type=int, required=True)
+    parser.add_argument("--plain", action="store_true")
+    options = parser.parse_args()
+    if options.plain:
+        roles.Mosquitto = PlainMosquitto  # type: ignore[misc]  # a listener that no product has
+    uvloop.run(serve(options.directory, options.things, options.plain))
+
+
+if __name__ == "__main__":
+    main()
