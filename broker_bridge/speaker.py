@@ -8,18 +8,19 @@ versions wait behind it. So nothing is lost, and a message may come twice. (spec
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
 
 import structlog
-from infra.telemetry import Metrics
 
-from broker_bridge.topics import Operation, Request, answer_base
+from broker_bridge.topics import Request, answer_base
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ShadowLimits
+from infra.telemetry import Metrics
 from registry.service import RegistryService, Unknown
 from shadow import wire
-from shadow.commands import Channel, Command, Get, Update
+from shadow.commands import Channel, Command, Delete, Get, Update
 from shadow.decisions import Accepted, Outcome, Rejected
 from shadow.document import ShadowId
 from shadow.errors import ShadowError
@@ -28,6 +29,7 @@ from shadow.service import ShadowService
 MS_PER_S = 1_000
 RETRY_S = 1.0
 """How long what the store could not tell us waits before it is asked again."""
+TOPICS_CACHED_MAX: Final = 32_768
 
 _log = structlog.get_logger(__name__)
 
@@ -155,55 +157,69 @@ class Speaker:
         if trees is None:
             return False
         mark = (command.id, change.version)
-        answered = command.origin.channel is Channel.MQTT
         messages = self._messages(trees, change.delta, change.documents)
-        if answered:
-            messages.append(
-                (self._answer_topic(command) + "/accepted", outcome.body, self._limits.answer_expiry_s)
-            )
+        if command.origin.channel is Channel.MQTT:
+            messages.append((_answer_topic(command, "accepted"), outcome.body, self._limits.answer_expiry_s))
         if not messages:
             self._shadows.settle(*mark)
             return True
         publish = self._session.publish
-        for topic, payload, expiry_s in messages[:-1]:
+        # The broker acknowledges in order: the last of a version stands for all of it.
+        last = messages.pop()
+        for topic, payload, expiry_s in messages:
             if not publish(topic, payload, expiry_s):
                 return False
-        # The broker acknowledges in order: the last of a version stands for all of it.
-        return publish(*messages[-1], mark)
+        return publish(*last, mark)
 
     def _messages(
-        self, trees: Sequence[str], delta: bytes | None, documents: bytes | None
+        self, trees: Sequence["_Tree"], delta: bytes | None, documents: bytes | None
     ) -> list[tuple[str, bytes, int]]:
-        messages: list[tuple[str, bytes, int]] = []
-        if delta is not None:
-            messages += [(base + "/update/delta", delta, self._limits.delta_expiry_s) for base in trees]
+        limits = self._limits
+        messages = [] if delta is None else [(tree.delta, delta, limits.delta_expiry_s) for tree in trees]
         if documents is not None:
-            if len(documents) > self._limits.packet_bytes_max:
+            if len(documents) > limits.packet_bytes_max:
                 self._metrics.dropped("documents_too_large")
             else:
-                messages += [
-                    (base + "/update/documents", documents, self._limits.answer_expiry_s) for base in trees
-                ]
+                messages += [(tree.documents, documents, limits.answer_expiry_s) for tree in trees]
         return messages
 
-    def _trees(self, id: ShadowId) -> list[str] | None:
+    def _trees(self, id: ShadowId) -> Sequence["_Tree"] | None:
         """Return where those listen whom a change concerns; None while that is not known."""
         standing = self._registry.standing(id.thing)
         if standing is Unknown.UNKNOWN:
             return None
         if standing is None:
-            return []
-        own = [answer_base(id)] if standing.thing.has_certificate else []
-        return own + [answer_base(id, gateway) for gateway in sorted(standing.gateways)]
+            return ()
+        own = (_tree(id, None),) if standing.thing.has_certificate else ()
+        if not standing.gateways:
+            return own
+        return (*own, *(_tree(id, gateway) for gateway in sorted(standing.gateways)))
 
     def _answer(self, command: Command, outcome: Outcome) -> None:
-        suffix = "/rejected" if isinstance(outcome, Rejected) else "/accepted"
-        self._session.publish(
-            self._answer_topic(command) + suffix, outcome.body, self._limits.answer_expiry_s
-        )
+        word = "rejected" if isinstance(outcome, Rejected) else "accepted"
+        self._session.publish(_answer_topic(command, word), outcome.body, self._limits.answer_expiry_s)
 
-    def _answer_topic(self, command: Command) -> str:
-        base = answer_base(command.id, command.origin.gateway)
-        kind = type(command)
-        operation = Operation.UPDATE if kind is Update else Operation.GET if kind is Get else Operation.DELETE
-        return f"{base}/{operation}"
+
+class _Tree(NamedTuple):
+    """Where one listener of a shadow hears of its changes."""
+
+    delta: str
+    documents: str
+
+
+@lru_cache(TOPICS_CACHED_MAX)
+def _tree(id: ShadowId, gateway: str | None) -> _Tree:
+    base = answer_base(id, gateway)
+    return _Tree(f"{base}/update/delta", f"{base}/update/documents")
+
+
+def _answer_topic(command: Command, word: str) -> str:
+    return _answer_topic_of(command.id, command.origin.gateway, _OPERATIONS[type(command)], word)
+
+
+@lru_cache(TOPICS_CACHED_MAX)
+def _answer_topic_of(id: ShadowId, gateway: str | None, operation: str, word: str) -> str:
+    return f"{answer_base(id, gateway)}/{operation}/{word}"
+
+
+_OPERATIONS: Final = {Update: "update", Get: "get", Delete: "delete"}
