@@ -277,7 +277,7 @@ class Load:
         self.statistics = Statistics()
         self.is_asking = False
         self.shed = self.unknown = 0
-        self.asked_s = 0.0
+        self.asked_s = self._cpu_s = 0.0
         self._accepted_in_time = 0
         self._endpoint, self._identities = endpoint, identities
         self._stopping = asyncio.Event()
@@ -310,7 +310,6 @@ class Load:
 
     def summary(self) -> dict[str, Any]:
         """Return all figures for a line of JSON."""
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         rate = self._accepted_in_time / self.asked_s if self.asked_s else 0.0
         return {
             "run": self.run_id,
@@ -320,7 +319,7 @@ class Load:
             "unanswered": self.unanswered,
             "unknown": self.unknown,
             "shed": self.shed,
-            "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+            "cpu_s": round(self._cpu_s, 3),
             **self.statistics.summary(),
         }
 
@@ -337,7 +336,7 @@ class Load:
             ) from error
 
     async def _ask_for_a_while(self) -> None:
-        started_at = self.clock.elapsed_s()
+        started_at, cpu_s = self.clock.elapsed_s(), _cpu_s()
         self.is_asking = True
         if self.order.rate is None:
             for worker in self._workers:
@@ -347,6 +346,7 @@ class Load:
             await self._offer_as_planned(started_at, self.order.rate)
         self.is_asking = False
         self.asked_s = self.clock.elapsed_s() - started_at
+        self._cpu_s = _cpu_s() - cpu_s
         self._accepted_in_time = self.statistics.accepted
 
     async def _offer_as_planned(self, started_at: float, rate: float) -> None:
@@ -399,6 +399,12 @@ class Load:
             chance=self.chance,
             errors=self.statistics.errors,
         )
+
+
+def _cpu_s() -> float:
+    """Return what this process has used so far: to be taken off what the machine did for the service."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def arrivals(rate: float, seconds: float, chance: random.Random) -> Iterator[float]:
