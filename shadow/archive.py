@@ -1,18 +1,18 @@
 """A shadow's past: pages of history, the document as it was, and what a crash left unsent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from infra.documents.port import Entry
 from infra.settings.model import ShadowLimits
-from security.policy import Role
+from security.policy import THINGS, Role
 from shadow import wire
 from shadow.commands import Channel, Delete, Origin, Update
-from shadow.decisions import Accepted, Change, OutboxEntry, Shadow, full_row
+from shadow.decisions import Accepted, Change, OutboxEntry, Shadow, full_row, is_full
 from shadow.document import ShadowId, difference
 from shadow.errors import NoShadowError, VersionPrunedError
 from shadow.history import HistoryRow, Snapshot, conflicts, fold, row_of
-from shadow.records import history_log
+from shadow.records import audit_entry, history_entry
 from shadow.store import ShadowStore
 
 CONFLICT_ROWS_MAX: Final = 64
@@ -61,7 +61,7 @@ class Archive:
             raise NoShadowError(*id)
         if version < shadow.oldest_version:
             raise VersionPrunedError(shadow.oldest_version)
-        (snapshot,) = (await self._snapshots(id, shadow, version, version))[-1:]
+        snapshot, _ = await self._snapshot(id, shadow, version)
         if not snapshot.exists:
             raise NoShadowError(*id)
         return snapshot
@@ -79,11 +79,8 @@ class Archive:
     async def first_after(self, id: ShadowId, shadow: Shadow, at_ms: int) -> tuple[Snapshot, bytes]:
         """Return the first version after ``at_ms``, at least the newest, and its row with all of it in it."""
         version = min(await self._newest_not_later(id, shadow, at_ms) + 1, shadow.version)
-        (snapshot,) = await self._snapshots(id, shadow, version, version)
-        row = await self._store.row(id, version)
-        if row_of(row).full is None:
-            row = full_row(row, snapshot.exists, snapshot.desired, snapshot.reported)
-        return snapshot, row
+        snapshot, row = await self._snapshot(id, shadow, version)
+        return snapshot, _whole(row, snapshot)
 
     async def conflicts(self, update: Update, current: int) -> tuple[str, ...] | None:
         """Return what was written since ``update.version`` that it would write too; None when unknown."""
@@ -98,68 +95,55 @@ class Archive:
 
         The same function makes the same bytes again; ``delta`` is there for the newest version only.
         """
-        first = entries[0].version
-        before = await self._snapshots(
-            id, shadow, max(first - 1, shadow.oldest_version), shadow.version, entries
+        bodies, missing = await self._rows(id, shadow, entries[0].version - 1, shadow.version)
+        snapshots = _fold(bodies)
+        await self._store.add_rows(
+            [self._history_entry(id, entry, snapshots[entry.version]) for entry in missing]
+            + await self._store.unwritten(_audit_entries(id, entries))
         )
-        by_version = {snapshot.version: snapshot for snapshot in before}
-        return [self._resent(id, shadow, row_of(entry.row), by_version) for entry in entries]
+        return [_resent(id, shadow, row_of(entry.row), snapshots) for entry in entries]
 
-    def _resent(
-        self, id: ShadowId, shadow: Shadow, row: HistoryRow, snapshots: dict[int, Snapshot]
-    ) -> Accepted:
-        origin = Origin(row.actor, Role(row.role), Channel(row.channel), row.gateway)
-        timestamp = row.at_ms // 1_000
-        now = snapshots[row.version]
-        before = snapshots.get(row.version - 1)
-        if row.operation == "delete":
-            delete = Delete(id, origin, row.token, None, _NO_DIGEST)
-            body = wire.deleted(row.version - 1, timestamp, row.token)
-            return Accepted(delete, body, row.version - 1, row.at_ms, Change(row.version, b""))
-        differs = difference(now.desired, now.reported) if row.version == shadow.version else ({}, {})
-        update = Update(id, origin, row.token, None, _NO_DIGEST, row.state)
-        change = Change(
-            row.version,
-            b"",
-            delta=wire.delta_message(differs, row.version, timestamp, row.token) if differs[0] else None,
-            documents=wire.documents_message(
-                _json(before) if before is not None and before.exists else None,
-                _json(now),
-                timestamp,
-                row.token,
-            ),
+    def _history_entry(self, id: ShadowId, entry: OutboxEntry, snapshot: Snapshot) -> Entry:
+        full = is_full(entry.version, self._limits)
+        return history_entry(
+            id, snapshot.version, snapshot.at_ms, _whole(entry.row, snapshot) if full else entry.row
         )
-        body = wire.update_accepted(row.state, {"timestamp": timestamp}, row.version, row.token)
-        return Accepted(update, body, row.version, row.at_ms, change)
 
-    async def _snapshots(
-        self,
-        id: ShadowId,
-        shadow: Shadow,
-        first: int,
-        last: int,
-        known: Sequence[OutboxEntry] = (),
-    ) -> list[Snapshot]:
-        """Return the documents of versions ``first`` to ``last``; rows in ``known`` may be unwritten."""
+    async def _snapshot(self, id: ShadowId, shadow: Shadow, version: int) -> tuple[Snapshot, bytes]:
+        """Return one version and its row; raise :class:`VersionPrunedError` if it was let go meanwhile."""
+        bodies, _ = await self._rows(id, shadow, version, version)
+        if version not in bodies:
+            raise VersionPrunedError(shadow.oldest_version)
+        return _fold(bodies)[version], bodies[version]
+
+    async def _rows(
+        self, id: ShadowId, shadow: Shadow, first: int, last: int
+    ) -> tuple[dict[int, bytes], list[OutboxEntry]]:
+        """Return the rows to fold for versions ``first`` to ``last``, and which of them are not written.
+
+        What is in the outbox is committed, but a store without transactions may not have its row yet.
+        A version below the outbox has its row, so the fold begins at a whole one of those.
+        """
+        unsure = [entry for entry in shadow.outbox if entry.version <= last]
+        written = min(first, unsure[0].version - 1) if unsure else first
         every = self._limits.history_full_every
-        start = max(shadow.oldest_version, first // every * every)
-        rows = {row.version: row for row in await self._store.rows(id, start, last, last - start + 1)}
-        missing = [entry for entry in known if entry.version not in rows]
-        if missing:
-            await self._store.add_rows(
-                [_entry(id, entry) for entry in missing if entry.version >= shadow.oldest_version]
-            )
-            rows |= {entry.version: row_of(entry.row) for entry in missing}
-        ordered = (rows[version] for version in sorted(rows))
-        return [snapshot for snapshot in fold(ordered) if snapshot.version >= first]
+        start = max(shadow.oldest_version, written // every * every)
+        bodies = await self._store.bodies(id, start, last)
+        missing = [entry for entry in unsure if start <= entry.version and entry.version not in bodies]
+        bodies |= {entry.version: entry.row for entry in missing}
+        if bodies and min(bodies) != start:
+            raise VersionPrunedError(shadow.oldest_version)
+        return dict(sorted(bodies.items())), missing
 
     async def _newest_not_later(self, id: ShadowId, shadow: Shadow, at_ms: int) -> int:
         """Bisect for the newest version not later than ``at_ms``: no gaps, and times never fall."""
         low, high = shadow.oldest_version - 1, shadow.version
         while low < high:
             middle = (low + high + 1) // 2
-            (row,) = await self._store.rows(id, middle, middle, 1)
-            low, high = (middle, high) if row.at_ms <= at_ms else (low, middle - 1)
+            known = [row_of(entry.row) for entry in shadow.outbox if entry.version == middle]
+            rows = known or await self._store.rows(id, middle, middle, 1)
+            # One that is gone was let go while we looked, because it is old.
+            low, high = (low, middle - 1) if rows and rows[0].at_ms > at_ms else (middle, high)
         return low
 
     async def _known(self, id: ShadowId) -> Shadow:
@@ -169,9 +153,45 @@ class Archive:
         return shadow
 
 
-def _entry(id: ShadowId, entry: OutboxEntry) -> Entry:
-    row = row_of(entry.row)
-    return Entry(history_log(id), id.key, entry.version, row.at_ms, entry.row)
+def _resent(id: ShadowId, shadow: Shadow, row: HistoryRow, snapshots: dict[int, Snapshot]) -> Accepted:
+    origin = Origin(row.actor, Role(row.role), Channel(row.channel), row.gateway)
+    timestamp = row.at_ms // 1_000
+    now = snapshots[row.version]
+    before = snapshots.get(row.version - 1)
+    if row.operation == "delete":
+        delete = Delete(id, origin, row.token, None, _NO_DIGEST)
+        body = wire.deleted(row.version - 1, timestamp, row.token)
+        return Accepted(delete, body, row.version - 1, row.at_ms, Change(row.version, b""))
+    differs = difference(now.desired, now.reported) if row.version == shadow.version else ({}, {})
+    update = Update(id, origin, row.token, None, _NO_DIGEST, row.state)
+    change = Change(
+        row.version,
+        b"",
+        delta=wire.delta_message(differs, row.version, timestamp, row.token) if differs[0] else None,
+        documents=wire.documents_message(
+            _json(before) if before is not None and before.exists else None,
+            _json(now),
+            timestamp,
+            row.token,
+        ),
+    )
+    body = wire.update_accepted(row.state, {"timestamp": timestamp}, row.version, row.token)
+    return Accepted(update, body, row.version, row.at_ms, change)
+
+
+def _audit_entries(id: ShadowId, entries: Sequence[OutboxEntry]) -> list[Entry]:
+    rows = (row_of(entry.row) for entry in entries)
+    return [audit_entry(id, row) for row in rows if row.role not in THINGS]
+
+
+def _whole(row: bytes, snapshot: Snapshot) -> bytes:
+    if row_of(row).full is not None:
+        return row
+    return full_row(row, snapshot.exists, snapshot.desired, snapshot.reported)
+
+
+def _fold(bodies: Mapping[int, bytes]) -> dict[int, Snapshot]:
+    return {snapshot.version: snapshot for snapshot in fold(row_of(body) for body in bodies.values())}
 
 
 def _json(snapshot: Snapshot) -> bytes:

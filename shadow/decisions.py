@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from infra.settings.model import ShadowLimits
-from security.policy import Section, may_delete, may_read, may_write
+from security.policy import THINGS, Section, may_delete, may_read, may_write
 from shadow import ledger, wire
 from shadow.commands import Command, Delete, Get, Update
 from shadow.document import EMPTY, Part, ShadowId, Stamp, difference, nulls_only, write
@@ -409,7 +409,7 @@ def history_row(command: Update | Delete, state: bytes, version: int, at_ms: int
     """Return the row that stands for one version: who changed what, when, by which way."""
     origin = command.origin
     return (
-        b'{"version":%d,"at_ms":%d,"operation":"%b","actor":%b,"role":"%b","channel":"%b"%b%b,"state":%b}'
+        b'{"version":%d,"at_ms":%d,"operation":"%b","actor":%b,"role":"%b","channel":"%b"%b%b%b,"state":%b}'
         % (
             version,
             at_ms,
@@ -419,8 +419,17 @@ def history_row(command: Update | Delete, state: bytes, version: int, at_ms: int
             origin.channel.encode(),
             b"" if origin.gateway is None else b',"gateway":' + _encode(origin.gateway),
             b"" if command.token is None else b',"token":' + _encode(command.token),
+            b"" if origin.role in THINGS else _request_members(command),
             state,
         )
+    )
+
+
+def _request_members(command: Update | Delete) -> bytes:
+    """Return what the audit says about the request itself, so that a row is all that its entry needs."""
+    return b',"request_id":%b,"sha256":"%b"' % (
+        _encode(command.origin.request_id),
+        command.digest.hex().encode(),
     )
 
 

@@ -194,6 +194,15 @@ def merge_patch_between(old: Tree, new: Tree) -> Tree:
             inner = merge_patch_between(before, value)
             if inner:
                 patch[name] = inner
-        elif not (same(value, before) and type(value) is type(before)):
+        elif not _identical(value, before):
             patch[name] = value
     return patch
+
+
+def _identical(one: object, other: object) -> bool:
+    """Tell whether two values are equal and of one kind throughout: here 1 is not 1.0."""
+    if type(one) is list and type(other) is list:
+        return len(one) == len(other) and all(map(_identical, one, other))
+    if type(one) is dict and type(other) is dict:
+        return one.keys() == other.keys() and all(_identical(one[name], other[name]) for name in one)
+    return type(one) is type(other) and one == other

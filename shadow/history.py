@@ -47,6 +47,9 @@ class HistoryRow(msgspec.Struct, frozen=True):
     state: Tree | None
     gateway: str | None = None
     token: str | None = None
+    request_id: str = ""
+    sha256: str = ""
+    """Of the request's body, in hex; like ``request_id`` only where the audit needs it."""
     full: Full | None = None
 
 

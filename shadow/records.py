@@ -4,14 +4,18 @@ The body is msgpack around the JSON of each tree: the JSON is what is sent and m
 storing costs no further encoding, and a document that is only swept or listed is never parsed.
 """
 
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
-from infra.documents.port import Collection, IndexValue
+from infra.documents.port import Collection, Entry, IndexValue
+from security import audit
+from security.policy import Principal, Role
 from shadow import wire
 from shadow.decisions import OutboxEntry, Shadow
 from shadow.document import EMPTY, Part, ShadowId
+from shadow.history import HistoryRow
 
 SHADOWS: Final = Collection("shadows", indexed=("thing", "pending"))
 HISTORY: Final = "history"
@@ -57,6 +61,25 @@ class UnknownFormatError(Exception):
 def history_log(id: ShadowId) -> str:
     """Return the log that keeps the versions of this shadow."""
     return HISTORY_HAN if id.name == "han" else HISTORY
+
+
+def history_entry(id: ShadowId, version: int, at_ms: int, row: bytes) -> Entry:
+    """Return the log entry of one version."""
+    return Entry(history_log(id), id.key, version, at_ms, row)
+
+
+def audit_entry(id: ShadowId, row: HistoryRow) -> Entry:
+    """Return what the audit says about a version that no thing made itself."""
+    act = audit.act(
+        Principal(row.actor, Role(row.role)),
+        audit.Via(row.gateway or row.channel, row.request_id),
+        f"shadow.{row.operation}",
+        f"shadow/{id.key}",
+        at_ms=row.at_ms,
+        before=row.version - 1,
+        after=row.version,
+    )
+    return audit.entry(replace(act, sha256=row.sha256), row.version, life=row.at_ms)
 
 
 def body_of(shadow: Shadow) -> bytes:

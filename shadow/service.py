@@ -8,7 +8,6 @@ two of our own writers ever race. Writers in other processes lose or win by comp
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import structlog
@@ -19,10 +18,9 @@ from infra.ids import Ids
 from infra.live import Live
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Metrics
-from security.audit import Via, act, entry
-from security.policy import THINGS, Principal
+from security.policy import THINGS
 from shadow.archive import Archive
-from shadow.commands import Command, Get, Update
+from shadow.commands import Command, Update
 from shadow.decisions import (
     Accepted,
     Circumstances,
@@ -42,7 +40,8 @@ from shadow.errors import (
     UnavailableError,
     VersionConflictError,
 )
-from shadow.records import HISTORY, HISTORY_HAN, history_log
+from shadow.history import row_of
+from shadow.records import HISTORY, HISTORY_HAN, audit_entry, history_entry, history_log
 from shadow.store import TOMBSTONES_MAX, Extra, Loaded, ShadowStore
 
 BATCH_COMMANDS_MAX: Final = 512
@@ -392,9 +391,9 @@ def _extras(
         if isinstance(outcome, Accepted) and outcome.change is not None:
             change, command = outcome.change, outcome.command
             id = command.id
-            entries[id].append(Entry(history_log(id), id.key, change.version, outcome.at_ms, change.row))
+            entries[id].append(history_entry(id, change.version, outcome.at_ms, change.row))
             if command.origin.role not in THINGS:
-                entries[id].append(_audit(outcome, change.version))
+                entries[id].append(audit_entry(id, row_of(change.row)))
     return {
         id: Extra(
             rows,
@@ -404,21 +403,6 @@ def _extras(
         )
         for id, rows in entries.items()
     }
-
-
-def _audit(outcome: Accepted, version: int) -> Entry:
-    command = outcome.command
-    row = act(
-        Principal(command.origin.actor, command.origin.role),
-        Via(command.origin.gateway or command.origin.channel, command.origin.request_id),
-        "shadow.update" if type(command) is Update else "shadow.delete",
-        f"shadow/{command.id.key}",
-        at_ms=outcome.at_ms,
-        before=version - 1,
-        after=version,
-    )
-    digest = b"" if isinstance(command, Get) else command.digest
-    return entry(replace(row, sha256=digest.hex()), version, life=outcome.at_ms)
 
 
 def _ended(error: BaseException) -> BaseException:

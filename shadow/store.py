@@ -159,19 +159,28 @@ class ShadowStore:
         )
         return [row_of(entry.body) for entry in entries]
 
-    async def row(self, id: ShadowId, version: int) -> bytes:
-        """Return the bytes of one history row, which must be there."""
-        (entry,) = await self._documents.read(history_log(id), id.key, version, version, limit=1)
-        return entry.body
+    async def bodies(self, id: ShadowId, first: int, last: int) -> dict[int, bytes]:
+        """Return the bytes of the rows of versions ``first`` to ``last``."""
+        entries = await self._documents.read(history_log(id), id.key, first, last, limit=last - first + 1)
+        return {entry.number: entry.body for entry in entries}
 
     async def older(self, log: str, at_ms: int, cursor: str | None) -> tuple[set[ShadowId], str | None]:
         """Return shadows with history rows not later than ``at_ms``, and the cursor of the next page."""
         page = await self._documents.scan(log, 0, at_ms, limit=PAGE_SHADOWS, cursor=cursor)
         return {ShadowId.of_key(entry.key) for entry in page.entries}, page.next
 
+    async def unwritten(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return those that are not there."""
+        return [
+            one
+            for one in entries
+            if not await self._documents.read(one.log, one.key, one.number, one.number, limit=1)
+        ]
+
     async def add_rows(self, entries: Sequence[Entry]) -> None:
-        """Write history rows that a crash kept from being written."""
-        await self._documents.append(entries)
+        """Write rows that a crash kept from being written."""
+        if entries:
+            await self._documents.append(entries)
 
     async def erase(self, id: ShadowId, loaded: Loaded) -> bool:
         """Remove a shadow with its history for good; False when somebody wrote it meanwhile."""

@@ -5,7 +5,9 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-from infra.documents.port import Document, DocumentStore, StoreUnavailableError, Write
+from infra.documents.port import Document, DocumentStore, Entry, StoreUnavailableError, Write
+
+EVERYTHING = ("get", "commit", "find", "read", "append")
 
 Hook = Callable[[], Awaitable[object]]
 
@@ -23,7 +25,8 @@ class FaultyStore:
 
     def __init__(self, inner: DocumentStore, *, exclusive: bool | None = None) -> None:
         self.inner = inner
-        self.down = False
+        self.refuses: Collection[str] = ()
+        """Methods that answer nothing; :data:`EVERYTHING` for a store that is down."""
         self.crash: Crash | None = None
         """Planted for one commit."""
         self.crash_with: BaseException = StoreUnavailableError("the reply never came")
@@ -41,7 +44,7 @@ class FaultyStore:
         return self.inner.exclusive if self._exclusive is None else self._exclusive
 
     async def get(self, collection: str, ids: Collection[str]) -> dict[str, Document]:
-        self._check()
+        self._check("get")
         self.gets += 1
         await _next(self.before_get)
         found = await self.inner.get(collection, ids)
@@ -49,7 +52,7 @@ class FaultyStore:
         return found
 
     async def commit(self, writes: Sequence[Write]) -> frozenset[int]:
-        self._check()
+        self._check("commit")
         await _next(self.before_commit)
         crash, self.crash = self.crash, None
         if crash is Crash.BEFORE_COMMIT:
@@ -63,11 +66,22 @@ class FaultyStore:
         return lost
 
     def __getattr__(self, name: str) -> Any:
-        self._check()
         return getattr(self.inner, name)
 
-    def _check(self) -> None:
-        if self.down:
+    async def find(self, *args: Any, **options: Any) -> Any:
+        self._check("find")
+        return await self.inner.find(*args, **options)
+
+    async def read(self, *args: Any, **options: Any) -> Any:
+        self._check("read")
+        return await self.inner.read(*args, **options)
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        self._check("append")
+        await self.inner.append(entries)
+
+    def _check(self, method: str) -> None:
+        if method in self.refuses:
             raise StoreUnavailableError("down")
 
 
