@@ -114,7 +114,9 @@ def measure_cost(service: Served, connections: int, seconds: float) -> None:
     emit("broker.updates_per_cpu_s", 1e6 / broker_us, "1/s", n, **how)
     emit("bridge.cost_over_broker", bridge_us / broker_us, "ratio", n, **how, aim=1.0, floor=1.6)
     emit("bridge.memory", rss_mb(service.bridge), "MB", 1, **how)
-    emit("bridge.refused_or_unanswered", sum(summary["rejected"].values()) + summary["unanswered"], "count", n)
+    emit(
+        "bridge.refused_or_unanswered", sum(summary["rejected"].values()) + summary["unanswered"], "count", n
+    )
 
 
 def measure_latency(service: Served, connections: int, seconds: float, rate: float) -> None:
@@ -135,11 +137,13 @@ def main() -> None:
     options = parser.parse_args()
     for plain in (True,) if options.plain else (False, True):
         say(f"bridge: {options.connections} connections, {'plain TCP' if plain else 'mutual TLS'}")
-        with tempfile.TemporaryDirectory(dir=ROOT) as scratch:
-            with served(Path(scratch) / "var", options.connections, plain) as service:
-                measure_cost(service, options.connections, options.seconds)
-                for rate in options.rates if plain else ():
-                    measure_latency(service, options.connections, options.seconds, rate)
+        with (
+            tempfile.TemporaryDirectory(dir=ROOT) as scratch,
+            served(Path(scratch) / "var", options.connections, plain) as service,
+        ):
+            measure_cost(service, options.connections, options.seconds)
+            for rate in options.rates if plain else ():
+                measure_latency(service, options.connections, options.seconds, rate)
 
 
 if __name__ == "__main__":

@@ -37,14 +37,16 @@ def _machine() -> str:
         ),
         platform.processor(),
     )
-    cores = len([line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("processor")])
+    cores = len(
+        [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("processor")]
+    )
     return f"{cores} x {model}, Python {platform.python_version()}"
 
 
 @cache
 def _commit() -> str:
     done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607 - git is where git is
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -71,7 +71,10 @@ async def seed(services: Services, things: int) -> None:
     for first in range(0, things, CHUNK):
         names = [NAME % number for number in range(first, min(things, first + CHUNK))]
         await asyncio.gather(
-            *(services.registry.register(NewThing(name, ThingKind.DEVICE, "bench", "pr-1"), BENCH) for name in names)
+            *(
+                services.registry.register(NewThing(name, ThingKind.DEVICE, "bench", "pr-1"), BENCH)
+                for name in names
+            )
         )
         await services.shadows.submit(
             [update(ShadowId(name), origin, WISH, services.settings.limits, None, b"") for name in names]
