@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 import structlog
-from infra.telemetry import Metrics
 
 from broker_bridge.deadletters import DeadLetters
 from broker_bridge.inbox import Inbox, Message
@@ -20,6 +19,7 @@ from broker_bridge.speaker import Speaker
 from broker_bridge.topics import Operation, Request
 from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ShadowLimits
+from infra.telemetry import Journeys, Metrics
 from registry.models import Standing, ThingKind
 from registry.service import RegistryService
 from security.audit import Refusals, Via
@@ -71,6 +71,7 @@ class Dispatcher:
         refusals: Refusals,
         limits: ShadowLimits,
         metrics: Metrics,
+        journeys: Journeys,
         batch_messages_max: int,
     ) -> None:
         self._inbox = inbox
@@ -83,6 +84,7 @@ class Dispatcher:
         self._refusals = refusals
         self._limits = limits
         self._metrics = metrics
+        self._journeys = journeys
         self._batch_messages_max = batch_messages_max
 
     async def run(self) -> None:
@@ -91,6 +93,8 @@ class Dispatcher:
             await self._speaker.ready()
             await self._session.drained()
             batch = await self._inbox.take(self._batch_messages_max)
+            if self._journeys.open:
+                self._journeys.taken(message.key for message in batch)
             try:
                 await (self._serve_carefully(batch) if self._suspects.careful else self.serve(batch))
             finally:
@@ -98,6 +102,8 @@ class Dispatcher:
             for message in batch:
                 self._session.acknowledge(message.packet_id, message.connection)
             self._session.flush()
+            if self._journeys.open:
+                self._journeys.ended(message.key for message in batch)
 
     async def _serve_carefully(self, batch: Sequence[Message]) -> None:
         """Serve a batch after an unclean end: one of these may be what killed the process."""

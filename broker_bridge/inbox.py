@@ -22,6 +22,11 @@ class Message(NamedTuple):
     connection: int
     duplicate: bool
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """Tells messages apart as long as they are unanswered."""
+        return self.packet_id, self.connection
+
 
 class Inbox:
     """Messages in arrival order; counts those taken as long as they are unanswered."""

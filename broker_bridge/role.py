@@ -4,12 +4,11 @@ It is the only part that talks MQTT for the service. It holds no state that it c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import mqtt5
 import structlog
-from infra.telemetry import Metrics
 
 from broker_bridge.catchup import CatchUp
 from broker_bridge.deadletters import DeadLetters
@@ -19,12 +18,14 @@ from broker_bridge.link import Handler
 from broker_bridge.poison import Suspects
 from broker_bridge.session import Session
 from broker_bridge.speaker import Speaker
-from broker_bridge.topics import parse
+from broker_bridge.topics import Request, parse
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
 from infra.settings import BridgeSettings, ShadowLimits
+from infra.telemetry import Journeys, Metrics
 from registry.service import RegistryService
 from security.audit import Refusals
+from shadow.decisions import Accepted, Outcome
 from shadow.document import ShadowId
 from shadow.errors import TooManyRequestsError
 from shadow.service import ShadowService
@@ -51,6 +52,7 @@ class Bridge:
         suspects: Suspects,
         clock: Clock,
         metrics: Metrics,
+        journeys: Journeys,
         limits: ShadowLimits,
         settings: BridgeSettings,
     ) -> None:
@@ -62,6 +64,7 @@ class Bridge:
         self._shadows = shadows
         self._refusals = refusals
         self._metrics = metrics
+        self._journeys = journeys
         self._remember_session = remember_session
         self.session = open_session(self)
         self.inbox = Inbox(settings.inbox_requests_max, limits.in_flight_max)
@@ -78,8 +81,10 @@ class Bridge:
             refusals,
             limits,
             metrics,
+            journeys,
             settings.batch_messages_max,
         )
+        shadows.listen(self._committed)
         shadows.listen(self._speaker.hear)
         registry.listeners.append(self.catch_up.due)
 
@@ -108,6 +113,8 @@ class Bridge:
         else:
             message = Message(request, packet.payload, packet.packet_id or 0, connection, packet.duplicate)
             if self.inbox.put(message):
+                if self._journeys.on:
+                    self._journeys.received(message.key, request.id, _attributes(request))
                 self.catch_up.heard(request.gateway or request.id.thing)
             else:
                 error = TooManyRequestsError("wait for the answers to earlier requests")
@@ -133,6 +140,14 @@ class Bridge:
         """The broker is gone; outboxes remember what it does not know."""
         self._speaker.silence()
 
+    def _committed(self, outcomes: Sequence[Outcome]) -> None:
+        if self._journeys.open:
+            self._journeys.committed(
+                outcome.command.id
+                for outcome in outcomes
+                if isinstance(outcome, Accepted) and outcome.change is not None
+            )
+
     async def _until_the_store_answers(self, act: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
@@ -148,3 +163,13 @@ class Bridge:
                 await self._refusals.flush()
             except StoreUnavailableError as error:
                 _log.warning("refusals_wait_for_the_store", reason=str(error))
+
+
+def _attributes(request: Request) -> dict[str, str]:
+    """Return what a trace says about a request: never anything of its payload."""
+    return {
+        "operation": str(request.operation),
+        "thing": request.id.thing,
+        "shadow": request.id.name,
+        "gateway": request.gateway or "",
+    }

@@ -32,6 +32,7 @@ from gnomon.services import Services, open_services
 from infra.clock import SystemClock
 from infra.ids import RandomIds
 from infra.settings import Settings
+from infra.telemetry import Metrics
 
 READY_S_MAX: Final = 15.0
 """How long the bridge may take to be served by the broker at start."""
@@ -97,6 +98,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
     ):
         suspects.begin()
         bridge = _bridge(services, broker, suspects)
+        _show(services.metrics, bridge)
         readiness = Readiness(services.store, bridge.session, services.clock)
         async with (
             tasks(bridge.run(), readiness.run()),
@@ -177,6 +179,7 @@ def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge
         suspects=suspects,
         clock=services.clock,
         metrics=services.metrics,
+        journeys=services.journeys,
         limits=services.settings.limits,
         settings=services.settings.bridge,
     )
@@ -197,6 +200,16 @@ def _filters() -> list[mqtt5.TopicFilter]:
         )
         for pattern in patterns
     ]
+
+
+def _show(metrics: Metrics, bridge: Bridge) -> None:
+    """Let Prometheus read what the bridge keeps anyway."""
+    counts = bridge.session.counts
+    metrics.gauge("inbox_requests", "Requests not yet answered", lambda: len(bridge.inbox))
+    metrics.gauge("things_present", "Things connected", lambda: bridge.catch_up.present)
+    metrics.counter("broker_connections", "Times the bridge connected", lambda: counts.connections)
+    metrics.counter("publishes_refused", "Publishes that the broker refused", lambda: counts.refused)
+    metrics.counter("messages_undecodable", "Messages that our codec refused", lambda: counts.undecodable)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 Nothing else in the code base makes a service; everybody takes what they need as an argument.
 """
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from infra.documents.port import Collection, DocumentStore
 from infra.ids import Ids
 from infra.live import Live
 from infra.settings import Settings
-from infra.telemetry import Metrics
+from infra.telemetry import Journeys, Metrics, open_journeys
 from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
@@ -38,6 +39,7 @@ class Services:
     ids: Ids
     store: DocumentStore
     metrics: Metrics
+    journeys: Journeys
     live: Live
     shadows: ShadowService
     registry: RegistryService
@@ -63,11 +65,16 @@ async def open_services(
     """
     directory = settings.directory
     directory.mkdir(parents=True, exist_ok=True)
+    sampling = random.Random(ids.number())  # noqa: S311 - which requests are traced
+    journeys = open_journeys(settings.telemetry, directory, clock, sampling)
     store = await open_store(
         store_url(settings), [SHADOWS, *COLLECTIONS, *collections], [*LOGS, audit.LOG, *logs]
     )
+    metrics, live = Metrics(), Live()
     try:
-        metrics, live = Metrics(), Live()
+        shadow_store = ShadowStore(store, settings.limits, settings.bridge.cache_bytes_max)
+        metrics.gauge("cached_shadows", "Shadows kept in memory", lambda: shadow_store.cached_shadows)
+        metrics.gauge("cached_bytes", "Their size", lambda: shadow_store.cached_bytes)
         token, secret = OperatorToken.open(directory / "secrets" / OPERATOR_FILE, ids)
         yield Services(
             settings=settings,
@@ -75,15 +82,9 @@ async def open_services(
             ids=ids,
             store=store,
             metrics=metrics,
+            journeys=journeys,
             live=live,
-            shadows=ShadowService(
-                ShadowStore(store, settings.limits, settings.bridge.cache_bytes_max),
-                clock,
-                ids,
-                settings.limits,
-                metrics,
-                live,
-            ),
+            shadows=ShadowService(shadow_store, clock, ids, settings.limits, metrics, live),
             registry=RegistryService(store, clock),
             refusals=Refusals(store, clock, ids),
             authority=Authority.open(authority_directory(settings), clock),
@@ -91,6 +92,7 @@ async def open_services(
             first_secret=secret,
         )
     finally:
+        journeys.close()
         await store.close()
 
 
