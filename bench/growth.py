@@ -4,8 +4,9 @@
 
 The bridge without its sockets: messages go through registry, parsing, decision, durable commit (SQLite,
 ``synchronous=FULL``) and speaker; the broker is a stand-in that takes everything. Each size has a store
-of its own, filled by the same services. Things are drawn evenly, so that beyond the cache nearly every
-update reads its document and its thing first. Memory is what the process holds, with the cache bounded.
+of its own, filled in bulk with what the services would have written. Things are drawn evenly, so that
+beyond the cache nearly every update reads its document and its thing first. Memory is what the process
+holds, with the cache bounded.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import uvloop
 
 from bench.bridge import rss_mb
 from bench.report import ROOT, emit, say
-from bench.served import NAME, seed
+from bench.served import BENCH, NAME, WISH
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
 from broker_bridge.inbox import Message
 from broker_bridge.poison import Suspects
@@ -28,12 +29,21 @@ from broker_bridge.role import Bridge
 from broker_bridge.topics import Operation, Request
 from gnomon.services import Services, open_services
 from infra.clock import SystemClock
+from infra.documents.port import Entry, Write
 from infra.ids import RandomIds
 from infra.settings import load
+from registry import rules
+from registry import store as registry_store
+from registry.models import NewThing, ThingKind
+from registry.store import THINGS
+from shadow.commands import Channel, Origin, update
+from shadow.decisions import NEVER_MADE, Circumstances, carry_out
 from shadow.document import ShadowId
+from shadow.records import HISTORY, SHADOWS, body_of, index_of
 
 BATCH = 256
 WARM_UP_S = 3.0
+FILL_CHUNK = 1_000
 BODY = (
     b'{"state":{"reported":{"temperature_c":21.%d,"humidity_pct":40,"hvac":"heating","power_w":%d,'
     b'"mode":"heat"}},"clientToken":"6f1c0a52-2d0b-4f0e-9d2c-%012d"}'
@@ -86,7 +96,7 @@ async def measure(size: int, seconds: float, cache_mb: int, directory: Path) -> 
         ]
         began = time.monotonic()
         await bridge.connected(session_present=True)
-        await seed(services, size)
+        await fill(services, size)
         say(f"growth: {size:,} things and shadows stored in {time.monotonic() - began:.0f} s")
         chance = random.Random(size)
         await drive(bridge, size, WARM_UP_S, chance)
@@ -97,6 +107,26 @@ async def measure(size: int, seconds: float, cache_mb: int, directory: Path) -> 
         emit("growth.memory", rss_mb(os_pid()), "MB", 1, **how)
         for one in work:
             one.cancel()
+
+
+async def fill(services: Services, size: int) -> None:
+    """Store things with their shadows: the same bytes as one by one, in large commits."""
+    now_ms, limits = services.clock.now_ms(), services.settings.limits
+    origin = Origin(BENCH.name, BENCH.role, Channel.HTTP)
+    for first in range(0, size, FILL_CHUNK):
+        writes = []
+        for number in range(first, min(size, first + FILL_CHUNK)):
+            name = NAME % number
+            record = rules.register(None, NewThing(name, ThingKind.DEVICE, "bench", "pr-1"), now_ms)
+            index = {"premises": "pr-1", "kind": "device"}
+            writes.append(Write(THINGS, name, 0, registry_store._encode(record), index))
+            id = ShadowId(name)
+            wish = update(id, origin, WISH, limits, None, b"")
+            outcome, shadow = carry_out(NEVER_MADE, wish, Circumstances(now_ms, limits))
+            row = Entry(HISTORY, id.key, 1, now_ms, outcome.change.row)
+            shadow = shadow.swept()
+            writes.append(Write(SHADOWS.name, id.key, 0, body_of(shadow), index_of(id, shadow), [row]))
+        assert not await services.store.commit(writes)
 
 
 async def drive(bridge: Bridge, size: int, seconds: float, chance: random.Random) -> tuple[int, float]:
