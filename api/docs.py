@@ -1,7 +1,8 @@
-"""The API page, the page of problems and the OpenAPI document. Made once, at the start; open to everybody."""
+"""The API page, the page of problems and the OpenAPI document. Open to all; made when first asked for."""
 
 from collections.abc import Sequence
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 import msgspec
 
@@ -25,10 +26,8 @@ class Docs:
     """Handlers of ``/``, ``/docs`` and what lies below."""
 
     def __init__(self, routes: Sequence[Route], version: str) -> None:
-        document = openapi([*routes, *self._listed()], version)
-        self._document = msgspec.json.encode(document)
-        self._page = api_page(document)
-        self._problems = problem_page(KINDS)
+        self._routes = routes
+        self._version = version
 
     def routes(self) -> tuple[Route, ...]:
         return (
@@ -49,6 +48,22 @@ class Docs:
 
     async def document(self, request: HttpRequest) -> Reply:  # noqa: ARG002 - all handlers are called alike
         return bytes_reply(self._document)
+
+    @cached_property
+    def _openapi(self) -> dict[str, Any]:
+        return openapi([*self._routes, *self._listed()], self._version)
+
+    @cached_property
+    def _document(self) -> bytes:
+        return msgspec.json.encode(self._openapi)
+
+    @cached_property
+    def _page(self) -> bytes:
+        return api_page(self._openapi)
+
+    @cached_property
+    def _problems(self) -> bytes:
+        return problem_page(KINDS)
 
     def _listed(self) -> tuple[Route, ...]:
         return (Route("GET", "/docs/openapi.json", GET_DOCUMENT, self.document),)

@@ -154,8 +154,10 @@ def _content(content: Content) -> dict[str, Any]:
     return described if content.example is None else described | {"example": content.example}
 
 
-def _schema(type: Any) -> Schema:  # noqa: ANN401 - any type that msgspec knows
-    (schema,), _ = msgspec.json.schema_components([type], ref_template=REF)
+def _schema(shape: Any) -> Schema:  # noqa: ANN401 - any type that msgspec knows
+    if isinstance(shape, type):
+        return {"$ref": REF.format(name=shape.__name__)}
+    (schema,), _ = msgspec.json.schema_components([shape], ref_template=REF)
     return schema
 
 

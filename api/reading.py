@@ -36,6 +36,7 @@ T = TypeVar("T")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+_NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _DIGITS: Final = re.compile(r"[0-9]{1,16}")
 _STRONG_TAG: Final = re.compile(r'"([\x21\x23-\x7e]*)"')
 _KEY: Final = re.compile(rf"[\x21-\x7e]{{1,{IDEMPOTENCY_KEY_BYTES_MAX}}}")
@@ -107,6 +108,14 @@ def one_of(fields: Mapping[str, str], name: str, allowed: Iterable[str]) -> str 
     if value is None or value in (words := tuple(allowed)):
         return value
     raise invalid(f"{name} must be one of: {', '.join(words)}")
+
+
+def a_name(fields: Mapping[str, str], name: str) -> str | None:
+    """Return a query field that is a name of ours."""
+    value = fields.get(name)
+    if value is None or _NAME.fullmatch(value):
+        return value
+    raise invalid(f"{name} must have 1 to 128 of a-z A-Z 0-9 : _ -")
 
 
 def instant_ms(fields: Mapping[str, str], name: str) -> int | None:

@@ -68,6 +68,9 @@ WRAPPING_BYTES: Final = 64
 """What we put around a merge patch to make a request document of it; not counted against the caller."""
 MEDIA_TYPES: Final = (MERGE_PATCH.decode(), JSON_PATCH.decode())
 
+_Make = Callable[[HttpRequest, ShadowId, bytes], Awaitable[tuple[Update, bool]]]
+"""Makes the update that a body asks for, and tells whether a precondition stands before it."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -149,7 +152,7 @@ class Shadows:
             delete = parse_delete(
                 b"", id, origin_of(scope), self._limits, version=version, idempotency_key=key
             )
-            await _conditionally(version, lambda: self._desk.submit(delete))
+            await _conditionally(version is not None, lambda: self._desk.submit(delete))
             return no_content()
 
         return await self._desk.answer(id, ask)
@@ -213,37 +216,32 @@ class Shadows:
 
     # ------------------------------------------------------------------ writing
 
-    async def _write(
-        self,
-        request: HttpRequest,
-        id: ShadowId,
-        make: "Callable[[HttpRequest, ShadowId, int | None], Awaitable[Update]]",
-    ) -> Reply:
-        version = await self._expected(request, id)
-        update = await make(request, id, version)
-        accepted = await _conditionally(version, lambda: self._desk.submit(update))
+    async def _write(self, request: HttpRequest, id: ShadowId, make: _Make) -> Reply:
+        update, conditional = await make(request, id, await self._body(request))
+        accepted = await _conditionally(conditional, lambda: self._desk.submit(update))
         return bytes_reply(accepted.body, fields=(etag(accepted.version),))
 
-    async def _merge_patch(self, request: HttpRequest, id: ShadowId, version: int | None) -> Update:
-        body = await self._body(request)
+    # Each looks at the body first: a precondition counts only where the request would succeed without it.
+
+    async def _merge_patch(self, request: HttpRequest, id: ShadowId, body: bytes) -> tuple[Update, bool]:
         _require_one_value(body)
+        version = await self._expected(request, id)
         expected = b"" if version is None else b',"version":%d' % version
-        return self._update(request, id, b'{"state":%b%b}' % (body, expected))
+        return self._update(request, id, b'{"state":%b%b}' % (body, expected)), version is not None
 
-    async def _json_patch(self, request: HttpRequest, id: ShadowId, version: int | None) -> Update:
-        body = await self._body(request)
-        expected = _required(version)
+    async def _json_patch(self, request: HttpRequest, id: ShadowId, body: bytes) -> tuple[Update, bool]:
         patch = decode(body, Patch)
-        desired = await self._desired_at(id, expected)
-        return self._desire(request, id, merge_patch_between(desired, apply_patch(desired, patch)), expected)
+        version = _required(await self._expected(request, id))
+        desired = await self._desired_at(id, version)
+        change = merge_patch_between(desired, apply_patch(desired, patch))
+        return self._desire(request, id, change, version), True
 
-    async def _restoration(self, request: HttpRequest, id: ShadowId, version: int | None) -> Update:
-        body = await self._body(request)
-        expected = _required(version)
+    async def _restoration(self, request: HttpRequest, id: ShadowId, body: bytes) -> tuple[Update, bool]:
         number = decode(body, RestoreBody).version
+        version = _required(await self._expected(request, id))
         wanted = await self._at_version(id, number)
-        desired = await self._desired_at(id, expected) if expected else {}
-        return self._desire(request, id, merge_patch_between(desired, wanted.desired.state), expected)
+        desired = await self._desired_at(id, version) if version else {}
+        return self._desire(request, id, merge_patch_between(desired, wanted.desired.state), version), True
 
     def _desire(self, request: HttpRequest, id: ShadowId, patch: Tree, version: int) -> Update:
         try:
@@ -294,12 +292,12 @@ class Shadows:
         return await read_body(request, self._limits.request_bytes_max, self._services.limits.body_timeout_s)
 
 
-async def _conditionally(version: int | None, submit: Callable[[], Awaitable[Accepted]]) -> Accepted:
+async def _conditionally(conditional: bool, submit: Callable[[], Awaitable[Accepted]]) -> Accepted:
     """Return the outcome; a version conflict that a precondition asked for is a failed precondition."""
     try:
         return await submit()
     except VersionConflictError as error:
-        if version is None:
+        if not conditional:
             raise
         raise _precondition_failed(error) from error
 

@@ -20,6 +20,7 @@ from api.operations import (
 )
 from api.reading import (
     HttpRequest,
+    a_name,
     decode,
     idempotency_key,
     one_of,
@@ -58,7 +59,7 @@ class Things:
         fields = query(request.scope, ("premises", "kind", "limit", "cursor"))
         kind = one_of(fields, "kind", ThingKind)
         page = await self._registry.things(
-            premises=fields.get("premises"),
+            premises=a_name(fields, "premises"),
             kind=None if kind is None else ThingKind(kind),
             limit=page_limit(fields),
             cursor=fields.get("cursor"),

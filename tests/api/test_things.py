@@ -97,6 +97,7 @@ async def test_things_are_listed_by_premises_and_kind_over_pages(rig: Rig):
         ("limit=0", "invalid-request"),
         ("limit=101", "invalid-request"),
         ("cursor=nonsense", "invalid-cursor"),
+        ("premises=", "invalid-request"),
         ("color=red", "invalid-request"),
     ],
 )

@@ -1,0 +1,62 @@
+"""The API on a free port, in a thread with a loop of its own: for clients that block."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from api.server import listen, serve
+from infra.telemetry import Metrics
+from tests.api.rig import Rig, api
+
+PATIENCE_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where it is, and the token that opens it."""
+
+    url: str
+    token: str
+
+
+@contextmanager
+def served(directory: Path, *, compat_http: bool = False, things: tuple[str, ...] = ()) -> Iterator[Served]:
+    """Serve for as long as the block lasts."""
+    ready: list[tuple[Served, asyncio.AbstractEventLoop, asyncio.Event]] = []
+    begun = threading.Event()
+
+    async def run() -> None:
+        try:
+            async with api(directory, url="memory:", compat_http=compat_http, things=things) as rig:
+                for thing in things:
+                    await _seed(rig, thing)
+                listener, stop = listen("127.0.0.1", 0), asyncio.Event()
+                url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                ready.append((Served(url, rig.token), asyncio.get_running_loop(), stop))
+                begun.set()
+                await serve(replace(rig.services, metrics=Metrics()), listener, stop)
+        finally:
+            begun.set()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name="served api")
+    thread.start()
+    assert begun.wait(PATIENCE_S)
+    ((where, loop, stop),) = ready
+    try:
+        yield where
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+async def _seed(rig: Rig, thing: str) -> None:
+    shadow = f"/v1/things/{thing}/shadows/@classic"
+    for number in range(3):
+        await rig.desire({"set": number}, shadow)
+    assert msgspec.json.decode((await rig.http.get(shadow)).content)["version"] == 3
