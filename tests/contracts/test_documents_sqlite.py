@@ -391,7 +391,7 @@ async def test_a_reader_that_holds_on_does_not_let_the_write_ahead_log_grow_for_
     reader.close()
     for number in range(100, 400):
         await store.commit([write("a", number, body=b"x" * 20_000)])
-    assert wal_bytes(path) == held, "it began anew once the reader was gone"
+    assert wal_bytes(path) < 1.2 * held, "it did not begin anew once the reader was gone"
     await store.close()
 
 
