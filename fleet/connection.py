@@ -440,7 +440,7 @@ def _kind(error: BaseException) -> str:
         case TimeoutError():
             return "connect timed out"
         case ssl.SSLError():
-            return f"TLS {error.reason or 'failed'}"
+            return f"TLS {getattr(error, 'reason', None) or 'failed'}"  # only OpenSSL's own have one
         case ConnectionRefusedError():
             return "connection refused"
         case _:

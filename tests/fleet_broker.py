@@ -55,7 +55,7 @@ class Broker:
         if not Path(program).exists():
             pytest.skip("needs the Debian package mosquitto")
         command = [program, "-c", str(self._configuration)]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603 - ours
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             assert self._process.poll() is None, "mosquitto ended: see its configuration"
