@@ -180,6 +180,7 @@ def _device_listener(config: BrokerConfig, files: Files) -> Iterable[str]:
     yield "tls_version tlsv1.2"
     yield "require_certificate true"
     yield "use_identity_as_username true"
+    yield "allow_anonymous false"
     yield f"max_connections {config.connections_max}"
     yield from _for_devices(files)
 
