@@ -84,7 +84,7 @@ def spawn(
         port = free_port()
         log = directory / "log"
         with log.open("wb") as out:
-            process = subprocess.Popen(  # noqa: S603 - our own words
+            process = subprocess.Popen(
                 [os.fspath(part) for part in command(port)],
                 cwd=directory,
                 stdin=subprocess.DEVNULL,

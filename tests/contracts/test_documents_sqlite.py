@@ -96,7 +96,7 @@ WRITER = """
 
 
 def writer(path, count, before=()):
-    return subprocess.Popen(  # noqa: S603 - our own words
+    return subprocess.Popen(
         [*before, sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(count)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
