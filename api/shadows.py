@@ -6,6 +6,7 @@ preconditions are ``version``, an Idempotency-Key is a strict token.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -68,7 +69,7 @@ WRAPPING_BYTES: Final = 64
 """What we put around a merge patch to make a request document of it; not counted against the caller."""
 MEDIA_TYPES: Final = (MERGE_PATCH.decode(), JSON_PATCH.decode())
 
-_Make = Callable[[HttpRequest, ShadowId, bytes], Awaitable[tuple[Update, bool]]]
+_Make = Callable[["_Change"], Awaitable[tuple[Update, bool]]]
 """Makes the update that a body asks for, and tells whether a precondition stands before it."""
 
 _encode = msgspec.json.Encoder().encode
@@ -217,42 +218,43 @@ class Shadows:
     # ------------------------------------------------------------------ writing
 
     async def _write(self, request: HttpRequest, id: ShadowId, make: _Make) -> Reply:
-        update, conditional = await make(request, id, await self._body(request))
+        key = idempotency_key(request.scope)
+        update, conditional = await make(_Change(request, id, key, await self._body(request)))
         accepted = await _conditionally(conditional, lambda: self._desk.submit(update))
         return bytes_reply(accepted.body, fields=(etag(accepted.version),))
 
     # Each looks at the body first: a precondition counts only where the request would succeed without it.
 
-    async def _merge_patch(self, request: HttpRequest, id: ShadowId, body: bytes) -> tuple[Update, bool]:
-        _require_one_value(body)
-        version = await self._expected(request, id)
+    async def _merge_patch(self, change: "_Change") -> tuple[Update, bool]:
+        _require_one_value(change.body)
+        version = await self._expected(change.request, change.id)
         expected = b"" if version is None else b',"version":%d' % version
-        return self._update(request, id, b'{"state":%b%b}' % (body, expected)), version is not None
+        return self._update(change, b'{"state":%b%b}' % (change.body, expected)), version is not None
 
-    async def _json_patch(self, request: HttpRequest, id: ShadowId, body: bytes) -> tuple[Update, bool]:
-        patch = decode(body, Patch)
-        version = _required(await self._expected(request, id))
-        desired = await self._desired_at(id, version)
-        change = merge_patch_between(desired, apply_patch(desired, patch))
-        return self._desire(request, id, change, version), True
+    async def _json_patch(self, change: "_Change") -> tuple[Update, bool]:
+        patch = decode(change.body, Patch)
+        version = _required(await self._expected(change.request, change.id))
+        desired = await self._desired_at(change.id, version)
+        return self._desire(change, desired, apply_patch(desired, patch), version), True
 
-    async def _restoration(self, request: HttpRequest, id: ShadowId, body: bytes) -> tuple[Update, bool]:
-        number = decode(body, RestoreBody).version
-        version = _required(await self._expected(request, id))
-        wanted = await self._at_version(id, number)
-        desired = await self._desired_at(id, version) if version else {}
-        return self._desire(request, id, merge_patch_between(desired, wanted.desired.state), version), True
+    async def _restoration(self, change: "_Change") -> tuple[Update, bool]:
+        number = decode(change.body, RestoreBody).version
+        version = _required(await self._expected(change.request, change.id))
+        wanted = await self._at_version(change.id, number)
+        desired = await self._desired_at(change.id, version) if version else {}
+        return self._desire(change, desired, wanted.desired.state, version), True
 
-    def _desire(self, request: HttpRequest, id: ShadowId, patch: Tree, version: int) -> Update:
+    def _desire(self, change: "_Change", before: Tree, after: Tree, version: int) -> Update:
+        state = {"desired": merge_patch_between(before, after)}
         try:
-            payload = _encode({"state": {"desired": patch}, "version": version})
+            payload = _encode({"state": state, "version": version})
         except OverflowError as error:
             raise ApiError(INVALID_PATCH, "a whole number does not fit 64 bits") from error
-        return self._update(request, id, payload)
+        return self._update(change, payload)
 
-    def _update(self, request: HttpRequest, id: ShadowId, payload: bytes) -> Update:
-        key, origin = idempotency_key(request.scope), origin_of(request.scope)
-        return parsed(lambda: parse_update(payload, id, origin, self._wrapped_limits, key))
+    def _update(self, change: "_Change", payload: bytes) -> Update:
+        origin = origin_of(change.request.scope)
+        return parsed(lambda: parse_update(payload, change.id, origin, self._wrapped_limits, change.key))
 
     async def _desired_at(self, id: ShadowId, version: int) -> Tree:
         """Return the desired state that the caller has seen, so that a repeat makes the same request.
@@ -290,6 +292,16 @@ class Shadows:
 
     async def _body(self, request: HttpRequest) -> bytes:
         return await read_body(request, self._limits.request_bytes_max, self._services.limits.body_timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A request to change a shadow, as far as it has been read."""
+
+    request: HttpRequest
+    id: ShadowId
+    key: str | None
+    body: bytes
 
 
 async def _conditionally(conditional: bool, submit: Callable[[], Awaitable[Accepted]]) -> Accepted:

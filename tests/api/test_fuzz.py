@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from tests.api.served import Served, served
 from tests.vectors import make_api
 
-EXAMPLES_MAX = 150
+EXAMPLES_MAX = 20
 TIMEOUT_S = 10
 
 # Opaque cursors, "a version or a time", patches that fit the document: no schema can say these.
@@ -26,7 +26,12 @@ INEXPRESSIBLE: list[schemathesis.CheckFunction] = [positive_data_acceptance]
 AWS: list[schemathesis.CheckFunction] = [*INEXPRESSIBLE, negative_data_rejection]
 
 DOCUMENT = msgspec.json.decode(asyncio.run(make_api.document()))
-SCHEMA = schemathesis.openapi.from_dict(DOCUMENT).exclude(operation_id="watchShadow")
+# What is wrong may also be too large, or stand behind a precondition that does not hold.
+REFUSED = [400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 428, 429, 431]
+CONFIG = schemathesis.Config.from_dict(
+    {"checks": {"negative_data_rejection": {"expected-statuses": REFUSED}}}
+)
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG).exclude(operation_id="watchShadow")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @settings(
     max_examples=EXAMPLES_MAX,
     deadline=None,
-    derandomize=False,
+    derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
