@@ -11,7 +11,7 @@ _ABSENT: Any = object()
 
 def merge(old: Tree, patch: Tree) -> Tree:
     """Return ``old`` after ``patch``; neither is changed, nor shared with what is returned."""
-    merged = copied(old)
+    merged: Tree = copied(old)
     for name, value in patch.items():
         if value is None:
             merged.pop(name, None)
