@@ -235,6 +235,9 @@ class Keeper:
             return
         self._told = leaves(state.get("reported") or {})
         self._denied, self._refused, self._wish_since = {}, {}, None
+        if not self._read_version:
+            # Just started: what was obeyed before the power cut is forgotten here, but not there.
+            self._subject.obey(state.get("desired") or {})
         # A version below the floor: the thing was removed and made anew, with a new history.
         self._highest, self._read_version, self._delta_version = version, version, 0
         if delta := state.get("delta"):

@@ -215,6 +215,14 @@ def test_a_power_cut_in_mid_update_ends_in_step_with_what_is_desired():
     assert second.device.in_step
 
 
+def test_after_a_power_cut_what_was_obeyed_before_is_taken_from_the_document_without_a_detour():
+    first = Bench().connect()
+    first.wish({"heat_c": 17.5})
+    second = Bench(epoch=2, service=first.service).connect()
+    assert second.device.appliance.settings["heat_c"] == 17.5
+    assert all("heat_c" not in state_of(one) for one in second.updates())
+
+
 def test_a_device_that_lost_its_epoch_begins_one_above_the_stored_pair():
     first = Bench(epoch=9).connect()
     second = Bench(epoch=1, service=first.service).connect()
