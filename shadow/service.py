@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 import structlog
 
 from infra.clock import Clock
-from infra.documents.port import Cut, Entry, StoreUnavailableError
+from infra.documents.port import Cut, Entry, StoreBrokenError, StoreUnavailableError
 from infra.ids import Ids
 from infra.live import Live
 from infra.settings.model import ShadowLimits
@@ -22,6 +23,7 @@ from security.policy import THINGS
 from shadow.archive import Archive
 from shadow.commands import Command, Update
 from shadow.decisions import (
+    NEVER_MADE,
     Accepted,
     Circumstances,
     Outcome,
@@ -81,6 +83,7 @@ class ShadowService:
         self._waiting_commands = 0
         self._arrived = asyncio.Event()
         self._lane = asyncio.Lock()
+        self._ended: BaseException | None = None
         self._settled: dict[ShadowId, int] = {}
         self.archive = Archive(store, limits)
 
@@ -97,9 +100,10 @@ class ShadowService:
         An accepted outcome is durable. Never raises for a bad or an unlucky command; raises
         :class:`infra.documents.port.StoreBrokenError` when the process must stop.
         """
+        if self._ended is not None:
+            raise self._ended
         if self._waiting_commands + len(commands) > WAITING_COMMANDS_MAX:
-            error = TooManyRequestsError("the service is overloaded; send again a little later")
-            return [reject(command, error, self._clock.now_ms()) for command in commands]
+            return self._refuse(commands, TooManyRequestsError("the service is overloaded; send again later"))
         submission = _Submission(commands, asyncio.get_running_loop().create_future())
         self._waiting.append(submission)
         self._waiting_commands += len(commands)
@@ -115,9 +119,10 @@ class ShadowService:
                 async with self._lane:
                     await self._serve(taken)
             except BaseException as error:
+                self._ended = _ended(error)
                 for submission in (*taken, *self._waiting):
                     if not submission.outcomes.done():
-                        submission.outcomes.set_exception(_ended(error))
+                        submission.outcomes.set_exception(self._ended)
                 raise
 
     async def sweep(self) -> None:
@@ -167,8 +172,8 @@ class ShadowService:
 
     async def forget(self, thing: str) -> None:
         """Remove all shadows of a thing with history and tombstones: it left the registry."""
-        live, deleted = await self._store.ids_of(thing)
         async with self._lane:
+            live, deleted = await self._store.ids_of(thing)
             for id in (*live, *deleted):
                 await self._erase(id)
 
@@ -227,53 +232,81 @@ class ShadowService:
 
     async def _carry_out(self, commands: Sequence[Command]) -> list[Outcome]:
         outcomes: dict[int, Outcome] = {}
-        waiting = list(range(len(commands)))
+        try:
+            await self._settle_together(commands, range(len(commands)), outcomes)
+        except StoreBrokenError:
+            raise
+        except Exception:  # noqa: BLE001 - our bug: alone each can fail only for itself
+            for position in range(len(commands)):
+                if position not in outcomes:
+                    await self._settle_alone(commands, position, outcomes)
+        return [outcomes[position] for position in range(len(commands))]
+
+    async def _settle_together(
+        self, commands: Sequence[Command], waiting: Sequence[int], outcomes: dict[int, Outcome]
+    ) -> None:
+        """Add the outcomes of what waits; each of them is announced."""
         try:
             for _ in range(self._limits.save_attempts_max):
                 lost = await self._attempt(commands, waiting, outcomes)
                 waiting = [position for position in waiting if commands[position].id in lost]
                 if not waiting:
-                    break
+                    return
             reason = "others write this shadow too fast; send again"
         except StoreUnavailableError as error:
             waiting = [position for position in waiting if position not in outcomes]
             self._metrics.store_errors.inc()
             _log.warning("store_unavailable", commands=len(waiting), reason=str(error))
             reason = "the store cannot take it now; send again a little later"
-        if waiting:
-            now_ms = self._clock.now_ms()
-            for position in waiting:
-                outcomes[position] = reject(commands[position], UnavailableError(reason), now_ms)
-            self._announce([outcomes[position] for position in waiting])
-        return [outcomes[position] for position in range(len(commands))]
+        refused = self._refuse([commands[position] for position in waiting], UnavailableError(reason))
+        outcomes.update(zip(waiting, refused, strict=True))
+
+    async def _settle_alone(
+        self, commands: Sequence[Command], position: int, outcomes: dict[int, Outcome]
+    ) -> None:
+        try:
+            await self._settle_together(commands, [position], outcomes)
+        except StoreBrokenError:
+            raise
+        except Exception as error:  # noqa: BLE001 - row 17: answered 500, and the lane goes on
+            command = commands[position]
+            (outcomes[position],) = self._refuse([command], self._failed(command, error))
+
+    def _refuse(self, commands: Sequence[Command], error: ShadowError) -> list[Outcome]:
+        now_ms = self._clock.now_ms()
+        refused: list[Outcome] = [reject(command, error, now_ms) for command in commands]
+        self._announce(refused)
+        return refused
 
     async def _attempt(
         self, commands: Sequence[Command], waiting: Sequence[int], outcomes: dict[int, Outcome]
-    ) -> frozenset[ShadowId]:
+    ) -> set[ShadowId]:
         """Decide and commit what waits; add the outcomes that stand; return the ids to try again."""
         batch = [commands[position] for position in waiting]
         before = await self._store.load({command.id for command in batch})
+        await self._say_what_is_unsure(before)
         circumstances = Circumstances(
             self._clock.now_ms(), self._limits, self._settled, await self._crowded(batch, before)
         )
         after, decided = decide(
             {id: loaded.shadow for id, loaded in before.items()}, batch, circumstances, self._failed
         )
-        lost = await self._save(before, after, decided) if after else frozenset()
+        lost = await self._save(before, after, decided) if after else set()
+        lost |= self._store.forget_doubtful({id: before[id] for id in before.keys() - after.keys()})
         stands = {
             position: outcome
             for position, outcome in zip(waiting, decided, strict=True)
             if outcome.command.id not in lost
         }
         await self._explain(stands, circumstances.now_ms)
-        outcomes |= stands
+        outcomes.update(stands)
         # Commit before send: a lost message is sent again from the document, a lost write is gone.
         self._announce(list(stands.values()))
         return lost
 
     async def _save(
         self, before: Mapping[ShadowId, Loaded], after: Mapping[ShadowId, Shadow], decided: Sequence[Outcome]
-    ) -> frozenset[ShadowId]:
+    ) -> set[ShadowId]:
         extras = _extras(before, after, decided)
         started_s = self._clock.elapsed_s()
         lost = await self._store.save(before, after, extras)
@@ -283,6 +316,15 @@ class ShadowService:
             if id not in lost and after[id].outbox[0].version > self._settled.get(id, 0):
                 self._settled.pop(id, None)
         return lost
+
+    async def _say_what_is_unsure(self, before: Mapping[ShadowId, Loaded]) -> None:
+        """Say what a commit of unknown fate has left unsaid, before anything newer is."""
+        unsure = self._store.unsure
+        for id in [id for id in unsure if id in before]:
+            shadow = before[id].shadow
+            if shadow.version > unsure[id]:
+                self._announce(await self._unsent(id, shadow))
+                unsure[id] = shadow.version
 
     async def _crowded(
         self, batch: Sequence[Command], before: Mapping[ShadowId, Loaded]
@@ -297,11 +339,15 @@ class ShadowService:
         for thing, wanted in new.items():
             live, deleted = await self._store.ids_of(thing)
             named = sum(1 for id in live if id.name)
-            room = min(
-                self._limits.named_shadows_max - named,
-                self._limits.named_shadows_max + TOMBSTONES_MAX - named - len(deleted),
-            )
-            crowded.update(list(dict.fromkeys(wanted))[max(0, room) :])
+            free = self._limits.named_shadows_max - named
+            unheard_of = free + TOMBSTONES_MAX - len(deleted)
+            for id in dict.fromkeys(wanted):
+                new_name = id not in deleted
+                if free <= 0 or (new_name and unheard_of <= 0):
+                    crowded.add(id)
+                else:
+                    free -= 1
+                    unheard_of -= new_name
         return frozenset(crowded)
 
     async def _explain(self, stands: dict[int, Outcome], now_ms: int) -> None:
@@ -316,7 +362,7 @@ class ShadowService:
     async def _conflicts(self, update: Update, current: int) -> tuple[str, ...] | None:
         try:
             return await self.archive.conflicts(update, current)
-        except StoreUnavailableError:
+        except (StoreUnavailableError, msgspec.DecodeError):
             return None  # the batch is committed already; the help is a courtesy
 
     def _announce(self, outcomes: Sequence[Outcome]) -> None:
@@ -348,7 +394,7 @@ class ShadowService:
         before = await self._store.load(settled.keys())
         after: dict[ShadowId, Shadow] = {}
         for id, version in settled.items():
-            shadow = before[id].shadow
+            shadow = before[id].shadow if id in before else NEVER_MADE
             if not shadow.outbox:
                 del self._settled[id]
             elif shadow.outbox[-1].version <= version and shadow.at_ms <= quiet_since_ms:
@@ -375,8 +421,7 @@ class ShadowService:
 
     async def _erase(self, id: ShadowId) -> None:
         for _ in range(ERASE_ATTEMPTS_MAX):
-            loaded = (await self._store.load([id]))[id]
-            if loaded.revision == 0 or await self._store.erase(id, loaded):
+            if await self._store.erase(id):
                 self._settled.pop(id, None)
                 return
         raise StoreUnavailableError(f"shadow {id.key} is being written; remove the thing again")

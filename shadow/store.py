@@ -5,13 +5,13 @@ outdated entry costs one lost race and a reload. What a client is *shown* comes 
 where nobody else can write (``exclusive``).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 import structlog
 
-from infra.documents.port import Cut, Document, DocumentStore, Entry, Write
+from infra.documents.port import Cut, Document, DocumentStore, Entry, StoreUnavailableError, Write
 from infra.settings.model import ShadowLimits
 from shadow.decisions import NEVER_MADE, Shadow
 from shadow.document import ShadowId
@@ -30,6 +30,10 @@ from shadow.records import (
 PAGE_SHADOWS: Final = 500
 TOMBSTONES_MAX: Final = 200
 """Deleted named shadows of one thing that are remembered; above it no new name may be made."""
+COMMIT_BYTES_MAX: Final = 2**24
+"""What one commit takes of bodies and rows; half of what the port does, which counts more than these."""
+EVERY_ROW: Final = 2**31
+"""Above the number of any row."""
 CACHED_FIXED_BYTES: Final = 1_200
 CACHED_FACTOR: Final = 5
 """A parsed tree takes about this many times its JSON (measured: `make bench`, growth)."""
@@ -43,6 +47,8 @@ class Loaded(NamedTuple):
 
     shadow: Shadow
     revision: int
+    doubtful: bool = False
+    """Remembered where others write too: good for a write, which is checked, but not to refuse or show."""
 
 
 class _Cached(NamedTuple):
@@ -67,6 +73,8 @@ class ShadowStore:
         self._fetches: list[set[ShadowId]] = []
         self._cache_bytes_max = cache_bytes_max
         self.cached_bytes = 0
+        self.unsure: dict[ShadowId, int] = {}
+        """Shadows whose last commit may have been made, with the version up to which all was said."""
 
     @property
     def cached_shadows(self) -> int:
@@ -87,31 +95,48 @@ class ShadowStore:
         """Return the shadow to show: what was committed last, by whomever."""
         if not self._documents.exclusive:
             self.forget([id])
-        return (await self.load([id]))[id].shadow
+        loaded = (await self.load([id])).get(id)
+        if loaded is None:
+            raise RuntimeError(f"shadow {id.key} cannot be read; the log says why")
+        self.shrink()
+        return loaded.shadow
 
     async def save(
         self,
         before: Mapping[ShadowId, Loaded],
         after: Mapping[ShadowId, Shadow],
         extras: Mapping[ShadowId, Extra],
-    ) -> frozenset[ShadowId]:
+    ) -> set[ShadowId]:
         """Commit what became of loaded shadows; return the ids that lost their race."""
         ids = list(after)
         writes = [_write(id, before[id].revision, after[id], extras.get(id, _NOTHING_ELSE)) for id in ids]
-        try:
-            lost_positions = await self._documents.commit(writes)
-        except BaseException:
-            # Whether it was written is unknown: what we remember may be outdated.
-            self.forget(ids)
-            raise
-        lost = frozenset(ids[position] for position in lost_positions)
+        lost: set[ShadowId] = set()
+        for first, end in _portions(writes):
+            try:
+                positions = await self._documents.commit(writes[first:end])
+            except BaseException as error:
+                # Whether it was written is unknown: what we remember may be outdated.
+                self._overtake(ids)
+                self.forget(ids)
+                self.unsure |= dict.fromkeys(ids[first:], 0)
+                if first and isinstance(error, StoreUnavailableError):
+                    return lost.union(ids[first:])  # what came before is saved: only the rest is to try again
+                raise
+            lost.update(ids[first + position] for position in positions)
+        self._overtake(ids)
         self.forget(lost)
         for id, write in zip(ids, writes, strict=True):
             if id not in lost:
                 self._keep(id, Loaded(after[id], write.expected + 1))
-        for fetch in self._fetches:
-            fetch.difference_update(ids)  # what they read may be older than what was written just now
+                if self.unsure:
+                    self.unsure.pop(id, None)
         return lost
+
+    def forget_doubtful(self, shown: Mapping[ShadowId, Loaded]) -> set[ShadowId]:
+        """Forget, and return, those that may be outdated, so that they are asked for once more."""
+        doubtful = {id for id, loaded in shown.items() if loaded.doubtful}
+        self.forget(doubtful)
+        return doubtful
 
     def shrink(self) -> None:
         """Let the shadows go that were not used for longest, down to the bound."""
@@ -137,7 +162,7 @@ class ShadowStore:
                 SHADOWS.name, "thing", thing, thing, limit=PAGE_SHADOWS, cursor=cursor
             )
             for document in page.documents:
-                (live if exists(document.body) else deleted).append(ShadowId.of_key(document.id))
+                (live if _is_live(document) else deleted).append(ShadowId.of_key(document.id))
             cursor = page.next
             if cursor is None:
                 break
@@ -148,7 +173,8 @@ class ShadowStore:
         page = await self._documents.find(
             SHADOWS.name, "pending", PENDING, PENDING, limit=PAGE_SHADOWS, cursor=cursor
         )
-        return {ShadowId.of_key(one.id): shadow_of(one.id, one.body) for one in page.documents}, page.next
+        shadows = {ShadowId.of_key(one.id): _readable(one) for one in page.documents}
+        return {id: shadow for id, shadow in shadows.items() if shadow is not None}, page.next
 
     async def rows(
         self, id: ShadowId, first: int, last: int, limit: int, *, newest_first: bool = False
@@ -182,12 +208,18 @@ class ShadowStore:
         if entries:
             await self._documents.append(entries)
 
-    async def erase(self, id: ShadowId, loaded: Loaded) -> bool:
-        """Remove a shadow with its history for good; False when somebody wrote it meanwhile."""
-        cut = Cut(history_log(id), id.key, loaded.shadow.version + 1)
-        erasure = Write(SHADOWS.name, id.key, loaded.revision, None, cuts=(cut,))
+    async def erase(self, id: ShadowId) -> bool:
+        """Remove a shadow with its history for good, readable or not; False when others wrote meanwhile."""
+        document = (await self._documents.get(SHADOWS.name, [id.key])).get(id.key)
+        if document is None:
+            return True
+        cut = Cut(history_log(id), id.key, EVERY_ROW)
+        lost = await self._documents.commit(
+            [Write(SHADOWS.name, id.key, document.revision, None, cuts=(cut,))]
+        )
+        self._overtake([id])
         self.forget([id])
-        return not await self._documents.commit([erasure])
+        return not lost
 
     async def _fetch(self, ids: Sequence[ShadowId]) -> dict[ShadowId, Loaded]:
         wanted = set(ids)
@@ -195,17 +227,22 @@ class ShadowStore:
         try:
             documents = await self._documents.get(SHADOWS.name, [id.key for id in ids])
         finally:
-            self._fetches.remove(wanted)
+            # By identity: another fetch may want the same.
+            self._fetches = [fetch for fetch in self._fetches if fetch is not wanted]
         fetched: dict[ShadowId, Loaded] = {}
         for id in wanted:
-            try:
-                fetched[id] = _loaded(documents.get(id.key))
-            except (msgspec.DecodeError, UnknownFormatError) as error:
-                _log.error("shadow_unreadable", thing=id.thing, shadow=id.name, reason=str(error))
-            else:
+            document = documents.get(id.key)
+            shadow = NEVER_MADE if document is None else _readable(document)
+            if shadow is not None:
+                fetched[id] = Loaded(shadow, 0 if document is None else document.revision)
                 self._keep(id, fetched[id])
         overtaken = [id for id in ids if id not in wanted]
         return fetched | (await self.load(overtaken) if overtaken else {})
+
+    def _overtake(self, ids: Iterable[ShadowId]) -> None:
+        """Make those read again that are being read just now: it may be older than what was written."""
+        for fetch in self._fetches:
+            fetch.difference_update(ids)
 
     def _keep(self, id: ShadowId, loaded: Loaded) -> None:
         cache = self._cache
@@ -214,14 +251,36 @@ class ShadowStore:
             self.cached_bytes -= known.bytes
         shadow = loaded.shadow
         size = CACHED_FIXED_BYTES + len(shadow.ledger) + len(shadow.json or b"") * CACHED_FACTOR
-        cache[id] = _Cached(loaded, size)
+        cache[id] = _Cached(loaded._replace(doubtful=not self._documents.exclusive), size)
         self.cached_bytes += size
 
 
-def _loaded(document: Document | None) -> Loaded:
-    if document is None:
-        return Loaded(NEVER_MADE, 0)
-    return Loaded(shadow_of(document.id, document.body), document.revision)
+def _readable(document: Document) -> Shadow | None:
+    try:
+        return shadow_of(document.id, document.body)
+    except (msgspec.DecodeError, UnknownFormatError) as error:
+        id = ShadowId.of_key(document.id)
+        _log.error("shadow_unreadable", thing=id.thing, shadow=id.name, reason=str(error))
+        return None
+
+
+def _is_live(document: Document) -> bool:
+    try:
+        return exists(document.body)
+    except msgspec.DecodeError:
+        return True  # nobody can read it, but nobody deleted it either
+
+
+def _portions(writes: Sequence[Write]) -> Iterator[tuple[int, int]]:
+    """Yield from where to where the writes go into one commit: all of them, but for huge documents."""
+    first = size = 0
+    for position, write in enumerate(writes):
+        bytes = len(write.body or b"") + sum(len(entry.body) for entry in write.entries)
+        if size + bytes > COMMIT_BYTES_MAX and position > first:
+            yield first, position
+            first, size = position, 0
+        size += bytes
+    yield first, len(writes)
 
 
 def _write(id: ShadowId, revision: int, shadow: Shadow, extra: Extra) -> Write:
