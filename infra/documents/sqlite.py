@@ -55,7 +55,6 @@ class SqliteStore:
     def __init__(self, path: Path, layout: Layout) -> None:
         self._path = path
         self._layout = layout
-        self._tables = Tables(layout.fields, layout.logs)
         make_place(path)
         with ExitStack() as undo:
             self._lock = FileLock(path)
@@ -63,7 +62,7 @@ class SqliteStore:
             connection = connect_writer(path)
             undo.callback(connection.close)
             connection.execute(sqlite_journal.CREATE)
-            self._tables.create(connection)
+            self._tables = Tables(connection, layout.fields, layout.logs)
             self._connection = connect_reader(path)
             undo.callback(self._connection.close)
             self._writer = Writer(connection, self._tables)

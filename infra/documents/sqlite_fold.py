@@ -12,7 +12,7 @@ from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 from infra.documents.overlay import Overlay
-from infra.documents.port import Cut, StoreError
+from infra.documents.port import Cut
 from infra.documents.sqlite_tables import CHUNK_ROWS, Tables
 
 T = TypeVar("T")
@@ -44,10 +44,7 @@ class Fold:
 
 
 def _pieces(overlay: Overlay, tables: Tables) -> Iterator[Piece]:
-    names = {name for name, _ in overlay.documents} | {log for log, _ in overlay.rows}
-    if unknown := names - tables.documents.keys() - tables.logs.keys():
-        raise StoreError(f"the file holds {sorted(unknown)}: open it with these collections and logs as well")
-    # Cuts first: an entry may have been written again below the cut of its key.
+    """Cuts first: an entry may have been written again below the cut of its key."""
     cuts = [
         Cut(log, key, rows.below)
         for (log, key), rows in sorted(overlay.rows.items(), key=itemgetter(0))

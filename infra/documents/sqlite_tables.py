@@ -10,7 +10,7 @@ and has to win it back, which a busy event loop can make last 5 ms. So no row by
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final, TypeVar
@@ -58,9 +58,9 @@ class DocumentTable:
             " revision INTEGER NOT NULL, body BLOB NOT NULL)"
         )
         connection.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {self.name}_id ON {self.name} (id)")
-        there = {name for _, name, *_ in connection.execute(f"PRAGMA table_info({self.name})")}
+        there = _fields_of(connection, self.name)
         for field in self.fields:
-            if f"x_{field}" not in there:
+            if field not in there:
                 connection.execute(f"ALTER TABLE {self.name} ADD COLUMN x_{field}")
             connection.execute(
                 f"CREATE INDEX IF NOT EXISTS {self.name}_x_{field} ON {self.name} (x_{field}, id)"
@@ -249,18 +249,33 @@ class LogTable:
 
 
 class Tables:
-    """All tables of one store."""
+    """All tables of a file: those the store was opened with, and those that are there already.
 
-    def __init__(self, fields: dict[str, tuple[str, ...]], logs: Iterable[str]) -> None:
-        self.documents = {name: DocumentTable(name, indexed) for name, indexed in fields.items()}
-        self.logs = {log: LogTable(log) for log in logs}
+    The journal may hold what an earlier process wrote to a table, or into a column, that this one
+    does not ask for.
+    """
 
-    def create(self, connection: sqlite3.Connection) -> None:
-        """Make what is not there."""
+    def __init__(
+        self, connection: sqlite3.Connection, fields: Mapping[str, tuple[str, ...]], logs: Iterable[str]
+    ) -> None:
+        there = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        ]
+        known = {name[2:]: _fields_of(connection, name) for name in there if name.startswith("d_")}
+        for name, wanted in fields.items():
+            known[name] = tuple(dict.fromkeys((*known.get(name, ()), *wanted)))
+        self.documents = {name: DocumentTable(name, its_fields) for name, its_fields in known.items()}
+        known_logs = {name[2:] for name in there if name.startswith("l_")} | set(logs)
+        self.logs = {log: LogTable(log) for log in known_logs}
         for table in self.documents.values():
             table.create(connection)
         for log in self.logs.values():
             log.create(connection)
+
+
+def _fields_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    columns = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
+    return tuple(name[2:] for name in columns if name.startswith("x_"))
 
 
 def in_sizes(rows: Sequence[T]) -> Iterator[Sequence[T]]:

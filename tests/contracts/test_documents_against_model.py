@@ -16,7 +16,7 @@ IDS = [f"{kind}:{i}" for kind in "ab" for i in range(4)]
 KEYS = [f"{id}{end}" for id in IDS for end in ("", ":0000000001")]
 """The ids of one key's rows lie between those of the other."""
 VALUES = ["", "x", "x\1", "y", 0, -3, 7]
-STEPS = {"memory": 400, "sqlite": 300, "sqlite-folding": 300, "mongodb": 80}
+STEPS = {"memory": 300, "sqlite": 150, "sqlite-folding": 150, "mongodb": 60}
 
 
 class Model:

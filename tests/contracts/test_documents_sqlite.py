@@ -236,14 +236,19 @@ async def test_a_file_of_a_newer_gnomon_is_refused(path):
         await open_at(path)
 
 
-async def test_a_journal_with_an_unknown_collection_is_not_thrown_away(path):
+async def test_opening_with_fewer_collections_and_fields_loses_nothing(path, monkeypatch):
     store = await open_at(path)
-    await store.commit([write("a")])
+    await store.commit([write("a", number=1)])
     await store.close()
-    with pytest.raises(StoreError, match=r"holds \['things'\]"):
-        await open_store(f"sqlite:{path}", (Collection("others"),), LOGS)
+    monkeypatch.setattr(sqlite_writer, "OVERLAY_BYTES_MAX", 1)
+    for collections in ((), (Collection("others"),), (Collection("things"), Collection("others"))):
+        store = await open_store(f"sqlite:{path}", collections, ["other"])
+        if collections:
+            await store.commit([Write("others", f"{len(collections)}", 0, b"1")])
+        await store.close()
     store = await open_at(path)
-    assert set(await store.get("things", ["a"])) == {"a"}
+    assert [one.id for one in (await store.find("things", "kind", "x", "x", limit=9)).documents] == ["a"]
+    assert len(await store.read("history", "a", 0, 9, limit=9)) == 1
     await store.close()
 
 
