@@ -17,10 +17,8 @@ import random
 import resource
 import signal
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,232 +27,20 @@ import uvloop
 
 from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint, Identity, plain_identity
 from fleet.history import History
-from fleet.retry import full_jitter_s
-from fleet.shapes import SHAPES, Mode, body_maker
-from fleet.statistics import Statistics
-from fleet.topics import own_route, request_topic
-from infra.clock import MS_PER_S, Clock, SystemClock
+from fleet.shapes import SHAPES, Mode
+from fleet.worker import Order, Run, Worker
+from infra.clock import Clock, SystemClock
 from infra.ids import RandomIds
 
-ANSWER_S: Final = 5.0  # an answer later than this is taken for lost
-RETRY_BASE_S, RETRY_CAP_S = 1.0, 10.0
-BACKLOG_MAX: Final = 10_000  # planned requests that wait for a connection's window; more are shed
 RUN_BITS: Final = 40  # of chance in a run's name, which begins every token
 LOOK_S: Final = 0.5  # how often overdue answers are looked for
 PACE_S: Final = 0.001  # the shortest sleep: what falls due meanwhile leaves together
 BURST_MAX: Final = 256  # offers before answers have their turn again
 CONNECT_S_MAX: Final = 120.0
-FAILED, UNAVAILABLE, BUSY = 500, 503, 429
-_NOT_YET: Final = frozenset({FAILED, UNAVAILABLE, BUSY})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a load is told to do."""
-
-    seconds: float
-    rate: float | None = None  # a second over all connections; None: closed loop
-    window: int = 8  # unanswered requests per connection
-    mode: Mode = Mode.REPORTED
-    shape: str = "thermostat"
-    shadow: str = ""
-    is_sequenced: bool = False  # do reports carry {epoch, number}?
-    seed: int = 0
-    drain_s: float = 30.0  # how long to wait for what is unanswered when time is up
-
-    def __post_init__(self) -> None:
-        if self.window < 1 or self.seconds <= 0 or (self.rate is not None and self.rate <= 0):
-            raise ValueError("a load needs a window of at least 1, and more than 0 seconds and requests")
 
 
 class NotConnectedError(Exception):
     """Not every connection came up; the text says how many did and what went wrong with the others."""
-
-
-class Answer(msgspec.Struct, rename="camel"):
-    """What is read of an answer, where its topic is not enough."""
-
-    version: int | None = None
-    code: int = 0
-
-
-class Pending:
-    """A request without its answer yet."""
-
-    __slots__ = ("body", "due_at", "planned_at", "tries")
-
-    def __init__(self, body: bytes, planned_at: float, due_at: float) -> None:
-        self.body = body
-        self.planned_at = planned_at
-        self.due_at = due_at
-        self.tries = 1
-
-
-_ANSWERS: Final = msgspec.json.Decoder(Answer)
-
-
-class Worker:
-    """One connection, asking about one thing."""
-
-    __slots__ = (
-        "_body",
-        "_load",
-        "_next",
-        "_token",
-        "_token_mark",
-        "_topic",
-        "backlog",
-        "connection",
-        "is_up",
-        "pending",
-        "source",
-    )
-
-    def __init__(self, thing: str, number: int, load: "Load") -> None:
-        order = load.order
-        operation = "get" if order.mode is Mode.GET else "update"
-        self._load = load
-        self._token = f"{load.run_id}-{number}-"
-        self._token_mark = f'"{self._token}'.encode()
-        self._topic = request_topic(own_route(thing), order.shadow, operation)
-        epoch = load.epoch if order.is_sequenced else None
-        self._body = body_maker(order.mode, SHAPES[order.shape], self._token, epoch)
-        self.source = (f"{load.run_id}-{number}", operation, thing, order.shadow)  # for the history
-        self._next = 0
-        self.pending: dict[int, Pending] = {}  # by number, the oldest first
-        self.backlog: deque[float] = deque()  # planned moments that wait for the window
-        self.connection: Connection | None = None
-        self.is_up = False
-
-    def offer(self, planned_at: float) -> None:
-        """Ask once more: now, or when the window allows."""
-        if self.is_up and len(self.pending) < self._load.order.window:
-            self._ask(planned_at)
-        elif len(self.backlog) < BACKLOG_MAX:
-            self.backlog.append(planned_at)
-        else:
-            self._load.shed += 1
-
-    def repeat_overdue(self, now: float) -> None:
-        """Send again what should have been answered by now."""
-        if self.is_up:
-            for pending in self.pending.values():
-                if pending.due_at <= now:
-                    self._repeat(pending, now)
-
-    def give_up(self) -> None:
-        """Write down what nobody will ever know."""
-        for number, pending in self.pending.items():
-            self._load.unknown += 1
-            self._tell("maybe", number, pending.body)
-
-    # -- what the connection says ---------------------------------------------
-
-    def connected(self) -> None:
-        assert self.connection is not None
-        self.is_up = True
-        self._load.statistics.connected += 1
-        self._load.statistics.connects += 1
-        self.connection.subscribe((f"{self._topic}/accepted", f"{self._topic}/rejected"))
-        now = self._load.clock.elapsed_s()
-        for pending in self.pending.values():
-            self._repeat(pending, now)
-        self.refill()
-
-    def disconnected(self) -> None:
-        self.is_up = False
-        self._load.statistics.connected -= 1
-
-    def message(self, topic: str, payload: bytes) -> None:
-        statistics = self._load.statistics
-        statistics.received += 1
-        number = self._number(payload)
-        if number is None:
-            statistics.errors["answer without our token"] += 1
-        elif topic.endswith("/accepted"):
-            self._on_accepted(number, payload)
-        else:
-            self._on_rejected(number, payload)
-
-    def _on_accepted(self, number: int, payload: bytes) -> None:
-        load = self._load
-        pending = self.pending.pop(number, None)
-        if load.history is not None:
-            self._tell("ok", number, self._body(number), payload)
-        if pending is None:
-            load.statistics.errors["answered twice"] += 1
-            return
-        load.statistics.accepted += 1
-        load.statistics.latency.add(load.clock.elapsed_s() - pending.planned_at)
-        self.refill()
-
-    def _on_rejected(self, number: int, payload: bytes) -> None:
-        load = self._load
-        code = _ANSWERS.decode(payload).code
-        load.statistics.rejected[code] += 1
-        pending = self.pending.get(number)
-        if pending is None:
-            load.statistics.errors["answered twice"] += 1
-            return
-        self._tell("maybe" if code in {FAILED, UNAVAILABLE} else "fail", number, pending.body, payload)
-        if code in _NOT_YET:
-            wait_s = full_jitter_s(load.chance, pending.tries, RETRY_BASE_S, RETRY_CAP_S)
-            pending.due_at = load.clock.elapsed_s() + wait_s
-            return
-        del self.pending[number]
-        self.refill()
-
-    # -- what is sent ---------------------------------------------------------
-
-    def refill(self) -> None:
-        """Use the window: for what was planned, or in a closed loop for the next request."""
-        load, window = self._load, self._load.order.window
-        while self.backlog and len(self.pending) < window:
-            self._ask(self.backlog.popleft())
-        if load.order.rate is None and load.is_asking:
-            now = load.clock.elapsed_s()
-            while len(self.pending) < window:
-                self._ask(now)
-
-    def _ask(self, planned_at: float) -> None:
-        assert self.connection is not None
-        number = self._next = self._next + 1
-        body = self._body(number)
-        self.pending[number] = Pending(body, planned_at, self._load.clock.elapsed_s() + ANSWER_S)
-        self._load.statistics.sent += 1
-        self._tell("invoke", number, body)
-        self.connection.publish(self._topic, body)
-
-    def _repeat(self, pending: Pending, now: float) -> None:
-        assert self.connection is not None
-        wait_s = full_jitter_s(self._load.chance, pending.tries, RETRY_BASE_S, RETRY_CAP_S)
-        pending.due_at = now + ANSWER_S + wait_s
-        pending.tries += 1
-        self._load.statistics.repeated += 1
-        self.connection.publish(self._topic, pending.body)
-
-    def _tell(self, phase: str, number: int, body: bytes, answer: bytes | None = None) -> None:
-        history = self._load.history
-        if history is None:
-            return
-        read = _ANSWERS.decode(answer) if answer is not None else Answer()
-        history.add(
-            phase,
-            self.source,
-            f"{self._token}{number}",
-            body,
-            version=read.version,
-            answer=answer,
-            code=read.code or None,
-        )
-
-    def _number(self, payload: bytes) -> int | None:
-        """Return which request is answered; the token stands near the end of every answer."""
-        at = payload.rfind(self._token_mark)
-        if at < 0:
-            return None
-        start = at + len(self._token_mark)
-        return int(payload[start : payload.index(b'"', start)])
 
 
 class Load:
@@ -271,17 +57,14 @@ class Load:
         run_id: str,
         history: History | None = None,
     ) -> None:
-        self.order, self.clock, self.run_id, self.history = order, clock, run_id, history
-        self.epoch = clock.now_ms() // MS_PER_S
-        self.chance = random.Random(order.seed)
-        self.statistics = Statistics()
-        self.is_asking = False
-        self.shed = self.unknown = 0
+        self._run = run = Run(order, run_id, clock, history)
+        self.statistics = run.statistics
         self.asked_s = self._cpu_s = 0.0
         self._accepted_in_time = 0
         self._endpoint, self._identities = endpoint, identities
         self._stopping = asyncio.Event()
-        self._workers = [Worker(thing, number, self) for number, thing in enumerate(things)]
+        self._connections: list[Connection] = []
+        self._workers = [Worker(thing, number, run) for number, thing in enumerate(things)]
 
     @property
     def unanswered(self) -> int:
@@ -294,6 +77,7 @@ class Load:
         async with asyncio.TaskGroup() as tasks:
             for worker in self._workers:
                 connection = worker.connection = self._connection(worker, door)
+                self._connections.append(connection)
                 tasks.create_task(connection.run(), name=f"load {worker.source[2]}")
             try:
                 await self._all_connected()
@@ -312,13 +96,13 @@ class Load:
         """Return all figures for a line of JSON."""
         rate = self._accepted_in_time / self.asked_s if self.asked_s else 0.0
         return {
-            "run": self.run_id,
+            "run": self._run.id,
             "connections": len(self._workers),
             "asked_s": round(self.asked_s, 3),
             "accepted_per_s": round(rate, 1),
             "unanswered": self.unanswered,
-            "unknown": self.unknown,
-            "shed": self.shed,
+            "unknown": self._run.unknown,
+            "shed": self._run.shed,
             "cpu_s": round(self._cpu_s, 3),
             **self.statistics.summary(),
         }
@@ -336,23 +120,23 @@ class Load:
             ) from error
 
     async def _ask_for_a_while(self) -> None:
-        started_at, cpu_s = self.clock.elapsed_s(), _cpu_s()
-        self.is_asking = True
-        if self.order.rate is None:
+        started_at, cpu_s = self._run.clock.elapsed_s(), _cpu_s()
+        self._run.is_asking = True
+        if self._run.order.rate is None:
             for worker in self._workers:
                 worker.refill()
-            await self._rest(self.order.seconds)
+            await self._rest(self._run.order.seconds)
         else:
-            await self._offer_as_planned(started_at, self.order.rate)
-        self.is_asking = False
-        self.asked_s = self.clock.elapsed_s() - started_at
+            await self._offer_as_planned(started_at, self._run.order.rate)
+        self._run.is_asking = False
+        self.asked_s = self._run.clock.elapsed_s() - started_at
         self._cpu_s = _cpu_s() - cpu_s
         self._accepted_in_time = self.statistics.accepted
 
     async def _offer_as_planned(self, started_at: float, rate: float) -> None:
-        for turn, planned_s in enumerate(arrivals(rate, self.order.seconds, self.chance)):
+        for turn, planned_s in enumerate(arrivals(rate, self._run.order.seconds, self._run.chance)):
             planned_at = started_at + planned_s
-            while (wait_s := planned_at - self.clock.elapsed_s()) > 0:
+            while (wait_s := planned_at - self._run.clock.elapsed_s()) > 0:
                 if await self._rest(max(wait_s, PACE_S)):
                     return
             if turn % BURST_MAX == 0:
@@ -360,18 +144,18 @@ class Load:
             self._workers[turn % len(self._workers)].offer(planned_at)
 
     async def _drain(self) -> None:
-        deadline = self.clock.elapsed_s() + self.order.drain_s
-        while self.unanswered and self.clock.elapsed_s() < deadline:  # noqa: ASYNC110 - no event per answer
+        deadline = self._run.clock.elapsed_s() + self._run.order.drain_s
+        while self.unanswered and self._run.clock.elapsed_s() < deadline:  # noqa: ASYNC110 - no event per answer
             await asyncio.sleep(PACE_S * 10)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            now = self.clock.elapsed_s()
+            now = self._run.clock.elapsed_s()
             for worker in self._workers:
                 worker.repeat_overdue(now)
-            if self.history is not None:
-                self.history.flush()
+            if self._run.history is not None:
+                self._run.history.flush()
 
     async def _rest(self, seconds: float) -> bool:
         """Sleep; True if the load was stopped meanwhile."""
@@ -385,10 +169,10 @@ class Load:
     def _end(self) -> None:
         for worker in self._workers:
             worker.give_up()
-            if worker.connection is not None:
-                worker.connection.stop()
-        if self.history is not None:
-            self.history.flush()
+        for connection in self._connections:
+            connection.stop()
+        if self._run.history is not None:
+            self._run.history.flush()
 
     def _connection(self, worker: Worker, door: asyncio.Semaphore) -> Connection:
         return Connection(
@@ -396,7 +180,7 @@ class Load:
             self._identities(worker.source[2]),
             worker,
             door=door,
-            chance=self.chance,
+            chance=self._run.chance,
             errors=self.statistics.errors,
         )
 

@@ -3,17 +3,17 @@
 import json
 import random
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.connection import Endpoint, plain_identity
 from fleet.history import History
-from fleet.load import ANSWER_S, BACKLOG_MAX, RETRY_CAP_S, Load, Order, Worker, arrivals
+from fleet.load import arrivals
 from fleet.shapes import SHAPES, Mode, body_maker
 from fleet.statistics import Histogram
+from fleet.worker import ANSWER_S, BACKLOG_MAX, RETRY_CAP_S, Order, Run, Worker
 from tests.fakes import FakeClock
 
 P = "$aws/things/ld/shadow/update"
@@ -99,18 +99,11 @@ class Bench:
         self.clock = FakeClock()
         self.path: Any = tmp_path and tmp_path / "history.jsonl"
         self.history: Any = tmp_path and History(self.path, self.clock)
-        self.load = Load(
-            Order(**{"seconds": 10, "rate": 10, "window": 2} | order),
-            ["ld"],
-            endpoint=Endpoint("127.0.0.1", 1),
-            identities=plain_identity,
-            clock=self.clock,
-            run_id="run",
-            history=self.history,
-        )
-        self.worker = Worker("ld", 0, self.load)
+        told = Order(**{"seconds": 10, "rate": 10, "window": 2} | order)
+        self.run = Run(told, "run", self.clock, self.history)
+        self.worker = Worker("ld", 0, self.run)
         self.wire = Wire()
-        self.worker.connection = cast("Any", self.wire)
+        self.worker.connection = self.wire
 
     def answer(self, number, code=None, version=1):
         body = {"code": code} if code else {"version": version}
@@ -133,8 +126,8 @@ def test_latency_counts_from_the_planned_moment_also_while_the_window_is_full():
     bench.answer(1)
     bench.clock.advance(2)
     bench.answer(2)
-    assert bench.load.statistics.latency.max_s == pytest.approx(5)
-    assert bench.load.statistics.accepted == 2
+    assert bench.run.statistics.latency.max_s == pytest.approx(5)
+    assert bench.run.statistics.accepted == 2
 
 
 def test_what_is_planned_while_nobody_is_connected_is_asked_on_connecting():
@@ -151,17 +144,17 @@ def test_a_backlog_has_an_end_and_what_is_shed_is_counted():
     for _ in range(BACKLOG_MAX + 1):
         bench.worker.offer(0)
     assert len(bench.worker.backlog) == BACKLOG_MAX
-    assert bench.load.shed == 1
+    assert bench.run.shed == 1
 
 
 def test_a_closed_loop_keeps_its_window_full_until_it_is_told_to_stop():
     bench = Bench(rate=None, window=3)
-    bench.load.is_asking = True
+    bench.run.is_asking = True
     bench.worker.connected()
     assert len(bench.wire.sent) == 3
     bench.answer(2)
     assert len(bench.wire.sent) == 4
-    bench.load.is_asking = False
+    bench.run.is_asking = False
     bench.answer(1)
     assert len(bench.wire.sent) == 4
 
@@ -178,7 +171,7 @@ def test_unanswered_requests_are_repeated_with_the_same_bytes_when_overdue_and_o
     assert len(bench.wire.sent) == 2
     bench.worker.connected()
     assert bench.wire.sent == [bench.wire.sent[0]] * 3
-    assert bench.load.statistics.repeated == 2
+    assert bench.run.statistics.repeated == 2
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
@@ -189,7 +182,7 @@ def test_not_yet_is_asked_again(code):
     bench.answer(1, code=code)
     bench.worker.repeat_overdue(RETRY_CAP_S)
     assert bench.wire.sent == [bench.wire.sent[0]] * 2
-    assert bench.load.statistics.rejected == {code: 1}
+    assert bench.run.statistics.rejected == {code: 1}
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 409, 413])
@@ -211,8 +204,8 @@ def test_an_answer_to_somebody_else_or_a_second_one_is_counted_and_changes_nothi
     assert len(bench.worker.pending) == 1
     bench.answer(1)
     bench.answer(1)
-    assert bench.load.statistics.accepted == 1
-    assert bench.load.statistics.errors == {"answer without our token": 1, "answered twice": 1}
+    assert bench.run.statistics.accepted == 1
+    assert bench.run.statistics.errors == {"answer without our token": 1, "answered twice": 1}
 
 
 def test_the_history_tells_each_step_so_that_a_checker_needs_nothing_else(tmp_path):
