@@ -47,9 +47,12 @@ def patch(changed: Leaves) -> Tree:
 
 def told_after(told: Leaves, changed: Leaves, denied: Iterable[Path] = ()) -> Leaves:
     """Return what the service holds once it has accepted ``changed``, but for what it ``denied`` since."""
-    skipped = {*denied, *(path for path, value in changed.items() if value is GONE)}
-    after = told | changed
-    return {path: value for path, value in after.items() if not any(p in skipped for p in _upwards(path))}
+    gone = {path for path, value in changed.items() if value is GONE}
+    after = {path: value for path, value in told.items() if gone.isdisjoint(_upwards(path))}
+    after |= {path: value for path, value in changed.items() if value is not GONE}
+    for path in denied:
+        after.pop(path, None)
+    return after
 
 
 def _gone(told: Leaves, now: Leaves) -> Leaves:
