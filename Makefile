@@ -30,7 +30,7 @@ test: .venv/.dev ## every test, starting the servers it needs
 	@$(PY) -m pytest -q -n 2 --dist loadfile --strict-backends --backends=process $(PYTEST_ARGS)
 
 unit: .venv/.dev ## only what needs no server
-	@$(PY) -m pytest -q -n 2 tests/unit tests/properties $(PYTEST_ARGS)
+	@$(PY) -m pytest -q -n 2 $(wildcard tests/unit tests/properties) $(PYTEST_ARGS)
 
 check: .venv/.dev ## format, lint, types, imports
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && .venv/bin/lint-imports

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
-from infra.telemetry import Metrics
 
 from broker_bridge.presence import Presence, Sign, concerns_delta, parse_line
 from broker_bridge.speaker import Speaker
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ShadowLimits
+from infra.telemetry import Metrics
 from registry.models import ThingKind
 from registry.service import RegistryService
 from shadow import wire

@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 import structlog
-from infra.telemetry import Metrics
 
 from broker_bridge.inbox import Message
 from infra.clock import Clock
 from infra.documents.port import DocumentStore, Entry, StoreUnavailableError
+from infra.telemetry import Metrics
 
 DEAD_LETTERS: Final = "dead_letters"
 
