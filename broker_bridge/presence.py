@@ -29,18 +29,21 @@ class Presence(NamedTuple):
 
 
 _NAME = r"[a-zA-Z0-9:_-]{1,128}"
-_CONNECTED = re.compile(rf"New client connected from \S+ as ({_NAME}) \(p\d, c([01]),")
-_DISCONNECTED = re.compile(rf"Client ({_NAME}) (?:disconnected|closed its connection|has exceeded timeout)")
-_SUBSCRIBED = re.compile(rf"({_NAME}) [012] (\S+)$")
+_AT = r"\d+: "  # all lines are read from their start: a filter may hold blanks, and what looks like a line
+_CONNECTED = re.compile(rf"{_AT}New client connected from \S+ as ({_NAME}) \(p\d, c([01]),")
+_DISCONNECTED = re.compile(
+    rf"{_AT}Client ({_NAME}) (?:disconnected|closed its connection|has exceeded timeout)"
+)
+_SUBSCRIBED = re.compile(rf"{_AT}({_NAME}) [012] (.+)")
 
 
 def parse_line(text: str) -> Presence | None:
     """Return what a log line says about a thing, or None when it says nothing about one."""
-    if found := _SUBSCRIBED.search(text):
+    if found := _SUBSCRIBED.match(text):
         return Presence(Sign.SUBSCRIBED, found[1], filter=found[2])
-    if found := _CONNECTED.search(text):
+    if found := _CONNECTED.match(text):
         return Presence(Sign.CONNECTED, found[1], fresh=found[2] == "1")
-    if found := _DISCONNECTED.search(text):
+    if found := _DISCONNECTED.match(text):
         return Presence(Sign.DISCONNECTED, found[1])
     return None
 

@@ -1,5 +1,8 @@
 """Reading the broker's log; the lines are as Mosquitto 2.0.11 writes them."""
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 from broker_bridge.presence import Presence, Sign, concerns_delta, parse_line
@@ -64,3 +67,28 @@ def test_other_lines_concern_no_thing(line):
 )
 def test_only_what_a_thing_may_read_and_holds_deltas_counts_as_coming_back(filter, concerns):
     assert concerns_delta(filter, "th-1") is concerns
+
+
+def recorded():
+    """Topic and text of lines that Mosquitto 2.0.11 wrote."""
+    path = Path(__file__).parents[1] / "vectors" / "broker_log_lines.txt"
+    return [line.split("\t") for line in path.read_text().splitlines()]
+
+
+def test_of_what_the_broker_really_writes_each_sign_is_understood():
+    signs = Counter(presence.sign for _, line in recorded() if (presence := parse_line(line)))
+    said = [line for _, line in recorded()]
+    ends = ("disconnect", "closed its connection", "has exceeded timeout")
+    assert signs == {
+        Sign.CONNECTED: sum("New client connected" in line and "svc." not in line for line in said),
+        Sign.SUBSCRIBED: sum("log/M/subscribe" in topic and "svc." not in line for topic, line in recorded()),
+        Sign.DISCONNECTED: sum(any(end in line for end in ends) and "<" not in line for line in said),
+    }
+
+
+def test_a_filter_that_looks_like_another_things_line_speaks_for_who_subscribed():
+    filter = "x th-9 1 $aws/things/th-9/shadow/update/delta"
+    presence = parse_line(f"1790000000: th-1 1 {filter}")
+    assert presence == Presence(Sign.SUBSCRIBED, "th-1", filter=filter)
+    assert not concerns_delta(filter, "th-1")
+    assert parse_line(f"1790000000: svc.other 1 {filter}") is None
