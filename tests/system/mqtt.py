@@ -37,6 +37,7 @@ class Message:
     topic: str
     payload: bytes
     at_s: float
+    retain: bool = False
 
     @property
     def json(self) -> Any:
@@ -228,8 +229,7 @@ class Thing:
     def _new_client(self, client_id: str) -> Client:
         clean = None if self._protocol == V5 else self._clean
         client = Client(CallbackAPIVersion.VERSION2, client_id, clean_session=clean, protocol=self._protocol)
-        certificate, key = self._gnomon.certificate(self.name)
-        client.tls_set(str(self._gnomon.root_certificate), str(certificate), str(key))
+        self._prove_identity(client)
         client.max_inflight_messages_set(0)  # else each PUBACK scans all outstanding messages
         client.reconnect_delay_set(1, 2)
         client.on_connect = lambda _client, _data, _flags, reason, _more: self._on_connect(reason)
@@ -238,6 +238,10 @@ class Thing:
         client.on_publish = lambda _client, _data, id, reason, _more: self._on_puback(id, reason)
         client.on_message = lambda _client, _data, message: self._on_message(message)
         return client
+
+    def _prove_identity(self, client: Client) -> None:
+        certificate, key = self._gnomon.certificate(self.name)
+        client.tls_set(str(self._gnomon.root_certificate), str(certificate), str(key))
 
     def _on_connect(self, reason: ReasonCode) -> None:
         with self._news:
@@ -257,7 +261,9 @@ class Thing:
 
     def _on_message(self, message: MQTTMessage) -> None:
         with self._news:
-            self.received.append(Message(message.topic, bytes(message.payload), time.monotonic()))
+            self.received.append(
+                Message(message.topic, bytes(message.payload), time.monotonic(), message.retain)
+            )
             self._news.notify_all()
 
     def _on(self, topic: str) -> list[Message]:
