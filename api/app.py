@@ -20,6 +20,7 @@ from api.problems import FORBIDDEN, INTERNAL, aws_reply, describe, is_aws, probl
 from api.reading import HttpRequest, request_id, via_of
 from api.replies import Reply
 from api.services import ApiServices
+from api.shadow_changes import ShadowChanges
 from api.shadows import Shadows
 from api.status import Status
 from api.things import Things
@@ -53,6 +54,7 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *AwsShadows(services, desk).routes(),
         *(CompatThings(services).routes() if services.settings.api.compat_http else ()),
         *Shadows(services, desk).routes(),
+        *ShadowChanges(services, desk).routes(),
         *LiveShadows(services, desk).routes(),
         *Things(services).routes(),
         *Gateways(services).routes(),
