@@ -173,12 +173,7 @@ def reject(command: Command, error: ShadowError, now_ms: int) -> Rejected:
 
 
 def _update(current: Shadow, update: Update, circumstances: Circumstances) -> tuple[Accepted, Shadow]:
-    role, name = update.origin.role, update.id.name
-    for section, patch in update.sections.items():  # 11
-        if not may_write(role, name, _SECTIONS[section]) and not (
-            nulls_only(patch) and may_write(role, name, _SECTIONS[section], nulls_only=True)
-        ):
-            raise ForbiddenError(f"{role} may not write {section} of this shadow")
+    _check_rights(update)  # 11
     known = _answered(current, update, circumstances)  # 12
     if known is not None and _is_replay(known, update, ledger.UPDATE):
         return _replayed_update(update, known), current
@@ -187,8 +182,20 @@ def _update(current: Shadow, update: Update, circumstances: Circumstances) -> tu
     after = _merged(current, update, sequence, circumstances.now_ms)
     if not current.exists and update.id in circumstances.crowded:  # 16
         raise TooLargeError(f"a thing may have {circumstances.limits.named_shadows_max} named shadows")
-    _check_size(current, after, circumstances.limits.document_bytes_max_of(name))
+    _check_size(current, after, circumstances.limits.document_bytes_max_of(update.id.name))
     return _changed(current, after, update, known, circumstances)
+
+
+def _check_rights(update: Update) -> None:
+    role, name = update.origin.role, update.id.name
+    sections = update.sections
+    for section, patch in sections.items():
+        if not may_write(role, name, _SECTIONS[section]) and not (
+            nulls_only(patch) and may_write(role, name, _SECTIONS[section], nulls_only=True)
+        ):
+            raise ForbiddenError(f"{role} may not write {section} of this shadow")
+    if not sections and not any(may_write(role, name, section) for section in Section):
+        raise ForbiddenError(f"{role} may not write this shadow")  # not even a version of it
 
 
 def _delete(current: Shadow, delete: Delete, circumstances: Circumstances) -> tuple[Accepted, Shadow]:
