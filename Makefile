@@ -51,7 +51,10 @@ conformance: .venv/.dev ## unmodified outside clients against a running Gnomon
 	@$(PY) -m tests.conformance $(ARGS)
 
 vectors: .venv/.dev ## rebuild golden files and generated pages; fails if one was not current
-	@$(PY) -m scripts.generate && git diff --exit-code -- tests/vectors docs
+	@$(PY) -m scripts.generate
+	@git diff --exit-code -- tests/vectors docs
+	@new=$$(git ls-files --others --exclude-standard tests/vectors docs); \
+	if [ -n "$$new" ]; then echo "not committed: $$new"; exit 1; fi
 
 pins: .venv/.dev ## rewrite the pins
 	@scripts/pins

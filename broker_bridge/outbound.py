@@ -34,6 +34,9 @@ class Outbound:
     """Publishes and acknowledgements of one connection after another."""
 
     def __init__(self) -> None:
+        self.published = 0
+        """Messages given to a connection so far; only ever rises, as :attr:`settled` does."""
+        self.settled = 0
         self._open = False
         self._held = False
         self._free = 0
@@ -114,6 +117,7 @@ class Outbound:
         if packet_id != self._oldest_id or not self._marks:
             raise OutOfOrderError(packet_id)
         self._oldest_id = packet_id + 1 if packet_id < PACKET_ID_MAX else 1
+        self.settled += 1
         self._free += 1
         if self._waiting:
             self._move_up()
@@ -139,6 +143,7 @@ class Outbound:
     def _send(self, topic: str, payload: bytes, expiry_s: int, mark: object) -> None:
         packet_id = self._next_id
         self._next_id = packet_id + 1 if packet_id < PACKET_ID_MAX else 1
+        self.published += 1
         self._free -= 1
         self._marks.append(mark)
         self._out.append(packets.publish(topic, payload, packet_id, expiry_s))

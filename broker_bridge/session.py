@@ -1,14 +1,15 @@
 """The bridge's MQTT session: stays connected, subscribed and honest about what the broker has.
 
 The session at the broker is persistent (``clean_start`` false, long expiry) and messages are acknowledged
-by hand, so that the broker keeps for us what we have not dealt with. Its own publishes are QoS 1 and
-flow-controlled; a *mark* on one says when the broker has it. What was not settled when a connection
-ends is forgotten here and said again by whoever marked it. (spec: shadow 13; reliability 3.2)
+by hand, so that the broker keeps for us what we have not dealt with. Only where the broker itself came
+back with outdated memories it begins anew: what they hold was answered long ago. Its own publishes are
+QoS 1 and flow-controlled; a *mark* on one says when the broker has it. What was not settled when a
+connection ends is forgotten here and said again by whoever marked it. (spec: shadow 13; reliability 3.2)
 """
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -92,7 +93,9 @@ class Session:
         receive_max: int = RECEIVE_MAX,
         packet_bytes_max: int = PACKET_BYTES_MAX,
         keep_alive_s: int = KEEP_ALIVE_S,
+        outdated: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Prepare a session; ``outdated``, asked at each connect, tells that the broker's must not go on."""
         self._host = host
         self._port = port
         self._subscriptions = list(subscriptions)
@@ -100,16 +103,10 @@ class Session:
         self._rng = rng
         self._packet_bytes_max = packet_bytes_max
         self._keep_alive_s = keep_alive_s
-        self._connect = mqtt5.ConnectPacket(
-            client_id,
-            username=username,
-            password=password.encode(),
-            clean_start=False,
-            session_expiry_interval=SESSION_EXPIRY_S,
-            keep_alive=keep_alive_s,
-            receive_max=receive_max,
-            max_packet_size=packet_bytes_max,
-        )
+        self._client_id = client_id
+        self._username = username
+        self._password = password.encode()
+        self._outdated = outdated
         self._receive_max = receive_max
         self._outbound = Outbound()
         self._link: Link | None = None
@@ -124,6 +121,16 @@ class Session:
     def connected(self) -> bool:
         """Whether publishing is possible."""
         return self._outbound.is_open
+
+    @property
+    def published(self) -> int:
+        """How many messages were given to the broker so far."""
+        return self._outbound.published
+
+    @property
+    def settled(self) -> int:
+        """How many of them it acknowledged."""
+        return self._outbound.settled
 
     @property
     def window_free(self) -> int:
@@ -215,13 +222,25 @@ class Session:
 
     async def _shake_hands(self, link: Link) -> mqtt5.ConnAckPacket:
         """Log in and, unless the broker remembers that, subscribe."""
-        connack = _expect(mqtt5.ConnAckPacket, await link.ask(self._connect))
+        connack = _expect(mqtt5.ConnAckPacket, await link.ask(self._connect_packet()))
         if connack.reason_code is not mqtt5.ConnAckReasonCode.SUCCESS:
             raise ConnectionRefusedByBrokerError(connack.reason_code)
         # The first time also on a session that exists: its filters may be those of an older release.
         if not (connack.session_present and self._subscribed):
             await self._subscribe(link)
         return connack
+
+    def _connect_packet(self) -> mqtt5.ConnectPacket:
+        return mqtt5.ConnectPacket(
+            self._client_id,
+            username=self._username,
+            password=self._password,
+            clean_start=self._outdated(),
+            session_expiry_interval=SESSION_EXPIRY_S,
+            keep_alive=self._keep_alive_s,
+            receive_max=self._receive_max,
+            max_packet_size=self._packet_bytes_max,
+        )
 
     async def _subscribe(self, link: Link) -> None:
         request = mqtt5.SubscribePacket(SUBSCRIBE_PACKET_ID, self._subscriptions)

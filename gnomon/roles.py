@@ -167,6 +167,7 @@ def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge
             handler=handler,
             rng=random.Random(services.ids.number()),  # noqa: S311 - jitter of reconnects
             packet_bytes_max=services.settings.broker.packet_bytes_max,
+            outdated=lambda: broker.outdated,
         )
 
     return Bridge(
@@ -204,9 +205,11 @@ def _filters() -> list[mqtt5.TopicFilter]:
 
 def _show(metrics: Metrics, bridge: Bridge) -> None:
     """Let Prometheus read what the bridge keeps anyway."""
-    counts = bridge.session.counts
+    session, counts = bridge.session, bridge.session.counts
     metrics.gauge("inbox_requests", "Requests not yet answered", lambda: len(bridge.inbox))
     metrics.gauge("things_present", "Things connected", lambda: bridge.catch_up.present)
+    metrics.counter("publishes", "Messages given to the broker", lambda: session.published)
+    metrics.counter("pubacks", "Messages it acknowledged", lambda: session.settled)
     metrics.counter("broker_connections", "Times the bridge connected", lambda: counts.connections)
     metrics.counter("publishes_refused", "Publishes that the broker refused", lambda: counts.refused)
     metrics.counter("messages_undecodable", "Messages that our codec refused", lambda: counts.undecodable)

@@ -92,7 +92,7 @@ class BridgeSettings(Struct, frozen=True, kw_only=True):
 
 
 class TelemetrySettings(Struct, frozen=True, kw_only=True):
-    """Traces of an update's journey. Metrics are always on: `GET /metrics`."""
+    """Traces of an update's journey. Metrics are always on: `GET /v1/metrics`."""
 
     traces: Annotated[
         Literal["off", "console", "file"],

@@ -66,4 +66,5 @@ def test_metrics_count_the_accepted_the_refused_and_the_time_from_desired_to_rep
     assert "gnomon_updates_accepted_total 2.0" in metrics
     assert 'gnomon_requests_rejected_total{code="409"} 1.0' in metrics
     assert "gnomon_convergence_seconds_count 1.0" in metrics
+    assert "gnomon_publishes_total 6.0" in metrics  # a delta, twice documents and accepted, a refusal
     assert "gnomon_things_present 0.0" in metrics or "gnomon_things_present 1.0" in metrics
