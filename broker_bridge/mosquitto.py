@@ -146,6 +146,7 @@ class Mosquitto:
         self._passwords = {user: ids.token(PASSWORD_BITS) for user in (BRIDGE_USER, PROBE_USER)}
         self._process: asyncio.subprocess.Process | None = None
         self._lock: BinaryIO | None = None
+        self._outdated = False
 
     # ------------------------------------------------------------------ where and who
 
@@ -179,6 +180,15 @@ class Mosquitto:
         """The child's process id, None when there is none."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
+    @property
+    def outdated(self) -> bool:
+        """Whether what it remembers was saved long before it ended: until the next :meth:`save`.
+
+        A broker that was killed comes back with the sessions of its last save, and with messages in them that
+        were answered since. Who has a session there had better not resume it.
+        """
+        return self._outdated
+
     # ------------------------------------------------------------------ life
 
     async def start(self) -> None:
@@ -210,6 +220,7 @@ class Mosquitto:
             delay_s = self._rng.uniform(0, min(RESTART_S_MAX, ceiling_s))
             _log.error("broker_ended", code=code, restart_in_s=round(delay_s, 3))
             await asyncio.sleep(delay_s)
+            self._outdated = True
             try:
                 # On the same ports: devices and the bridge come back to them.
                 await self._launch(program)
@@ -228,6 +239,7 @@ class Mosquitto:
 
     def save(self) -> None:
         """Have the broker write its sessions to disk now; they are gone at a crash otherwise."""
+        self._outdated = False
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGUSR1)
 
@@ -252,6 +264,7 @@ class Mosquitto:
         log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
         with self._log_path.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
+                *_bound_to_us(),
                 program,
                 "-c",
                 str(self._files.configuration),
@@ -304,9 +317,12 @@ class Mosquitto:
         """End the broker of a process of ours that was killed: it holds our ports and our files."""
         pid = self._leftover_pid()
         if pid is None:
+            # The file goes at an orderly end. Where it is still there, nobody knows when was saved last.
+            self._outdated = self._pid_file.exists()
             return
         _log.warning("broker_left_over", pid=pid)
         for number in (signal.SIGTERM, signal.SIGKILL):
+            self._outdated = number is signal.SIGKILL  # only at the other does it save
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
             with suppress(TimeoutError):
@@ -385,6 +401,16 @@ class Mosquitto:
 
 
 # ---------------------------------------------------------------------- the machine
+
+
+def _bound_to_us() -> tuple[str, ...]:
+    """Return the command that has the kernel end the child when we are killed (Linux; elsewhere nothing).
+
+    A broker without us would go on to take messages that nobody answers. The next start ends one all the
+    same: the signal may be lost.
+    """
+    setpriv = shutil.which("setpriv")
+    return () if setpriv is None else (setpriv, "--pdeathsig", "TERM")
 
 
 async def _terminate(process: asyncio.subprocess.Process) -> None:
