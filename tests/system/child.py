@@ -72,15 +72,22 @@ class Gnomon:
 
     def start(self, prefix: Sequence[str] = ()) -> float:
         """Start it; return how many seconds it took until it said that it is ready."""
-        assert self.process is None or self.process.poll() is not None, "it runs already"
         began = time.monotonic()
+        self.launch(prefix)
+        self._read_welcome(began + READY_S_MAX)
+        return time.monotonic() - began
+
+    def launch(self, prefix: Sequence[str] = ()) -> None:
+        """Start it and do not wait; ``prefix`` is a command that runs it, as strace does."""
+        assert self.process is None or self.process.poll() is not None, "it runs already"
+        self._close_output()
         environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith("GNOMON_") and name not in SLOW_VARIABLES
         }
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - our own words
+            self.process = subprocess.Popen(
                 [*prefix, sys.executable, "-m", "tests.system.up", *self.faults, "up", *self._arguments()],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
@@ -89,8 +96,6 @@ class Gnomon:
                 env=environment | {"PYTHONPATH": str(ROOT)},
                 start_new_session=True,
             )
-        self._read_welcome(began + READY_S_MAX)
-        return time.monotonic() - began
 
     def stop(self) -> float:
         """Ask it to end, as Ctrl-C does; return how many seconds that took."""
@@ -133,8 +138,7 @@ class Gnomon:
                 process.wait(STOP_S_MAX)
         if broker is not None:
             end_process(broker, self.broker_configuration)
-        if process.stdout is not None:
-            process.stdout.close()
+        self._close_output()
 
     @property
     def pid(self) -> int:
@@ -271,6 +275,10 @@ class Gnomon:
     def _running(self) -> "subprocess.Popen[bytes]":
         assert self.process is not None, "start() comes first"
         return self.process
+
+    def _close_output(self) -> None:
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
 
     def _read_welcome(self, deadline: float) -> None:
         process = self._running()
