@@ -78,9 +78,8 @@ def take(search: Search[K, V], limit: int, after: K | None = None) -> tuple[list
 
 def newest(layers: Layers, collection: str, id: str) -> Write | None:
     """Return the last write of a document in the layers, which may be its deletion."""
-    place = (collection, id)
     for layer in layers:
-        write = layer.documents.get(place)
+        write = layer.last_write(collection, id)
         if write is not None:
             return write
     return None
@@ -94,7 +93,7 @@ def matches(
         for value, id in layer.matches(collection, field, low, high):
             key = sort_key(value, id)
             if (after is None or key > after) and newest(layers[:depth], collection, id) is None:
-                document = document_of(layer.documents[collection, id])
+                document = document_of(layer.documents[collection][id])
                 assert document is not None, "a deleted document is not indexed"
                 yield key, document
 
@@ -113,7 +112,7 @@ def entries(
 def covers(layers: Layers, entry: Entry) -> bool:
     """Tell whether the layers replace or drop an entry from beneath."""
     for layer in layers:
-        rows = layer.rows.get((entry.log, entry.key))
+        rows = layer.rows_of(entry.log, entry.key)
         if rows is not None and (entry.number < rows.below or entry.number in rows.entries):
             return True
     return False
@@ -123,7 +122,7 @@ def rows_of(layers: Layers, log: str, key: str, first: int, last: int) -> Rows:
     """Return what the layers together know of a part of a key."""
     known = Rows()
     for layer in reversed(layers):
-        rows = layer.rows.get((log, key))
+        rows = layer.rows_of(log, key)
         if rows is not None:
             known.cut(rows.below)
             known.entries.update(

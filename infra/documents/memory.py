@@ -42,7 +42,7 @@ class MemoryStore:
     async def get(self, collection: str, ids: SizedIterable[str]) -> dict[str, Document]:
         self._check_open()
         self._layout.check_ids(collection, ids)
-        writes = (self._overlay.documents.get((collection, id)) for id in ids)
+        writes = (self._overlay.last_write(collection, id) for id in ids)
         documents = (document_of(write) for write in writes if write is not None)
         return {document.id: document for document in documents if document is not None}
 
@@ -112,7 +112,7 @@ class MemoryStore:
         self._closed = True
 
     def _loses(self, write: Write) -> bool:
-        before = self._overlay.documents.get((write.collection, write.id))
+        before = self._overlay.last_write(write.collection, write.id)
         return write.expected != (0 if before is None else revision_of(before))
 
     def _search(

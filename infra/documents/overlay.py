@@ -6,6 +6,7 @@ can answer; how several of them and a table are read together is in :mod:`infra.
 No I/O, no locks: the owner sees to it that nobody writes while somebody iterates.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -34,49 +35,55 @@ class Overlay:
     __slots__ = ("_ids", "documents", "rows")
 
     def __init__(self) -> None:
-        self.documents: dict[tuple[str, str], Write] = {}
-        """The last winning write by (collection, id); one without body says that the document is gone."""
-        self.rows: dict[tuple[str, str], Rows] = {}
-        """By (log, key)."""
+        self.documents: defaultdict[str, dict[str, Write]] = defaultdict(dict)
+        """The last winning write by collection and id; one without body says that the document is gone."""
+        self.rows: defaultdict[str, dict[str, Rows]] = defaultdict(dict)
+        """By log and key."""
         self._ids: dict[tuple[str, str], dict[IndexValue, set[str]]] = {}
 
     def put(self, write: Write) -> None:
         """Take over a write that won, with its entries and then its cuts."""
-        place = (write.collection, write.id)
-        before = self.documents.get(place)
+        documents = self.documents[write.collection]
+        before = documents.get(write.id)
         old = _NOTHING if before is None or before.body is None else before.index
         new = _NOTHING if write.body is None else write.index
-        self.documents[place] = write
+        documents[write.id] = write
         if old != new:
             self._reindex(write.collection, write.id, old, new)
-        for entry in write.entries:  # `add`, without a call for each: this is the hottest loop
-            rows = self.rows.get((entry.log, entry.key))
-            if rows is None:
-                rows = self.rows[entry.log, entry.key] = Rows()
-            rows.entries[entry.number] = entry
+        for entry in write.entries:
+            self.add(entry)
         for cut in write.cuts:
             self.cut(cut)
 
     def add(self, entry: Entry) -> None:
         """Put an entry in its place, over one that is there already."""
-        place = (entry.log, entry.key)
-        rows = self.rows.get(place)
+        log = self.rows[entry.log]
+        rows = log.get(entry.key)
         if rows is None:
-            rows = self.rows[place] = Rows()
+            rows = log[entry.key] = Rows()
         rows.entries[entry.number] = entry
 
     def cut(self, cut: Cut) -> None:
         """Drop the oldest entries of a key."""
-        self.rows.setdefault((cut.log, cut.key), Rows()).cut(cut.below)
+        self.rows[cut.log].setdefault(cut.key, Rows()).cut(cut.below)
 
     def prune(self, write: Write) -> None:
         """Forget what ``write`` only says to be gone: right where nothing lies beneath."""
         if write.body is None:
-            self.documents.pop((write.collection, write.id), None)
+            self.documents[write.collection].pop(write.id, None)
         for cut in write.cuts:
-            rows = self.rows.get((cut.log, cut.key))
+            rows = self.rows[cut.log].get(cut.key)
             if rows is not None and not rows.entries:
-                del self.rows[cut.log, cut.key]
+                del self.rows[cut.log][cut.key]
+
+    def last_write(self, collection: str, id: str) -> Write | None:
+        """Return the last write of a document, which may be its deletion."""
+        # Not `self.documents[collection]`: that would add to what another thread may iterate over.
+        return self.documents.get(collection, _NO_WRITES).get(id)
+
+    def rows_of(self, log: str, key: str) -> Rows | None:
+        """Return what is known of a key."""
+        return self.rows.get(log, _NO_ROWS).get(key)
 
     def matches(
         self, collection: str, field: str, low: IndexValue, high: IndexValue
@@ -90,9 +97,8 @@ class Overlay:
 
     def entries(self, log: str, from_ms: int, to_ms: int) -> Iterator[Entry]:
         """Yield the entries of all keys in a range of time, in no order."""
-        for (its_log, _), rows in self.rows.items():
-            if its_log == log:
-                yield from (entry for entry in rows.entries.values() if from_ms <= entry.at_ms <= to_ms)
+        for rows in self.rows.get(log, _NO_ROWS).values():
+            yield from (entry for entry in rows.entries.values() if from_ms <= entry.at_ms <= to_ms)
 
     def _reindex(
         self, collection: str, id: str, old: Mapping[str, IndexValue], new: Mapping[str, IndexValue]
@@ -121,6 +127,8 @@ def revision_of(write: Write) -> int:
 
 
 _NOTHING: Final[Mapping[str, IndexValue]] = {}
+_NO_WRITES: Final[dict[str, Write]] = {}
+_NO_ROWS: Final[dict[str, Rows]] = {}
 
 
 def _within(low: IndexValue, value: IndexValue, high: IndexValue) -> bool:

@@ -4,19 +4,17 @@ All of it may be done again after a crash: the overlay is made from the journal 
 only puts rows into the state they are to have in the end. So the journal goes when all pieces are in.
 """
 
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
-from operator import attrgetter, itemgetter
+from sqlite3 import Connection
 from typing import TypeVar
 
-from infra.documents.overlay import Overlay
-from infra.documents.port import Cut
-from infra.documents.sqlite_tables import CHUNK_ROWS, Tables
+from infra.documents.overlay import Overlay, Rows
+from infra.documents.port import Cut, Entry, Write
+from infra.documents.sqlite_tables import CHUNK_ROWS, DocumentTable, LogTable, Tables
 
 T = TypeVar("T")
-Piece = tuple[int, Callable[[sqlite3.Connection], None]]
+Piece = tuple[int, Callable[[Connection], None]]
 """Number of rows, and what writes them."""
 
 
@@ -34,7 +32,7 @@ class Fold:
         """Return how many pieces are to be done when ``share`` of the time is over."""
         return max(self.done, min(len(self.pieces), int(len(self.pieces) * share)))
 
-    def write(self, connection: sqlite3.Connection, goal: int) -> int:
+    def write(self, connection: Connection, goal: int) -> int:
         """Write the pieces up to ``goal``; return the number of rows. Counts nothing as done yet."""
         rows = 0
         for its_rows, write in self.pieces[self.done : goal]:
@@ -44,35 +42,41 @@ class Fold:
 
 
 def _pieces(overlay: Overlay, tables: Tables) -> Iterator[Piece]:
-    """Cuts first: an entry may have been written again below the cut of its key."""
-    cuts = [
-        Cut(log, key, rows.below)
-        for (log, key), rows in sorted(overlay.rows.items(), key=itemgetter(0))
-        if rows.below
-    ]
-    for log, its_cuts in _by(attrgetter("log"), cuts):
-        yield len(its_cuts), partial(_call, tables.logs[log].cut, its_cuts)
-    # Sorted, so that rows which lie side by side are written together.
-    writes = sorted(overlay.documents.values(), key=attrgetter("collection", "id"))
-    for name, gone in _by(attrgetter("collection"), [write for write in writes if write.body is None]):
-        yield len(gone), partial(_call, tables.documents[name].delete, [write.id for write in gone])
-    for name, kept in _by(attrgetter("collection"), [write for write in writes if write.body is not None]):
-        yield len(kept), partial(_call, tables.documents[name].put, kept)
-    entries = [entry for place in sorted(overlay.rows) for entry in overlay.rows[place].entries.values()]
-    for log, its_entries in _by(attrgetter("log"), entries):
-        yield len(its_entries), partial(_call, tables.logs[log].put, its_entries)
+    """Cut first: an entry may have been written again below the cut of its key.
+
+    Sorted by id and key, so that rows which lie side by side are written together. No more than that
+    is done here, as it is done at one go.
+    """
+    for log, keys in overlay.rows.items():
+        for some in _chunks(sorted(key for key, rows in keys.items() if rows.below)):
+            yield len(some), partial(_cut, tables.logs[log], keys, some)
+    for name, writes in overlay.documents.items():
+        for some in _chunks(sorted(writes)):
+            yield len(some), partial(_put_documents, tables.documents[name], writes, some)
+    for log, keys in overlay.rows.items():
+        entries = [entry for key in sorted(keys) for entry in keys[key].entries.values()]
+        for its_entries in _chunks(entries):
+            yield len(its_entries), partial(_put_entries, tables.logs[log], its_entries)
 
 
-def _call(
-    write: Callable[[sqlite3.Connection, Sequence[T]], None],
-    rows: Sequence[T],
-    connection: sqlite3.Connection,
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), CHUNK_ROWS):
+        yield items[start : start + CHUNK_ROWS]
+
+
+def _cut(table: LogTable, rows: Mapping[str, Rows], keys: Sequence[str], connection: Connection) -> None:
+    table.cut(connection, [Cut(table.log, key, rows[key].below) for key in keys])
+
+
+def _put_documents(
+    table: DocumentTable, writes: Mapping[str, Write], ids: Sequence[str], connection: Connection
 ) -> None:
-    write(connection, rows)
+    some = [writes[id] for id in ids]
+    gone = [write.id for write in some if write.body is None]
+    if gone:
+        table.delete(connection, gone)
+    table.put(connection, [write for write in some if write.body is not None])
 
 
-def _by(attribute: Callable[[T], str], items: Iterable[T]) -> Iterator[tuple[str, Sequence[T]]]:
-    for name, group in groupby(items, attribute):
-        some = list(group)
-        for start in range(0, len(some), CHUNK_ROWS):
-            yield name, some[start : start + CHUNK_ROWS]
+def _put_entries(table: LogTable, entries: Sequence[Entry], connection: Connection) -> None:
+    table.put(connection, entries)

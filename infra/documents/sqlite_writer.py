@@ -4,7 +4,8 @@
 commit() ─┐            ┌ decide   compare-and-set, in the order of arrival
 commit() ─┼─ queue ──▶ │ write    one transaction: a journal record, a piece of folding, fsync
 append() ─┘            │ publish  into the newest overlay, so that reads see it
-                       └ answer   then only, checkpoint if it is time
+                       ├ answer
+                       └ tidy up  checkpoint, turn over the overlays, if it is time
 ```
 Nothing waits for a group to fill: the next one forms while this one is written. A caller that gives up
 waiting changes nothing: its write stands or falls as a whole.
@@ -13,7 +14,8 @@ waiting changes nothing: its write stands or falls as a whole.
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -134,7 +136,7 @@ class Writer:
             answers = self._serve(group)
             _send(group, answers)
             del group, answers  # or they stay in memory until the next commit
-            self._checkpoint_if_due()
+            self._tidy_up()
 
     def _take(self) -> list[_Request]:
         """Wait for requests; return as many as one transaction takes, none to end the thread."""
@@ -172,9 +174,9 @@ class Writer:
         for request in group:
             lost = []
             for position, write in enumerate(request.writes):
-                place = (write.collection, write.id)
-                if revisions[place] == write.expected:
-                    revisions[place] = revision_of(write)
+                known = revisions[write.collection]
+                if known[write.id] == write.expected:
+                    known[write.id] = revision_of(write)
                     decision.won.append(write)
                 else:
                     lost.append(position)
@@ -182,18 +184,18 @@ class Writer:
             decision.entries += request.entries
         return decision
 
-    def _revisions(self, writes: Iterable[Write]) -> dict[tuple[str, str], int]:
-        """Return the revision of each document, 0 where there is none."""
-        revisions: dict[tuple[str, str], int] = {}
-        beneath: dict[str, list[str]] = {}
+    def _revisions(self, writes: Iterable[Write]) -> Mapping[str, dict[str, int]]:
+        """Return the revision of each document by collection and id, 0 where there is none."""
+        revisions: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        beneath: defaultdict[str, list[str]] = defaultdict(list)
         for write in writes:
             known = layers.newest(self.layers, write.collection, write.id)
             if known is None:
-                beneath.setdefault(write.collection, []).append(write.id)
-            revisions[write.collection, write.id] = 0 if known is None else revision_of(known)
+                beneath[write.collection].append(write.id)
+            revisions[write.collection][write.id] = 0 if known is None else revision_of(known)
         for collection, ids in beneath.items():
-            found = self._tables.documents[collection].revisions(self._connection, ids)
-            revisions.update({(collection, id): revision for id, revision in found.items()})
+            table = self._tables.documents[collection]
+            revisions[collection].update(table.revisions(self._connection, ids))
         return revisions
 
     def _write(self, decision: _Decision) -> None:
@@ -219,7 +221,6 @@ class Writer:
         self._publish(decision)
         if fold is not None:
             fold.done = goal
-        self._turn_over()
 
     def _publish(self, decision: _Decision) -> None:
         with self.lock:
@@ -240,13 +241,16 @@ class Writer:
             self.layers = (Overlay(), full)
             self._newest_bytes = 0
 
-    def _checkpoint_if_due(self) -> None:
-        if self._wal_pages < CHECKPOINT_PAGES or self._broken is not None:
+    def _tidy_up(self) -> None:
+        """Do what nobody has to wait for."""
+        if self._broken is not None:
             return
-        try:
-            self._checkpoint()
-        except sqlite3.Error as error:
-            self._failure(error)
+        self._turn_over()
+        if self._wal_pages >= CHECKPOINT_PAGES:
+            try:
+                self._checkpoint()
+            except sqlite3.Error as error:
+                self._failure(error)
 
     def _checkpoint(self) -> None:
         mode = "PASSIVE" if self._wal_pages < WAL_PAGES_MAX else "RESTART"
