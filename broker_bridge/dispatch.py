@@ -6,6 +6,7 @@ acknowledged once its fate is settled: answered, or dropped on purpose and count
 process leaves one open. (spec: shadow, sections 7.2 and 8; security, section 6)
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
@@ -17,7 +18,8 @@ from broker_bridge.inbox import Inbox, Message
 from broker_bridge.poison import Suspects
 from broker_bridge.speaker import Speaker
 from broker_bridge.topics import Operation, Request
-from infra.documents.port import StoreUnavailableError
+from infra.documents.port import StoreError, StoreUnavailableError
+from infra.ids import Ids
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Journeys, Metrics
 from registry.models import Standing, ThingKind
@@ -42,6 +44,7 @@ _log = structlog.get_logger(__name__)
 
 ORIGINS_CACHED_MAX: Final = 65_536
 _BY_MQTT: Final = Via("mqtt")
+_NOT_NOW: Final = UnavailableError("the registry cannot be asked now; send again later")
 
 
 class SilenceError(Exception):
@@ -53,7 +56,6 @@ class Acknowledger(Protocol):
 
     def acknowledge(self, packet_id: int, connection: int) -> None: ...
     def flush(self) -> None: ...
-    async def drained(self) -> None: ...
 
 
 class Dispatcher:
@@ -69,6 +71,7 @@ class Dispatcher:
         dead_letters: DeadLetters,
         suspects: Suspects,
         refusals: Refusals,
+        ids: Ids,
         limits: ShadowLimits,
         metrics: Metrics,
         journeys: Journeys,
@@ -82,41 +85,50 @@ class Dispatcher:
         self._dead_letters = dead_letters
         self._suspects = suspects
         self._refusals = refusals
+        self._ids = ids
         self._limits = limits
         self._metrics = metrics
         self._journeys = journeys
         self._batch_messages_max = batch_messages_max
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Serve until closed or cancelled."""
         while True:
             await self._speaker.ready()
-            await self._session.drained()
             batch = await self._inbox.take(self._batch_messages_max)
-            if self._journeys.open:
-                self._journeys.taken(message.key for message in batch)
+            if self._closed:
+                return
+            self._idle.clear()
             try:
-                await (self._serve_carefully(batch) if self._suspects.careful else self.serve(batch))
+                await self._settle(batch)
             finally:
                 self._inbox.answered(batch)
-            for message in batch:
-                self._session.acknowledge(message.packet_id, message.connection)
-            self._session.flush()
-            if self._journeys.open:
-                self._journeys.ended(message.key for message in batch)
+                self._idle.set()
 
-    async def _serve_carefully(self, batch: Sequence[Message]) -> None:
-        """Serve a batch after an unclean end: one of these may be what killed the process."""
-        for portion in self._suspects.portions(batch):
-            if self._suspects.condemned(portion[0]):
-                await self._dead_letters.add(portion[0], "the process died with it in hand, again and again")
-                self._refuse(portion[0], InternalError("dead letter"), None)
-            else:
-                self._suspects.take(portion)
-                await self.serve(portion)
-            self._suspects.release(portion)
-        if not any(message.duplicate for message in batch):
-            self._suspects.relax()
+    def close(self) -> None:
+        """Take nothing new: what waits is not acknowledged, so the broker keeps it for the next run."""
+        self._closed = True
+
+    async def idle(self) -> None:
+        """Return when what was taken is settled."""
+        await self._idle.wait()
+
+    def drop(self, packet_id: int | None, connection: int) -> None:
+        """Acknowledge what is answered by nothing. The session writes it with whatever else it read."""
+        if packet_id:
+            self._session.acknowledge(packet_id, connection)
+
+    def overloaded(self, message: Message, error: ShadowError) -> None:
+        """Answer a message that the inbox did not take, and acknowledge it; written as in :meth:`drop`."""
+        speaker = self._registry.standing(message.request.gateway or message.request.id.thing)
+        if isinstance(speaker, Standing) and speaker.thing.revoked_at_ms is not None:
+            self._metrics.dropped("revoked")
+        else:
+            self._refuse(message, error, peek_token(message.payload, self._limits))
+        self.drop(message.packet_id, message.connection)
 
     async def serve(self, batch: Sequence[Message]) -> None:
         """Carry out a batch; its answers are queued when this returns."""
@@ -124,23 +136,63 @@ class Dispatcher:
             standings = await self._standings({message.request for message in batch})
         except StoreUnavailableError as error:
             _log.warning("registry_unavailable", requests=len(batch), reason=str(error))
-            self._refuse_all(batch, UnavailableError("the registry cannot be asked now; send again later"))
-            return
-        messages: list[Message] = []
-        commands: list[Command] = []
+            for message in batch:
+                self._refuse(message, _NOT_NOW, peek_token(message.payload, self._limits))
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - row 17: alone each can fail only for itself
+            if len(batch) == 1:
+                await self._fail(batch[0], error)
+            else:
+                for message in batch:
+                    await self.serve([message])
+        else:
+            await self._carry_out(batch, standings)
+
+    async def _settle(self, batch: Sequence[Message]) -> None:
+        """Serve a batch and acknowledge it."""
+        if self._journeys.open:
+            self._journeys.taken(message.key for message in batch)
+        await (self._serve_carefully(batch) if self._suspects.careful else self.serve(batch))
         for message in batch:
-            command = self._command(message, standings)
-            if command is not None:
-                messages.append(message)
-                commands.append(command)
-        if commands:
-            outcomes = await self._shadows.submit(commands)
-            await self._bury(messages, outcomes)
+            self.drop(message.packet_id, message.connection)
+        self._session.flush()
+        if self._journeys.open:
+            self._journeys.ended(message.key for message in batch)
+
+    async def _serve_carefully(self, batch: Sequence[Message]) -> None:
+        """Serve a batch after an unclean end: one of these may be what killed the process."""
+        for portion in self._suspects.portions(batch):
+            if self._suspects.condemned(portion[0]):
+                # Not even its token is looked at.
+                await self._dead_letters.add(portion[0], "the process died with it in hand, again and again")
+                self._refuse(portion[0], InternalError("dead letter"), None)
+            else:
+                self._suspects.take(portion)
+                await self.serve(portion)
+                self._suspects.release(portion)
+        if not any(message.duplicate for message in batch):
+            self._suspects.relax()
 
     async def _standings(self, requests: set[Request]) -> Mapping[str, Standing]:
         names = {request.id.thing for request in requests}
         names.update(request.gateway for request in requests if request.gateway is not None)
         return await self._registry.standings(names)
+
+    async def _carry_out(self, batch: Sequence[Message], standings: Mapping[str, Standing]) -> None:
+        messages: list[Message] = []
+        commands: list[Command] = []
+        for message in batch:
+            try:
+                command = self._command(message, standings)
+            except Exception as error:  # noqa: BLE001 - row 17: our bug in one request stops no other
+                await self._fail(message, error)
+                continue
+            if command is not None:
+                messages.append(message)
+                commands.append(command)
+        if commands:
+            await self._note_refusals(messages, await self._shadows.submit(commands))
 
     def _command(self, message: Message, standings: Mapping[str, Standing]) -> Command | None:
         """Return the command to carry out, or None when the message is answered or dropped already."""
@@ -160,6 +212,28 @@ class Dispatcher:
             self._refuse(message, error, peek_token(message.payload, self._limits))
         return None
 
+    async def _note_refusals(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
+        """Write down who wanted what nobody may, and the bytes of what failed unforeseen."""
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if isinstance(outcome, Rejected):
+                if isinstance(outcome.error, ForbiddenError):
+                    self._note(message.request, outcome.error.detail or outcome.error.message)
+                elif isinstance(outcome.error, InternalError):
+                    await self._dead_letters.add(message, outcome.error.detail or outcome.error.message)
+
+    async def _fail(self, message: Message, error: Exception) -> None:
+        """Answer a request that met a bug of ours, and keep its bytes; there is no second try."""
+        request, internal = message.request, InternalError(trace := self._ids.token())
+        _log.error(
+            "request_failed", trace=trace, thing=request.id.thing, shadow=request.id.name, exc_info=error
+        )
+        try:
+            token = peek_token(message.payload, self._limits)
+        except Exception:  # noqa: BLE001 - the bug may be in there
+            token = None
+        self._refuse(message, internal, token)
+        await self._dead_letters.add(message, internal.detail or internal.message)
+
     def _note(self, request: Request, reason: str) -> None:
         role = Role.DEVICE if request.gateway is None else Role.RELAY
         who = Principal(request.gateway or request.id.thing, role)
@@ -168,27 +242,6 @@ class Dispatcher:
     def _refuse(self, message: Message, error: ShadowError, token: str | None) -> None:
         self._speaker.refuse(message.request, error, token)
         self._metrics.rejected(error.code)
-
-    def _refuse_all(self, batch: Sequence[Message], error: ShadowError) -> None:
-        for message in batch:
-            self._refuse(message, error, peek_token(message.payload, self._limits))
-
-    async def _bury(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
-        """Keep the bytes of what failed for a reason that nobody foresaw."""
-        for message, outcome in zip(messages, outcomes, strict=True):
-            if isinstance(outcome, Rejected) and isinstance(outcome.error, InternalError):
-                await self._dead_letters.add(message, outcome.error.detail or outcome.error.message)
-
-    def drop(self, packet_id: int | None, connection: int) -> None:
-        """Acknowledge what is answered by nothing."""
-        if packet_id is not None:
-            self._session.acknowledge(packet_id, connection)
-            self._session.flush()
-
-    def overloaded(self, message: Message, error: ShadowError) -> None:
-        """Answer a message that the inbox did not take, and acknowledge it."""
-        self._refuse(message, error, peek_token(message.payload, self._limits))
-        self._session.acknowledge(message.packet_id, message.connection)
 
 
 def admit(request: Request, thing: Standing | None, gateway: Standing | None) -> Origin:

@@ -1,4 +1,7 @@
-"""What was received and not yet answered: bounded in all, and for each thing.
+"""What was received and not yet answered: bounded in all, and for each thing and way it came.
+
+A gateway that floods us with requests about a thing, attached to it or not, takes no place from the thing
+itself or from another gateway.
 
 ``put`` never waits and never blocks others: it says no, and the sender hears 429. ``take`` does not
 wait for a batch to fill; the next one forms while the last one is written. Arrival order is kept,
@@ -19,8 +22,15 @@ class Message(NamedTuple):
     request: Request
     payload: bytes
     packet_id: int
+    """0: sent with QoS 0, so there is nothing to acknowledge and it does not come again."""
     connection: int
     duplicate: bool
+
+    @property
+    def share(self) -> str:
+        """Whose places it takes."""
+        gateway, thing = self.request.gateway, self.request.id.thing
+        return thing if gateway is None else f"{gateway}/{thing}"
 
     @property
     def key(self) -> tuple[int, int]:
@@ -45,11 +55,11 @@ class Inbox:
 
     def put(self, message: Message) -> bool:
         """Add a message; False when the inbox, or this thing's share of it, is full."""
-        thing = message.request.id.thing
-        unanswered = self._unanswered.get(thing, 0)
+        share = message.share
+        unanswered = self._unanswered.get(share, 0)
         if unanswered >= self._in_flight_max or self._total >= self._requests_max:
             return False
-        self._unanswered[thing] = unanswered + 1
+        self._unanswered[share] = unanswered + 1
         self._total += 1
         self._waiting.append(message)
         self._arrived.set()
@@ -71,10 +81,19 @@ class Inbox:
         """Free the places of messages whose answer is written."""
         unanswered = self._unanswered
         for message in messages:
-            thing = message.request.id.thing
-            left = unanswered[thing] - 1
+            share = message.share
+            left = unanswered[share] - 1
             if left:
-                unanswered[thing] = left
+                unanswered[share] = left
             else:
-                del unanswered[thing]
+                del unanswered[share]
             self._total -= 1
+
+    def forget(self) -> list[Message]:
+        """Let go of what waits and will be delivered again, because nobody acknowledged it; return that."""
+        gone = [message for message in self._waiting if message.packet_id]
+        self._waiting = deque(message for message in self._waiting if not message.packet_id)
+        if not self._waiting:
+            self._arrived.clear()
+        self.answered(gone)
+        return gone

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from broker_bridge.inbox import Message
 
@@ -19,6 +20,7 @@ RUNNING_FILE: Final = "running"
 IN_HAND_FILE: Final = "in-hand.json"
 
 _tries = msgspec.json.Decoder(dict[str, int])
+_log = structlog.get_logger(__name__)
 
 
 class Suspects:
@@ -35,8 +37,8 @@ class Suspects:
         """Start: look whether the last run ended cleanly, and mark this one as running."""
         self._running.parent.mkdir(parents=True, exist_ok=True)
         self.careful = self._running.exists()
-        if self.careful and self._in_hand.exists():
-            self._tries = _tries.decode(self._in_hand.read_bytes())
+        if self.careful:
+            self._tries = self._read()
         self._running.touch()
 
     def end(self) -> None:
@@ -70,8 +72,12 @@ class Suspects:
         """Write down what is in hand from now on."""
         in_hand = self._tries | {_digest(message): self.tries(message) + 1 for message in portion}
         scratch = self._in_hand.with_suffix(".new")
-        scratch.write_bytes(msgspec.json.encode(in_hand))
-        scratch.replace(self._in_hand)
+        try:
+            scratch.write_bytes(msgspec.json.encode(in_hand))
+            scratch.replace(self._in_hand)
+        except OSError as error:
+            # A full disk must not be what ends the process: then nobody is suspected, and all are served.
+            _log.warning("suspects_not_written", reason=error.strerror)
 
     def release(self, portion: Sequence[Message]) -> None:
         """The portion was served: none of it is the killer."""
@@ -79,10 +85,24 @@ class Suspects:
             self._tries.pop(_digest(message), None)
 
     def relax(self) -> None:
-        """What was redelivered has been served: stop writing things down."""
-        self.careful = False
-        self._tries.clear()
-        self._in_hand.unlink(missing_ok=True)
+        """What was redelivered has been served: stop writing things down.
+
+        Unless something was condemned: its sender, or the broker, may have more copies of it, and to
+        forget it would be to die of it three times more.
+        """
+        self._tries = {digest: tries for digest, tries in self._tries.items() if tries >= self._tries_max}
+        self.careful = bool(self._tries)
+        if not self.careful:
+            self._in_hand.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, int]:
+        try:
+            return _tries.decode(self._in_hand.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.DecodeError) as error:
+            _log.warning("suspects_unreadable", reason=str(error))  # then all are innocent once more
+            return {}
 
 
 def _digest(message: Message) -> str:

@@ -4,7 +4,7 @@ It is the only part that talks MQTT for the service. It holds no state that it c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import mqtt5
@@ -21,6 +21,7 @@ from broker_bridge.speaker import Speaker
 from broker_bridge.topics import Request, parse
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
+from infra.ids import Ids
 from infra.settings import BridgeSettings, ShadowLimits
 from infra.telemetry import Journeys, Metrics
 from registry.service import RegistryService
@@ -31,8 +32,10 @@ from shadow.errors import TooManyRequestsError
 from shadow.service import ShadowService
 
 LOG_TOPICS: Final = "$SYS/broker/log/"
-CONNECT_RETRY_S: Final = 1.0
 REFUSALS_FLUSH_S: Final = 5.0
+FINISH_S_MAX: Final = 2.5
+"""How long the batch in hand may take at the end; a store that is silent for longer is as good as gone."""
+_TOO_MANY: Final = TooManyRequestsError("wait for the answers to earlier requests")
 
 _log = structlog.get_logger(__name__)
 
@@ -51,6 +54,7 @@ class Bridge:
         refusals: Refusals,
         suspects: Suspects,
         clock: Clock,
+        ids: Ids,
         metrics: Metrics,
         journeys: Journeys,
         limits: ShadowLimits,
@@ -79,6 +83,7 @@ class Bridge:
             dead_letters,
             suspects,
             refusals,
+            ids,
             limits,
             metrics,
             journeys,
@@ -86,16 +91,34 @@ class Bridge:
         )
         shadows.listen(self._committed)
         shadows.listen(self._speaker.hear)
-        registry.listeners.append(self.catch_up.due)
+        registry.listeners.append(self.catch_up.changed)
+
+    @property
+    def shadows_left(self) -> int:
+        """How many shadows have messages left over that the broker did not take yet."""
+        return self._speaker.left
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled; then settle what is in hand and say goodbye to the broker."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.session.run(), name="bridge session")
             tasks.create_task(self._dispatcher.run(), name="bridge dispatcher")
             tasks.create_task(self._speaker.run(), name="bridge speaker")
             tasks.create_task(self.catch_up.run(), name="bridge catch-up")
             tasks.create_task(self._flush_refusals(), name="bridge refusals")
+            try:
+                await asyncio.get_running_loop().create_future()  # for ever
+            finally:
+                await self._finish()
+
+    async def _finish(self) -> None:
+        """Take nothing new, and answer what is in hand while there is a session to answer on."""
+        self._dispatcher.close()
+        try:
+            async with asyncio.timeout(FINISH_S_MAX):
+                await self._dispatcher.idle()
+        except TimeoutError:
+            _log.warning("bridge_stopped_in_mid_batch", after_s=FINISH_S_MAX)  # its outboxes speak later
 
     # ---------------------------------------------------------- the session's handler
 
@@ -113,12 +136,12 @@ class Bridge:
         else:
             message = Message(request, packet.payload, packet.packet_id or 0, connection, packet.duplicate)
             if self.inbox.put(message):
-                if self._journeys.on:
+                # What has no packet id could not be told from others of its kind.
+                if self._journeys.on and message.packet_id:
                     self._journeys.received(message.key, request.id, _attributes(request))
                 self.catch_up.heard(request.gateway or request.id.thing)
             else:
-                error = TooManyRequestsError("wait for the answers to earlier requests")
-                self._dispatcher.overloaded(message, error)
+                self._dispatcher.overloaded(message, _TOO_MANY)
             return
         self._dispatcher.drop(packet.packet_id, connection)
 
@@ -131,10 +154,15 @@ class Bridge:
 
     async def connected(self, session_present: bool) -> None:
         """Say first what was left unsaid, then let requests in."""
-        if not session_present:
+        await self._dispatcher.idle()  # so that it is not in hand twice
+        if session_present:
+            # What we had not answered when the connection broke comes again. If the broker lost its
+            # session it does not, and we are the only ones who still have it.
+            self._journeys.forget(message.key for message in self.inbox.forget())
+        else:
             self._remember_session()
-            self.catch_up.everybody()
-        await self._until_the_store_answers(self._speaker.catch_up)
+        self.catch_up.listen(session_present=session_present)
+        await self._speaker.greet()
 
     def disconnected(self) -> None:
         """The broker is gone; outboxes remember what it does not know."""
@@ -147,14 +175,6 @@ class Bridge:
                 for outcome in outcomes
                 if isinstance(outcome, Accepted) and outcome.change is not None
             )
-
-    async def _until_the_store_answers(self, act: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                return await act()
-            except StoreUnavailableError as error:
-                _log.warning("bridge_waits_for_the_store", reason=str(error))
-                await asyncio.sleep(CONNECT_RETRY_S)
 
     async def _flush_refusals(self) -> None:
         while True:

@@ -179,6 +179,7 @@ def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge
         refusals=services.refusals,
         suspects=suspects,
         clock=services.clock,
+        ids=services.ids,
         metrics=services.metrics,
         journeys=services.journeys,
         limits=services.settings.limits,
@@ -207,6 +208,7 @@ def _show(metrics: Metrics, bridge: Bridge) -> None:
     """Let Prometheus read what the bridge keeps anyway."""
     session, counts = bridge.session, bridge.session.counts
     metrics.gauge("inbox_requests", "Requests not yet answered", lambda: len(bridge.inbox))
+    metrics.gauge("shadows_left", "Shadows whose messages wait for the broker", lambda: bridge.shadows_left)
     metrics.gauge("things_present", "Things connected", lambda: bridge.catch_up.present)
     metrics.counter("publishes", "Messages given to the broker", lambda: session.published)
     metrics.counter("pubacks", "Messages it acknowledged", lambda: session.settled)

@@ -101,6 +101,11 @@ class Journeys:
             if journey is not None:
                 self._export(journey, now_s)
 
+    def forget(self, keys: Iterable[Hashable]) -> None:
+        """Drop the requests that were let go and begin anew."""
+        for key in keys:
+            self.open.pop(key, None)
+
     def close(self) -> None:
         """Hand over what waits; a slow exporter is not waited for any longer than a second."""
         self.on = False
