@@ -301,6 +301,10 @@ def _sequence(request: _Request) -> tuple[int, int] | None:
     raise InvalidRequestError("Invalid sequence", "{epoch, number}, whole numbers, beside reported")
 
 
+_HARMLESS: Final = frozenset({str, float, bool})
+"""Kinds of value that the decoder has checked already; most values are of these."""
+
+
 def _check_state(state: object, depth_max: int) -> bool:
     """Check every name and value of ``state``; tell whether it is nested too deeply.
 
@@ -317,7 +321,7 @@ def _check_object(tree: Tree, levels: int, *, in_array: bool) -> bool:
     for name, value in tree.items():
         if "\x00" in name:
             raise _invalid_json("a name holds U+0000")
-        if _check_value(value, levels, in_array=in_array):
+        if type(value) not in _HARMLESS and _check_value(value, levels, in_array=in_array):
             too_deep = True
     return too_deep
 
@@ -325,7 +329,7 @@ def _check_object(tree: Tree, levels: int, *, in_array: bool) -> bool:
 def _check_list(values: list[Any], levels: int) -> bool:
     too_deep = levels <= 0 and bool(values)
     for value in values:
-        if _check_value(value, levels, in_array=True):
+        if type(value) not in _HARMLESS and _check_value(value, levels, in_array=True):
             too_deep = True
     return too_deep
 
