@@ -290,7 +290,7 @@ def _only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _look_for_cycles_seldom() -> None:
-    """Let the garbage collector rest: documents are trees, and looking for cycles in them costs 8 % of an update.
+    """Let the garbage collector rest: documents are trees, and looking for cycles costs 8 % of an update.
 
     What there is now stays for as long as the process does, so it is not looked at again.
     """
