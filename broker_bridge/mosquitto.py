@@ -61,6 +61,9 @@ _OLD_LOG_FILE: Final = "mosquitto.log.1"
 _PID_FILE: Final = "mosquitto.pid"
 _PORTS_FILE: Final = "ports.json"
 _LOCK_FILE: Final = "lock"
+_SESSIONS_FILE: Final = "mosquitto.db"
+_SAVING: Final = "Saving in-memory database"
+"""The last it says, after that it is terminating."""
 
 _log = structlog.get_logger(__name__)
 
@@ -317,8 +320,7 @@ class Mosquitto:
         """End the broker of a process of ours that was killed: it holds our ports and our files."""
         pid = self._leftover_pid()
         if pid is None:
-            # The file goes at an orderly end. Where it is still there, nobody knows when was saved last.
-            self._outdated = self._pid_file.exists()
+            self._outdated = self._pid_file.exists() and not self._saved_at_its_end()
             return
         _log.warning("broker_left_over", pid=pid)
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -330,6 +332,19 @@ class Mosquitto:
                     await _until_gone(pid, self._files.configuration)
                 return
         raise BrokerStartError(f"of an earlier run (process {pid}) does not end", "")
+
+    def _saved_at_its_end(self) -> bool:
+        """Tell by its log whether the broker that ran here last saved its sessions before it ended.
+
+        It does when it is asked to end, as the kernel asks it to when we are killed.
+        """
+        try:
+            terminating, saving = self._tail(0).splitlines()[-2:]
+            at_s = int(saving.partition(":")[0])
+            saved_s = (self._files.directory / _SESSIONS_FILE).stat().st_mtime
+        except (OSError, ValueError):
+            return False
+        return terminating.endswith(" terminating") and _SAVING in saving and saved_s >= at_s
 
     # ------------------------------------------------------------------ files
 
