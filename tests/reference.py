@@ -1,70 +1,114 @@
-"""A second opinion on merge and delta, written from the specification alone (spec: shadow, 3 and 6).
+"""What a device shadow is, a second time and in another way: the reference that checkers compare with.
 
-It is slow and plain on purpose and shares no code with ``shadow``: checkers and models compare with it.
+It shares no code with `shadow/` and does not look like it: state and stamps are one tree of
+``(value, stamp)`` leaves, changed in a copy, taken apart only to be shown. No limits, no permissions, no
+tokens: it is told the requests that were accepted. The vectors hold it to the specification.
 """
 
+import copy
 from typing import Any
 
-Tree = dict[str, Any]
-_ABSENT: Any = object()
+Json = Any
+Leaf = tuple[Json, int]
 
 
-def merge(old: Tree, patch: Tree) -> Tree:
-    """Return ``old`` after ``patch``; neither is changed, nor shared with what is returned."""
-    merged: Tree = copied(old)
+class Shadow:
+    """One document; version 0 = never made."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.at = 0
+        self.exists = False
+        self.sections: dict[str, dict[str, Any]] = {"desired": {}, "reported": {}}
+
+    def update(self, state: Json, now: int) -> None:
+        """Apply an accepted request's ``state`` at ``now`` seconds."""
+        self._step(now, exists=True)
+        for name in ("desired", "reported"):
+            patch = None if state is None else state.get(name, {})
+            self.sections[name] = {} if patch is None else merged(self.sections[name], patch, self.at)
+
+    def delete(self, now: int) -> None:
+        self._step(now, exists=False)
+        self.sections = {"desired": {}, "reported": {}}
+
+    def show(self) -> Json:
+        """Return ``{"state", "metadata", "version", "timestamp"}``; None when there is no shadow."""
+        if not self.exists:
+            return None
+        shown = {name: section for name, section in self.sections.items() if section}
+        return {
+            "state": {name: taken(section, 0) for name, section in shown.items()},
+            "metadata": {name: taken(section, 1) for name, section in shown.items()},
+            "version": self.version,
+            "timestamp": self.at,
+        }
+
+    def delta(self) -> Json:
+        """Return ``{"state", "metadata"}`` of what is desired and not reported; None when all is."""
+        left = missing(self.sections["desired"], self.sections["reported"])
+        return {"state": taken(left, 0), "metadata": taken(left, 1)} if left else None
+
+    def _step(self, now: int, *, exists: bool) -> None:
+        self.version += 1
+        self.at = max(now, self.at)
+        self.exists = exists
+
+
+def merged(old: dict[str, Any], patch: dict[str, Json], now: int) -> dict[str, Any]:
+    """Return a section after a patch."""
+    new = copy.copy(old)
     for name, value in patch.items():
         if value is None:
-            merged.pop(name, None)
-        elif not isinstance(value, dict):
-            merged[name] = copied(value)
-        elif isinstance(old.get(name), dict):
-            merged[name] = merge(old[name], value)
+            new.pop(name, None)
+        elif isinstance(value, dict):
+            under = new.get(name)
+            child = merged(under if isinstance(under, dict) else {}, value, now)
+            # Nothing but nulls where nothing was makes nothing; `{}` is a value of its own.
+            if child or not value or name in new:
+                new[name] = child
         else:
-            fresh = pruned(value)
-            if fresh or value == {} or name in old:
-                merged[name] = fresh
-    return merged
+            new[name] = leaf(value, now)
+    return new
 
 
-def pruned(tree: Tree) -> Tree:
-    """Return a copy without nulls, and without objects that held nothing but nulls."""
-    kept: Tree = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            inner = pruned(value)
-            if inner or value == {}:
-                kept[name] = inner
-        elif value is not None:
-            kept[name] = copied(value)
-    return kept
-
-
-def delta(desired: Tree, reported: Tree) -> Tree:
-    """Return what of ``desired`` is not in ``reported``."""
-    found: Tree = {}
-    for name, want in desired.items():
-        have = reported.get(name, _ABSENT)
-        if isinstance(want, dict) and isinstance(have, dict):
-            inner = delta(want, have)
-            if inner:
-                found[name] = inner
-        elif not equal(want, have):
-            found[name] = want
-    return found
-
-
-def equal(one: object, other: object) -> bool:
-    """Tell whether two values are one on the wire: 1 is 1.0, true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return isinstance(one, bool) is isinstance(other, bool) and one == other
-
-
-def copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: copied(one) for name, one in value.items()}
+def leaf(value: Json, now: int) -> Any:
     if isinstance(value, list):
-        return [copied(one) for one in value]
-    return value
+        return [leaf(one, now) for one in value]
+    if isinstance(value, dict):
+        return {name: leaf(one, now) for name, one in value.items()}
+    return value, now
+
+
+def taken(tree: Any, side: int) -> Json:
+    """Return the values (0) or the stamps (1) of a tree."""
+    if isinstance(tree, dict):
+        return {name: taken(one, side) for name, one in tree.items()}
+    if isinstance(tree, list):
+        return [taken(one, side) for one in tree]
+    return {"timestamp": tree[1]} if side else tree[0]
+
+
+def missing(desired: dict[str, Any], reported: dict[str, Any]) -> dict[str, Any]:
+    left: dict[str, Any] = {}
+    for name, want in desired.items():
+        have = reported.get(name)
+        if isinstance(want, dict) and isinstance(have, dict):
+            if below := missing(want, have):
+                left[name] = below
+        elif have is None or plain(taken(want, 0)) != plain(taken(have, 0)):
+            left[name] = want
+    return left
+
+
+def plain(value: Json) -> Any:
+    """Return something that is equal for what is equal on the wire: numbers by value, booleans apart."""
+    if isinstance(value, bool) or value is None:
+        return ("word", value)
+    if isinstance(value, int | float):
+        return ("number", value)
+    if isinstance(value, str):
+        return ("text", value)
+    if isinstance(value, list):
+        return ("array", [plain(one) for one in value])
+    return ("object", {name: plain(one) for name, one in value.items()})
