@@ -1,5 +1,6 @@
 """Puts the API together: routes, guard, refusals, the layer around them. No rule lives here."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -24,14 +25,19 @@ from api.shadow_changes import ShadowChanges
 from api.shadows import Shadows
 from api.status import Status
 from api.things import Things
+from infra.documents.port import StoreBrokenError
 
 _log: Final = structlog.get_logger(__name__)
 
 
-def create_app(services: ApiServices) -> Litestar:
-    """Return the application; raise :class:`api.guards.UnguardedRouteError` for a route without an action."""
+def create_app(services: ApiServices, on_broken: Callable[[StoreBrokenError], None]) -> Litestar:
+    """Return the application; ``on_broken`` is told when the store must not be used any more.
+
+    Raises:
+        UnguardedRouteError: a route does not name its action.
+    """
     routes = all_routes(services)
-    refusals = Refusals(services)
+    refusals = Refusals(services, on_broken)
     app = Litestar(
         [route.handler() for route in routes],
         before_request=Guard(services.tokens, compat_http=services.settings.api.compat_http),
@@ -51,8 +57,6 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
     """Return every route there is, that of the API page last."""
     desk = Desk(services)
     routes = (
-        *AwsShadows(services, desk).routes(),
-        *(CompatThings(services).routes() if services.settings.api.compat_http else ()),
         *Shadows(services, desk).routes(),
         *ShadowChanges(services, desk).routes(),
         *LiveShadows(services, desk).routes(),
@@ -60,6 +64,8 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *Gateways(services).routes(),
         *Audit(services).routes(),
         *Status(services).routes(),
+        *AwsShadows(services, desk).routes(),
+        *(CompatThings(services).routes() if services.settings.api.compat_http else ()),
     )
     return (*routes, *Docs(routes, services.version).routes())
 
@@ -67,8 +73,9 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
 class Refusals:
     """Turns whatever was raised into an answer; the one place that does."""
 
-    def __init__(self, services: ApiServices) -> None:
+    def __init__(self, services: ApiServices, on_broken: Callable[[StoreBrokenError], None]) -> None:
         self._audit = services.refusals
+        self._on_broken = on_broken
 
     def __call__(self, request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         """Return the answer for an error."""
@@ -78,6 +85,8 @@ class Refusals:
             _log.error(
                 "request_failed", request_id=id, route=request.scope.get("path_template"), exc_info=error
             )
+        elif isinstance(error, StoreBrokenError):
+            self._on_broken(error)
         elif problem.kind is FORBIDDEN:
             self._note(request, problem.detail or problem.message)
         reply = aws_reply(problem) if is_aws(request.scope) else problem_reply(problem, id)

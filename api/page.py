@@ -22,7 +22,7 @@ details{border:1px solid var(--line);border-radius:6px;margin:.4rem 0}
 details[open]{padding-bottom:.8rem}summary{cursor:pointer;padding:.45rem .7rem}
 details>:not(summary){margin-left:.7rem;margin-right:.7rem}
 code,pre{font:14px/1.45 ui-monospace,monospace}pre{background:var(--soft);padding:.6rem;overflow-x:auto}
-.m{display:inline-block;min-width:4rem;font-weight:700;color:var(--accent)}
+.m{display:inline-block;min-width:5rem;font-weight:700;color:var(--accent)}
 .s{float:right;opacity:.75}table{border-collapse:collapse}
 td,th{text-align:left;vertical-align:top;padding:.2rem .8rem .2rem 0}
 th{font-weight:600;opacity:.75}
@@ -84,7 +84,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
         f'<span class="s">{escape(operation["summary"])}</span></summary>',
         _prose(operation.get("description", "")),
         _parameters(operation.get("parameters", ())),
-        f"<pre>{escape(_curl(method, path, operation))}</pre>",
+        *(f"<pre>{escape(call)}</pre>" for call in _calls(method, path, operation)),
         _responses(operation["responses"]),
         "</details>",
     ]
@@ -116,20 +116,23 @@ def _responses(responses: Mapping[str, Any]) -> str:
     return f"{examples}<table>{rows}</table>"
 
 
-def _curl(method: str, path: str, operation: Mapping[str, Any]) -> str:
-    parameters = operation.get("parameters", ())
-    for one in parameters:
+def _calls(method: str, path: str, operation: Mapping[str, Any]) -> Iterable[str]:
+    """Yield one example call for each media type that the operation takes."""
+    for one in operation.get("parameters", ()):
         if one["in"] == "path":
             path = path.replace("{" + one["name"] + "}", str(one["example"]))
     lines = [f"curl -X {method.upper()} $GNOMON{path}"]
     if operation.get("security") != []:
         lines.append('-H "Authorization: Bearer $TOKEN"')
-    if any(one["name"] == "If-Match" for one in parameters):
-        lines.append("-H 'If-Match: \"41\"'")
-    for media, content in list(operation.get("requestBody", {}).get("content", {}).items())[:1]:
-        lines.append(f"-H 'Content-Type: {media}'")
-        lines.append(f"-d '{msgspec.json.encode(content['example']).decode()}'")
-    return " \\\n  ".join(lines)
+    bodies = operation.get("requestBody", {}).get("content", {})
+    for media, content in bodies.items():
+        # A merge patch is the one change that needs no precondition.
+        conditional = "428" in operation["responses"] and "merge-patch" not in media
+        match = ["-H 'If-Match: \"41\"'"] if conditional else []
+        data = msgspec.json.encode(content["example"]).decode()
+        yield " \\\n  ".join([*lines, *match, f"-H 'Content-Type: {media}'", f"-d '{data}'"])
+    if not bodies:
+        yield " \\\n  ".join(lines)
 
 
 def _pretty(example: Any) -> str:  # noqa: ANN401 - any JSON value

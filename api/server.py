@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
+from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create_app
 from api.limits import ApiLimits
 from api.services import ApiServices
+from infra.documents.port import StoreBrokenError
 from infra.settings.model import is_loopback
 
 _DEFAULTS: Final = ApiLimits()
@@ -50,19 +52,43 @@ async def serve(services: ApiServices, listener: socket.socket, stop: asyncio.Ev
     """Serve until ``stop`` is set; open streams are ended, requests under way are finished.
 
     Returns within ``stop_s`` and a second, whoever still hangs on.
+
+    Raises:
+        StoreBrokenError: what is on disk is unknown; the process must not go on serving.
     """
     _refuse_open_compat(services, listener)
-    server = _QuietServer(_config(services))
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(server.serve(sockets=[listener]), name="http server")
-        stopping = group.create_task(_stop(server, services, stop), name="http server stop")
-        await asyncio.wait({serving})
-        stopping.cancel()
+    ending, broken = asyncio.Event(), list[StoreBrokenError]()
 
+    def on_broken(error: StoreBrokenError) -> None:
+        broken.append(error)
+        ending.set()
 
-async def _stop(server: uvicorn.Server, services: ApiServices, stop: asyncio.Event) -> None:
+    server = _QuietServer(_config(create_app(services, on_broken), services.limits))
     try:
-        await stop.wait()
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(server.serve(sockets=[listener]), name="http server")
+            waiting = group.create_task(_forward(stop, ending), name="http server stop")
+            closing = group.create_task(_close(server, services, ending), name="http server end")
+            await asyncio.wait({serving})
+            waiting.cancel()
+            closing.cancel()
+    finally:
+        # Also when cancelled, which uvicorn takes for no reason to close what it listens on.
+        for one in getattr(server, "servers", ()):
+            one.close()
+        listener.close()
+    if broken:
+        raise broken[0]
+
+
+async def _forward(stop: asyncio.Event, ending: asyncio.Event) -> None:
+    await stop.wait()
+    ending.set()
+
+
+async def _close(server: uvicorn.Server, services: ApiServices, ending: asyncio.Event) -> None:
+    try:
+        await ending.wait()
     finally:
         # The streams first: an open one would keep the server from stopping until its reader leaves.
         services.live.close()
@@ -79,10 +105,9 @@ def _refuse_open_compat(services: ApiServices, listener: socket.socket) -> None:
         raise OpenCompatError(f"api.compat_http takes anybody for the operator: bind 127.0.0.1, not {host}")
 
 
-def _config(services: ApiServices) -> uvicorn.Config:
-    limits = services.limits
+def _config(app: Litestar, limits: ApiLimits) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(services),
+        app,
         http=_protocol(limits),
         ws="none",
         loop="none",

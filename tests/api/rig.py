@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from api.app import create_app
 from api.limits import ApiLimits
 from api.services import ApiServices
 from infra.documents.opening import open_store
-from infra.documents.port import DocumentStore
+from infra.documents.port import DocumentStore, StoreBrokenError
 from infra.live import Live
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, ShadowLimits
@@ -54,7 +54,9 @@ class Rig:
     token: str
     clock: FakeClock
     store: DocumentStore
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[str]
+    """Why it is not ready."""
+    broken: list[StoreBrokenError]
 
     async def report(self, thing: str, state: dict[str, Any], name: str = "", **members: Any) -> Accepted:
         """Do what a device does over MQTT."""
@@ -144,13 +146,14 @@ async def _over(
         version="0.1.0",
         limits=limits or ApiLimits(),
     )
-    app = create_app(services)
+    broken: list[StoreBrokenError] = []
+    app = create_app(services, broken.append)
     async with (
         _lane(shadows),
         client(app, {"Authorization": f"Bearer {secret}"}) as http,
         client(app, {}) as stranger,
     ):
-        yield Rig(services, app, http, stranger, secret, clock, store, reasons)
+        yield Rig(services, app, http, stranger, secret, clock, store, reasons, broken)
 
 
 def client(app: Litestar, headers: Mapping[str, str]) -> httpx.AsyncClient:

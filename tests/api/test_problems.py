@@ -72,6 +72,7 @@ async def test_a_store_that_is_gone_is_503_with_retry_after(
     assert (own.status_code, slug(own), own.headers["retry-after"]) == (503, "service-unavailable", "1")
     assert (aws.status_code, aws.headers["x-amzn-errortype"]) == (503, "ServiceUnavailableException")
     assert aws.headers["retry-after"] == "1"
+    assert bool(rig.broken) is isinstance(error, StoreBrokenError), "then the process must stop"
 
 
 async def test_a_commit_that_fails_is_503_and_nothing_was_accepted(rig: Rig, monkeypatch: pytest.MonkeyPatch):

@@ -14,6 +14,7 @@ import pytest
 from api.limits import ApiLimits
 from api.server import ListenError, OpenCompatError, listen, serve
 from api.services import ApiServices
+from infra.documents.port import StoreBrokenError
 from infra.telemetry import Metrics
 from tests.api.rig import SHADOW, Rig, api
 
@@ -183,3 +184,32 @@ async def test_compat_off_loopback_is_refused_at_the_start(tmp_path: Path):
         with pytest.raises(OpenCompatError, match="bind 127"):
             await serve(rig.services, listener, asyncio.Event())
         listener.close()
+
+
+async def test_a_store_that_is_broken_ends_the_server_so_that_the_process_reads_the_disk_anew(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    async def fail(*_: object, **__: object) -> object:
+        raise StoreBrokenError("fsync failed")
+
+    headers = {"Authorization": f"Bearer {rig.token}"}
+    with pytest.RaisesGroup(StoreBrokenError):
+        async with serving(_fresh(rig)) as (port, _, task):
+            monkeypatch.setattr(rig.store, "get", fail)
+            async with httpx.AsyncClient() as http:
+                answer = await http.get(f"http://127.0.0.1:{port}/v1/things/attic", headers=headers)
+            assert answer.status_code == 503
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.wait({task})
+
+
+async def test_a_server_that_is_cancelled_leaves_nothing_open(rig: Rig):
+    listener = listen("127.0.0.1", 0)
+    task = asyncio.get_running_loop().create_task(
+        serve(_fresh(rig), listener, asyncio.Event()), name="server"
+    )
+    await _answering(listener.getsockname()[1])
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert listener.fileno() == -1
