@@ -15,7 +15,6 @@ import msgspec
 from fleet.history import Step
 from infra.documents.opening import open_store
 from infra.documents.port import Collection, DocumentStore
-from tests.reference import Tree
 
 LOG = "history"
 DEAD_LETTERS = "dead_letters"
@@ -25,6 +24,8 @@ EVER_MS = 2**62
 
 Key = tuple[str, str]
 """(thing, shadow)."""
+Tree = dict[str, Any]
+SECTIONS = ("desired", "reported")
 
 
 class Line(Step):
@@ -37,14 +38,17 @@ class Full(msgspec.Struct, frozen=True):
     """The whole document as some rows hold it."""
 
     exists: bool
-    desired: Tree
-    reported: Tree
+    desired: Tree = {}
+    desired_stamps: Tree = {}
+    reported: Tree = {}
+    reported_stamps: Tree = {}
 
 
 class Row(msgspec.Struct, frozen=True):
     """One version in the history."""
 
     version: int
+    at_ms: int
     operation: str
     state: Tree | None = None
     token: str | None = None
@@ -53,12 +57,12 @@ class Row(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A shadow as it is stored, or as REST shows it."""
+    """A shadow as it is stored, or as REST shows it: state and metadata by section, empty ones left out."""
 
     version: int
     exists: bool
-    desired: Tree = field(default_factory=dict)
-    reported: Tree = field(default_factory=dict)
+    state: Tree = field(default_factory=dict)
+    metadata: Tree = field(default_factory=dict)
     unsent: int = 0
 
 
@@ -79,8 +83,8 @@ class Final(msgspec.Struct):
     thing: str
     shadow: str
     version: int
-    desired: Tree = msgspec.field(default_factory=dict)
-    reported: Tree = msgspec.field(default_factory=dict)
+    state: Tree = {}
+    metadata: Tree = {}
 
 
 def read_lines(files: Sequence[Path]) -> list[Line]:
@@ -99,7 +103,9 @@ def read_finals(file: Path) -> dict[Key, Document]:
     """Return the shadows as REST showed them at the end."""
     decode = msgspec.json.Decoder(Final).decode
     return {
-        (final.thing, final.shadow): Document(final.version, final.version > 0, final.desired, final.reported)
+        (final.thing, final.shadow): Document(
+            final.version, final.version > 0, _sections(final.state), _sections(final.metadata)
+        )
         for final in map(decode, file.read_bytes().splitlines())
     }
 
@@ -161,9 +167,32 @@ async def _documents(store: DocumentStore, keys: Mapping[Key, object]) -> dict[K
 def _document(body: bytes) -> Document:
     """Read a stored shadow: an array of msgpack with JSON texts in it."""
     record = msgspec.msgpack.decode(body)
-    _, version, _, exists, desired, _, reported, _, _, _, outbox, *_ = record
-    decode = msgspec.json.decode
-    return Document(version, exists, decode(desired), decode(reported), len(outbox))
+    _, version, _, exists, *parts, _, _, outbox, _, _ = record
+    desired, desired_stamps, reported, reported_stamps = map(msgspec.json.decode, parts)
+    return Document(
+        version,
+        exists,
+        _sections({"desired": desired, "reported": reported}),
+        _sections({"desired": desired_stamps, "reported": reported_stamps}),
+        len(outbox),
+    )
+
+
+def document_of(row: Row) -> Document:
+    """Return the whole document that a row holds."""
+    full = row.full
+    assert full is not None
+    return Document(
+        row.version,
+        full.exists,
+        _sections({"desired": full.desired, "reported": full.reported}),
+        _sections({"desired": full.desired_stamps, "reported": full.reported_stamps}),
+    )
+
+
+def _sections(tree: Tree) -> Tree:
+    """Return the two sections, without an empty one and without a delta."""
+    return {name: tree[name] for name in SECTIONS if tree.get(name)}
 
 
 def _key(id: str) -> Key:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tests.chaos.evidence import Document, Evidence, Key, Line, Row
-from tests.reference import Tree, delta, merge
+from tests.chaos.evidence import Document, Evidence, Key, Line, Row, document_of
+from tests.reference import Shadow
 
+MS_PER_S = 1_000
 RULE_OF_THREE = 3
 """No failure in n tries leaves at most 3/n at 95 %."""
 SHOWN_MAX = 20
@@ -225,44 +226,36 @@ def _judge_versions(
         return
     if document is None:
         return
-    yield from _judge_fold(key, rows, document, evidence.finals.get(key))
+    shadow = Shadow()
+    yield from _judge_fold(key, rows, shadow)
+    for name, shown in (("stored", document), ("shown", evidence.finals.get(key))):
+        if shown is not None and not _is(shown, shadow):
+            yield Finding(FOLD, key, f"the {name} document is not the fold of its {last} versions")
     if document.unsent:
         yield Finding(UNSENT, key, f"{document.unsent} versions were never told")
-    if should_converge and delta(document.desired, document.reported):
-        yield Finding(APART, key, f"{delta(document.desired, document.reported)} is not reported")
+    delta = shadow.delta()
+    if should_converge and delta is not None:
+        yield Finding(APART, key, f"{delta['state']} is not reported")
 
 
-def _judge_fold(
-    key: Key, rows: Sequence[Row], document: Document, final: Document | None
-) -> Iterator[Finding]:
-    now = Document(0, exists=False)
+def _judge_fold(key: Key, rows: Sequence[Row], shadow: Shadow) -> Iterator[Finding]:
+    """Bring ``shadow`` through all versions; look at it wherever the history holds it whole."""
     for row in rows:
-        now = fold(now, row)
-        if row.full is not None and not (
-            row.full.exists == now.exists
-            and same(row.full.desired, now.desired)
-            and same(row.full.reported, now.reported)
-        ):
+        if row.operation == "delete":
+            shadow.delete(row.at_ms // MS_PER_S)
+        else:
+            shadow.update(row.state, row.at_ms // MS_PER_S)
+        if row.full is not None and not _is(document_of(row), shadow):
             yield Finding(FOLD, key, f"the whole document of version {row.version} is not the fold")
-    for name, shown in (("stored", document), ("shown", final)):
-        if shown is not None and not (
-            shown.exists == now.exists
-            and (not shown.exists or shown.version == now.version)
-            and same(shown.desired, now.desired)
-            and same(shown.reported, now.reported)
-        ):
-            yield Finding(FOLD, key, f"the {name} document is not the fold of its {now.version} versions")
 
 
-def fold(before: Document, row: Row) -> Document:
-    """Return the document after one more version."""
-    if row.operation == "delete":
-        return Document(row.version, exists=False)
-    sections: Tree = {"desired": None, "reported": None} if row.state is None else row.state
-    after = {"desired": before.desired, "reported": before.reported}
-    for name, patch in sections.items():
-        after[name] = {} if patch is None else merge(after[name], patch)
-    return Document(row.version, True, after["desired"], after["reported"])
+def _is(shown: Document, shadow: Shadow) -> bool:
+    wanted = shadow.show()
+    if wanted is None or not shown.exists:
+        return wanted is None and not shown.exists
+    return shown.version == wanted["version"] and all(
+        same(getattr(shown, name), wanted[name]) for name in ("state", "metadata")
+    )
 
 
 # ---------------------------------------------------------------------- details

@@ -24,6 +24,7 @@ import httpx
 import msgspec
 import uvloop
 
+from fleet import connection as links
 from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint
 from infra.clock import SystemClock
 from tests.chaos.evidence import Line
@@ -33,6 +34,9 @@ LOOK_S = 0.25
 RETRY_S = 0.2
 WISH_EVERY_S = 0.03
 SETTLE_S_MAX = 10.0
+"""From the last fault to the last report (I5)."""
+RECONNECT_S_MAX = 2.0
+"""A mirror is back soon after each kill; one that jitter keeps away for a minute shows nothing."""
 FLUSH_LINES = 50
 FIELDS = "abcdefgh"
 DELETE_SHARE = 0.25
@@ -229,6 +233,7 @@ def _value(chance: random.Random, number: int) -> Any:
 
 async def load(options: argparse.Namespace) -> None:
     """Run until SIGTERM, then until all is quiet."""
+    links.RETRY_CAP_S = RECONNECT_S_MAX
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -258,7 +263,7 @@ async def load(options: argparse.Namespace) -> None:
                 people.create_task(Wisher("wisher", http, notes, stop).run(source), name="wisher")
             scratch = scratches("scratcher", names, chance)
             people.create_task(Wisher("scratcher", http, notes, stop).run(scratch), name="scratcher")
-        await _settle(mirrors)
+        await _settle(mirrors, http)
         looking.cancel()
         for mirror in mirrors:
             mirror.give_up()
@@ -276,13 +281,18 @@ async def _look(mirrors: list[Mirror], notes: Notes) -> None:
         notes.flush()
 
 
-async def _settle(mirrors: list[Mirror]) -> None:
-    """Wait until no mirror has had anything to report for a while, or the time for that is up."""
+async def _settle(mirrors: list[Mirror], http: httpx.AsyncClient) -> None:
+    """Wait until all is reported, or the time for that is up; whether it is, others judge."""
     deadline = asyncio.get_running_loop().time() + SETTLE_S_MAX
-    quiet = 0
-    while quiet < 2 / LOOK_S and asyncio.get_running_loop().time() < deadline:
+    left = mirrors
+    while left and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(LOOK_S)
-        quiet = quiet + 1 if all(mirror.is_idle for mirror in mirrors) else 0
+        left = [mirror for mirror in left if not mirror.is_idle or await _is_apart(mirror.thing, http)]
+
+
+async def _is_apart(thing: str, http: httpx.AsyncClient) -> bool:
+    answer = await http.get(f"/things/{thing}/shadow")
+    return answer.status_code == httpx.codes.OK and "delta" in answer.json()["state"]
 
 
 def main() -> None:

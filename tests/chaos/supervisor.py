@@ -188,14 +188,13 @@ class Supervisor:
         for thing, shadow in keys:
             answer = self._gnomon.http.get(f"/v1/things/{thing}/shadows/{shadow or '@classic'}")
             assert answer.status_code in {200, 404}, answer.text
-            content: dict[str, Any] = {"state": {}, "version": 0}
+            content: dict[str, Any] = {"version": 0, "state": {}, "metadata": {}}
             if answer.status_code == 200:
                 content = answer.json()
             yield {
                 "thing": thing,
                 "shadow": shadow,
-                "version": content["version"],
-                **{name: content["state"].get(name, {}) for name in ("desired", "reported")},
+                **{name: content[name] for name in ("version", "state", "metadata")},
             }
 
     # ------------------------------------------------------------------ details
