@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.report import ROOT, say
 
-FIGURES = ("merge", "bridge", "rest", "growth")
+FIGURES = ("merge", "store", "bridge", "rest", "growth")
 
 
 def main() -> None:

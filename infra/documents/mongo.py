@@ -39,7 +39,7 @@ from infra.documents.port import (
 )
 from infra.ids import Ids, RandomIds
 
-ANSWER_TIMEOUT_S: Final = 1.9
+ANSWER_TIMEOUT_S: Final = 1.7
 """A store that is silent for longer is as good as gone: the caller has to answer within 2 s."""
 OPEN_TIMEOUT_S: Final = 10.0
 """Making indexes may take longer than an answer may."""

@@ -9,7 +9,7 @@ from pymongo.uri_parser import parse_uri
 
 from infra.documents.port import StoreError
 
-OPERATION_TIMEOUT_MS: Final = 1_500
+OPERATION_TIMEOUT_MS: Final = 1_400
 """One operation of the driver with its retry; leaves time to read back."""
 POOL_MAX: Final = 32
 DURABLE: Final[Mapping[str, Any]] = {

@@ -31,7 +31,7 @@ from infra.documents.sqlite_files import FileLock, connect_reader, connect_write
 from infra.documents.sqlite_tables import Tables
 from infra.documents.sqlite_writer import Writer
 
-ANSWER_TIMEOUT_S: Final = 1.9
+ANSWER_TIMEOUT_S: Final = 1.7
 """A store that is silent for longer is as good as gone: the caller has to answer within 2 s."""
 READS_WAITING_MAX: Final = 1_024
 """Reads that may wait for the reading thread."""
