@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Final
 
+import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -21,6 +22,17 @@ CONVERGENCE_SECONDS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 300, 900, 3_60
 LABELS_MAX: Final = 64
 """Different values of one label; what comes later is counted as "other"."""
 OTHER: Final = "other"
+
+
+_log = structlog.get_logger(__name__)
+
+
+class DuplicateMetricError(Exception):
+    """Two parts of the program want to show different things under one name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is a metric gnomon_{name} already: give this one another name")
+        self.name = name
 
 
 class Count:
@@ -99,7 +111,8 @@ class Metrics(Collector):
         """Count an accepted update or deletion; if it closed a delta, also how long that was open."""
         self.accepted.inc()
         if converged_after_ms is not None:
-            self.convergence_seconds.observe(converged_after_ms / MS_PER_S)
+            # A clock that was set back between the two must not make the sum fall.
+            self.convergence_seconds.observe(max(0, converged_after_ms) / MS_PER_S)
 
     def rejected(self, code: int) -> None:
         """Count a refusal by its code."""
@@ -110,12 +123,27 @@ class Metrics(Collector):
         self.drops.inc(reason)
 
     def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
-        """Show a value that goes up and down; ``read`` is called when Prometheus asks."""
-        self._read[name] = (GaugeMetricFamily, meaning, read)
+        """Show a value that goes up and down; ``read`` is called when Prometheus asks.
+
+        Raises:
+            DuplicateMetricError: the name is taken.
+        """
+        self._add(name, GaugeMetricFamily, meaning, read)
 
     def counter(self, name: str, meaning: str, read: Callable[[], float]) -> None:
-        """Show a number that only rises and that somebody else keeps."""
-        self._read[name] = (CounterMetricFamily, meaning, read)
+        """Show a number that only rises and that somebody else keeps; raises as :meth:`gauge`."""
+        self._add(name, CounterMetricFamily, meaning, read)
+
+    def _add(
+        self,
+        name: str,
+        family: type[CounterMetricFamily | GaugeMetricFamily],
+        meaning: str,
+        read: Callable[[], float],
+    ) -> None:
+        if name in self._read or f"gnomon_{name}" in {metric.name for metric in self._counted()}:
+            raise DuplicateMetricError(name)
+        self._read[name] = (family, meaning, read)
 
     def render(self) -> bytes:
         """Return all of it in Prometheus's text format."""
@@ -123,6 +151,16 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the numbers as Prometheus wants them."""
+        yield from self._counted()
+        for name, (family, meaning, read) in self._read.items():
+            metric = family(f"gnomon_{name}", meaning)
+            try:
+                metric.add_metric((), read())
+            except Exception as error:  # noqa: BLE001 - one that cannot be read must not hide the others
+                _log.warning("metric_unreadable", metric=name, reason=str(error))
+            yield metric
+
+    def _counted(self) -> Iterator[Metric]:
         yield _count("gnomon_updates_accepted", "Updates and deletions made durable", self.accepted)
         yield _counts("gnomon_requests_rejected", "Refusals by code", "code", self.rejections)
         yield _count("gnomon_updates_replayed", "Repeated requests answered as the first time", self.replays)
@@ -139,10 +177,6 @@ class Metrics(Collector):
             "From desired to reported: how long a delta was open",
             self.convergence_seconds,
         )
-        for name, (family, meaning, read) in self._read.items():
-            metric = family(f"gnomon_{name}", meaning)
-            metric.add_metric((), read())
-            yield metric
 
 
 def _count(name: str, meaning: str, count: Count) -> Metric:

@@ -1,5 +1,6 @@
 """Spans as lines of JSON in a file that cannot grow without end."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -28,7 +29,7 @@ class FileSpanExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
-            with self._file.open("a", encoding="utf-8") as opened:
+            with open(self._file, "a", encoding="utf-8", opener=_private) as opened:
                 opened.writelines(map(one_line, spans))
                 full = opened.tell() >= self._bytes_max
             if full:
@@ -37,3 +38,8 @@ class FileSpanExporter(SpanExporter):
             _log.warning("traces_lost", spans=len(spans), reason=error.strerror)
             return SpanExportResult.FAILURE
         return SpanExportResult.SUCCESS
+
+
+def _private(path: str, flags: int) -> int:
+    # Names of things are nobody else's business.
+    return os.open(path, flags, 0o600)

@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 import tracemalloc
 
 import pytest
@@ -9,6 +11,7 @@ from infra.settings import TelemetrySettings
 from infra.telemetry import Journeys, open_journeys
 from infra.telemetry.journeys import OPEN_MAX
 from infra.telemetry.span_lines import FileSpanExporter
+from infra.telemetry.spans import ATTRIBUTE_CHARS_MAX, Spans
 from tests.fakes import NOW_MS, FakeClock
 
 KEY, SHADOW = (1, 1), "hall"
@@ -26,7 +29,7 @@ def exporter():
 
 @pytest.fixture
 def journeys(clock, exporter):
-    return Journeys(clock, random.Random(1), SimpleSpanProcessor(exporter), sample_ratio=1.0)
+    return Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=1.0)
 
 
 def legs(exporter):
@@ -80,7 +83,7 @@ def test_a_jump_of_the_wall_clock_does_not_bend_a_journey(journeys, clock, expor
 
 
 def test_only_a_share_of_the_requests_is_traced(clock, exporter):
-    journeys = Journeys(clock, random.Random(1), SimpleSpanProcessor(exporter), sample_ratio=0.1)
+    journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=0.1)
     for number in range(1_000):
         journeys.received(number, SHADOW, {})
         journeys.ended([number])
@@ -144,7 +147,7 @@ def test_spans_reach_the_file_before_the_end(tmp_path, clock):
 
 def test_the_file_does_not_grow_without_end(tmp_path, clock):
     exporter = FileSpanExporter(tmp_path / "traces.jsonl", bytes_max=2_000)
-    journeys = Journeys(clock, random.Random(1), SimpleSpanProcessor(exporter), sample_ratio=1.0)
+    journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=1.0)
     for number in range(50):
         journeys.received(number, SHADOW, {})
         journeys.ended([number])
@@ -155,7 +158,72 @@ def test_the_file_does_not_grow_without_end(tmp_path, clock):
 
 def test_a_file_that_cannot_be_written_stops_nobody(tmp_path, clock):
     exporter = FileSpanExporter(tmp_path / "no such folder" / "traces.jsonl")
-    journeys = Journeys(clock, random.Random(1), SimpleSpanProcessor(exporter), sample_ratio=1.0)
+    journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=1.0)
     journeys.received(KEY, SHADOW, {})
     journeys.ended([KEY])
     assert not journeys.open
+
+
+def test_a_request_that_was_let_go_is_not_traced(journeys, exporter):
+    journeys.received(KEY, SHADOW, {})
+    journeys.forget([KEY, "strange"])
+    journeys.ended([KEY])
+    assert not journeys.open
+    assert not exporter.get_finished_spans()
+
+
+def test_what_fails_in_the_recorder_is_the_recorders_affair(clock):
+    class Broken:
+        def record(self, _attributes, _legs):
+            raise ZeroDivisionError
+
+        def close(self):
+            pass
+
+    journeys = Journeys(clock, random.Random(1), Broken(), sample_ratio=1.0)
+    journeys.received(KEY, SHADOW, {})
+    journeys.ended([KEY])
+    assert not journeys.open
+
+
+def test_variables_of_the_environment_change_neither_what_is_sampled_nor_what_is_kept(
+    clock, exporter, monkeypatch
+):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "0")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "not a number")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=other")
+    journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=1.0)
+    journeys.received(KEY, SHADOW, {"operation": "update", "thing": "x" * 1_000})
+    journeys.ended([KEY])
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes == {"operation": "update", "thing": "x" * ATTRIBUTE_CHARS_MAX}
+    assert span.resource.attributes == {"service.name": "gnomon"}
+
+
+def test_spans_for_eyes_go_to_standard_error(tmp_path, clock, capsys):
+    settings = TelemetrySettings(traces="console", sample_ratio=1.0)
+    journeys = open_journeys(settings, tmp_path, clock, random.Random(1))
+    journeys.received(KEY, SHADOW, {})
+    journeys.ended([KEY])
+    journeys.close()
+    printed = capsys.readouterr()
+    assert '"name": "request"' in printed.err
+    assert '"name"' not in printed.out
+
+
+def test_nobody_but_its_owner_reads_the_file(tmp_path, clock):
+    exporter = FileSpanExporter(tmp_path / "traces.jsonl")
+    journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=1.0)
+    journeys.received(KEY, SHADOW, {})
+    journeys.ended([KEY])
+    assert (tmp_path / "traces.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_whoever_does_not_trace_does_not_load_the_sdk():
+    program = (
+        "import sys, gnomon.cli, infra.telemetry;"
+        "print(sorted(name for name in sys.modules if name.startswith('opentelemetry.sdk')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -2,7 +2,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from infra.telemetry import Metrics
-from infra.telemetry.metrics import LABELS_MAX
+from infra.telemetry.metrics import LABELS_MAX, DuplicateMetricError
 
 
 def samples(metrics):
@@ -79,3 +79,35 @@ def test_two_objects_count_apart():
     one, other = Metrics(), Metrics()
     one.changed(None)
     assert samples(other)["gnomon_updates_accepted_total",] == 0
+
+
+def test_a_value_that_cannot_be_read_hides_no_other():
+    metrics = Metrics()
+    metrics.changed(None)
+    metrics.gauge("broken", "Raises", lambda: 1 / 0)
+    metrics.gauge("after_it", "Fine", lambda: 3)
+    shown = samples(metrics)
+    assert ("gnomon_broken",) not in shown
+    assert (shown["gnomon_updates_accepted_total",], shown["gnomon_after_it",]) == (1, 3)
+
+
+@pytest.mark.parametrize("taken", ["inbox_requests", "updates_accepted", "convergence_seconds"])
+def test_two_values_under_one_name_are_refused_and_the_first_stays(taken):
+    metrics = Metrics()
+    metrics.gauge("inbox_requests", "Waiting", lambda: 7)
+    before = metrics.render()
+    for add in (metrics.gauge, metrics.counter):
+        with pytest.raises(DuplicateMetricError, match=taken):
+            add(taken, "Another", lambda: 8)
+    assert [line for line in metrics.render().split(b"\n") if line.startswith(b"gnomon_")] == [
+        line for line in before.split(b"\n") if line.startswith(b"gnomon_")
+    ]
+
+
+def test_a_clock_that_was_set_back_does_not_make_the_sum_of_convergence_fall():
+    metrics = Metrics()
+    metrics.changed(3_000)
+    metrics.changed(-60_000)
+    shown = samples(metrics)
+    assert shown["gnomon_convergence_seconds_sum",] == 3
+    assert shown["gnomon_convergence_seconds_bucket", "0.1"] == 1
