@@ -105,7 +105,6 @@ class Dispatcher:
             try:
                 await self._settle(batch)
             finally:
-                self._inbox.answered(batch)
                 self._idle.set()
 
     def close(self) -> None:
@@ -154,6 +153,8 @@ class Dispatcher:
         if self._journeys.open:
             self._journeys.taken(message.key for message in batch)
         await (self._serve_carefully(batch) if self._suspects.careful else self.serve(batch))
+        # Before the answers are written: whoever reads one may send the next request at once.
+        self._inbox.answered(batch)
         for message in batch:
             self.drop(message.packet_id, message.connection)
         self._session.flush()

@@ -129,14 +129,18 @@ class Speaker:
         """Queue the messages of a batch that was committed just now."""
         if self._away:
             return  # outboxes remember; who asked by MQTT asks again
+        asked_by_mqtt = False
         for outcome in outcomes:
+            asked_by_mqtt |= outcome.command.origin.channel is Channel.MQTT
             if isinstance(outcome, Accepted) and outcome.change is not None:
                 id = outcome.command.id
                 if self._behind or id in self._left or not self._say(outcome):
                     self._leave(id)
             elif outcome.command.origin.channel is Channel.MQTT:
                 self._answer(outcome)
-        self._session.flush()
+        # The dispatcher, who waits for these, writes them together with its acknowledgements.
+        if not asked_by_mqtt:
+            self._session.flush()
 
     def refuse(self, request: Request, error: ShadowError, token: str | None) -> None:
         """Queue the refusal of a request that never became a command."""
