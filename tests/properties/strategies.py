@@ -56,15 +56,40 @@ def _trees(*, nulls: bool) -> st.SearchStrategy[Any]:
     return st.dictionaries(names, _values(DEPTH_MAX - 1, nulls=nulls), max_size=4)
 
 
-values = _values(DEPTH_MAX - 1, nulls=False)
-trees = _trees(nulls=False)
-"""Sections as they may be stored."""
-patches = _trees(nulls=True)
-"""What a request may hold for a section."""
-states = st.none() | st.fixed_dictionaries(
-    {}, optional={"desired": st.none() | patches, "reported": st.none() | patches}
+_every_value = _values(DEPTH_MAX - 1, nulls=False)
+_every_tree = _trees(nulls=False)
+_every_patch = _trees(nulls=True)
+_every_state = st.none() | st.fixed_dictionaries(
+    {}, optional={"desired": st.none() | _every_patch, "reported": st.none() | _every_patch}
 )
-"""What a request may hold as its ``state``."""
+
+
+# Functions, so that Hypothesis can name them: spelled out they have 34 kB.
+@st.composite
+def some_values(draw: st.DrawFn) -> Any:
+    """Any value that may be stored."""
+    return draw(_every_value)
+
+
+@st.composite
+def some_trees(draw: st.DrawFn) -> Any:
+    """A section as it may be stored."""
+    return draw(_every_tree)
+
+
+@st.composite
+def some_patches(draw: st.DrawFn) -> Any:
+    """What a request may hold for a section."""
+    return draw(_every_patch)
+
+
+@st.composite
+def some_states(draw: st.DrawFn) -> Any:
+    """What a request may hold as its ``state``."""
+    return draw(_every_state)
+
+
+values, trees, patches, states = some_values(), some_trees(), some_patches(), some_states()
 
 
 @st.composite
