@@ -1,10 +1,12 @@
 """Requests that could not be handled for a reason that nobody foresaw: their bytes, and the reason.
 
-A log of its own in the store, so that an operator can look and, after a repair, send them again.
+A log of its own in the store, so that an operator can look (``gnomon dead-letters``) and, after a repair,
+send them again. Of one thing only so many are kept: a later one takes the place of an earlier one.
 """
 
 import base64
 import hashlib
+from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
@@ -16,6 +18,9 @@ from infra.documents.port import DocumentStore, Entry, StoreUnavailableError
 from infra.telemetry import Metrics
 
 DEAD_LETTERS: Final = "dead_letters"
+LETTERS_PER_THING_MAX: Final = 64
+PAGE_LETTERS: Final = 100
+_FOR_EVER_MS: Final = 2**62
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +46,7 @@ class DeadLetters:
         self._metrics = metrics
 
     async def add(self, message: Message, reason: str) -> None:
-        """Keep one message; the same bytes from the same thing are kept once."""
+        """Keep one message; the same request from the same thing is kept once."""
         request, now_ms = message.request, self._clock.now_ms()
         letter = DeadLetter(
             now_ms,
@@ -53,9 +58,21 @@ class DeadLetters:
             reason,
         )
         self._metrics.dead_letters.inc()
-        key = f"{request.id.key}:{hashlib.sha256(message.payload).hexdigest()[:32]}"
-        entry = Entry(DEAD_LETTERS, key, 0, now_ms, msgspec.json.encode(letter))
+        same = f"{request.operation} {request.id.key} {request.gateway} ".encode() + message.payload
+        place = int.from_bytes(hashlib.sha256(same).digest()[:4]) % LETTERS_PER_THING_MAX
+        entry = Entry(DEAD_LETTERS, request.id.thing, place, now_ms, msgspec.json.encode(letter))
         try:
             await self._store.append([entry])
         except StoreUnavailableError as error:
             _log.error("dead_letter_lost", thing=request.id.thing, reason=str(error))
+
+    async def all(self) -> AsyncIterator[DeadLetter]:
+        """Yield what is kept, oldest first."""
+        cursor: str | None = None
+        while True:
+            page = await self._store.scan(DEAD_LETTERS, 0, _FOR_EVER_MS, limit=PAGE_LETTERS, cursor=cursor)
+            for entry in page.entries:
+                yield msgspec.json.decode(entry.body, type=DeadLetter)
+            cursor = page.next
+            if cursor is None:
+                return

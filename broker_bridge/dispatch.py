@@ -171,6 +171,7 @@ class Dispatcher:
             else:
                 self._suspects.take(portion)
                 await self.serve(portion)
+                self._session.flush()  # the next portion may be the last
                 self._suspects.release(portion)
         if not any(message.duplicate for message in batch):
             self._suspects.relax()
@@ -220,6 +221,7 @@ class Dispatcher:
                 if isinstance(outcome.error, ForbiddenError):
                     self._note(message.request, outcome.error.detail or outcome.error.message)
                 elif isinstance(outcome.error, InternalError):
+                    self._session.flush()  # nobody else waits for this
                     await self._dead_letters.add(message, outcome.error.detail or outcome.error.message)
 
     async def _fail(self, message: Message, error: Exception) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from infra.clock import Clock
-from infra.documents.port import Cut, Entry, StoreBrokenError, StoreUnavailableError
+from infra.documents.port import Cut, Entry, StoreBrokenError, StoreError, StoreUnavailableError
 from infra.ids import Ids
 from infra.live import Live
 from infra.settings.model import ShadowLimits
@@ -388,7 +388,14 @@ class ShadowService:
 
     async def _unsent(self, id: ShadowId, shadow: Shadow) -> list[Accepted]:
         entries = without_settled(shadow.outbox, self._settled.get(id, 0)) if shadow.outbox else ()
-        return await self.archive.unsent(id, shadow, entries) if entries else []
+        try:
+            return await self.archive.unsent(id, shadow, entries) if entries else []
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a past that cannot be read keeps no other shadow waiting
+            _log.error("messages_given_up", thing=id.thing, shadow=id.name, exc_info=error)
+            self.settle(id, entries[-1].version)
+            return []
 
     async def _sweep(self, settled: Mapping[ShadowId, int], quiet_since_ms: int) -> None:
         before = await self._store.load(settled.keys())

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from broker_bridge.inbox import Message
 from broker_bridge.poison import Suspects
 from broker_bridge.topics import Operation, Request
@@ -76,3 +78,54 @@ def test_after_the_redelivered_are_served_it_stops_being_careful(tmp_path):
     suspects.relax()
     assert not suspects.careful
     assert not (tmp_path / "in-hand.json").exists()
+
+
+def condemn(directory: Path) -> Suspects:
+    for _ in range(TRIES_MAX + 1):
+        suspects = Suspects(directory, TRIES_MAX)
+        suspects.begin()
+        if suspects.careful:
+            suspects.take([KILLER])
+    suspects = Suspects(directory, TRIES_MAX)
+    suspects.begin()
+    return suspects
+
+
+def test_a_condemned_request_stays_condemned_for_as_long_as_the_process_lives(tmp_path):
+    """More copies of it may come, from the broker and from its sender."""
+    suspects = condemn(tmp_path)
+    suspects.take(GOOD)
+    suspects.release(GOOD)
+    suspects.relax()
+    assert suspects.careful
+    assert suspects.condemned(KILLER)
+    assert [list(portion) for portion in suspects.portions([*GOOD, KILLER, KILLER])] == [
+        GOOD, [KILLER], [KILLER],
+    ]  # fmt: skip
+
+
+def test_a_condemned_request_is_known_after_the_next_unclean_end_too(tmp_path):
+    suspects = condemn(tmp_path)
+    suspects.relax()
+    suspects.take(GOOD)
+    again = Suspects(tmp_path, TRIES_MAX)
+    again.begin()
+    assert again.condemned(KILLER)
+    assert not again.condemned(GOOD[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"a": "b"}'])
+def test_notes_that_cannot_be_read_suspect_nobody_and_do_not_stop_the_start(tmp_path, content):
+    condemn(tmp_path)
+    (tmp_path / "in-hand.json").write_bytes(content)
+    suspects = Suspects(tmp_path, TRIES_MAX)
+    suspects.begin()
+    assert suspects.careful
+    assert suspects.tries(KILLER) == 0
+
+
+def test_a_disk_that_takes_no_notes_does_not_stop_the_lane(tmp_path):
+    suspects = condemn(tmp_path)
+    (tmp_path / "in-hand.new").mkdir()  # stands for a full disk: even root cannot write to it
+    suspects.take(GOOD)
+    assert suspects.condemned(KILLER)
