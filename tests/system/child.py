@@ -4,13 +4,15 @@ What a test may rely on is what a stranger may: the command line, the printed li
 certificates of things are made by the authority that the child made on its first run.
 """
 
+import itertools
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +31,8 @@ SLOW_VARIABLES = frozenset({"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"})
 """Without compiled files a start takes twice as long, and a kill test starts often."""
 OPERATOR_FILE = "operator"
 """Where we note the secret, which the child shows only once."""
+
+_numbers = itertools.count(1)
 
 
 class NotReadyError(Exception):
@@ -112,6 +116,16 @@ class Gnomon:
         process.wait(STOP_S_MAX)
         if broker is not None:
             end_process(broker, self.broker_configuration)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it hang while its broker goes on."""
+        pid = self.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def kill_broker(self) -> int:
         """Kill the broker only; return the id it had."""
@@ -218,6 +232,12 @@ class Gnomon:
             assert answer.status_code == 201, answer.text
             if has_certificate:
                 self.certificate(name)
+
+    def new(self, kind: str = "device", **members: Any) -> str:
+        """Register a thing that nobody else uses; return its name."""
+        name = f"{kind}-{next(_numbers)}"
+        self.register(name, kind=kind, **members)
+        return name
 
     def attach(self, gateway: str, *things: str) -> None:
         for thing in things:

@@ -168,6 +168,18 @@ class Thing:
             )
             return self._on(topic)
 
+    def wait_answers(self, topic: str, count: int, timeout_s: float = ANSWER_S_MAX) -> None:
+        """Return once ``count`` requests on a topic are answered, accepted or rejected."""
+        ends = {f"{topic}/accepted", f"{topic}/rejected"}
+
+        def answered() -> int:
+            return sum(1 for one in self.received if one.topic in ends)
+
+        with self._news:
+            assert self._news.wait_for(lambda: answered() >= count, timeout_s), (
+                f"{answered()} of {count} are answered"
+            )
+
     def stays_silent(self, topic_ending: str = "", *, since: int = 0, for_s: float = QUIET_S) -> bool:
         """Tell whether nothing with this ending comes for a while."""
         time.sleep(for_s)
