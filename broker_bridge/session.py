@@ -183,7 +183,7 @@ class Session:
             SessionError: the broker lacks a permission for us.
         """
         loop = asyncio.get_running_loop()
-        failures = 0
+        failures, cancellations = 0, _cancellations()
         while True:
             began_s = loop.time()
             try:
@@ -191,6 +191,9 @@ class Session:
             except OSError as error:  # a LinkError is one, and so is a time-out
                 reason = str(error) or type(error).__name__
                 _log.warning("broker_connection_ended", host=self._host, port=self._port, reason=reason)
+            if _cancellations() > cancellations:
+                # Cancelled just as the connection ended: of the two, a task group raises the latter.
+                raise asyncio.CancelledError
             failures = 0 if loop.time() - began_s >= STABLE_S else failures + 1
             await asyncio.sleep(self._retry_delay_s(failures))
 
@@ -259,10 +262,12 @@ class Session:
         ended: list[BaseException] = []
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_until_closed(link), name="session watch")
                 tasks.create_task(self._welcome(link, connack.session_present, early), name="session welcome")
                 keep_alive_s = connack.server_keep_alive or self._keep_alive_s
                 tasks.create_task(_keep_alive(link, keep_alive_s), name="session keep-alive")
+                # Here and not in a task: while it waits for tasks alone, Python 3.11's group leaves its own
+                # cancellation of us uncounted-down, and then nobody can tell whether we were cancelled.
+                await asyncio.shield(link.closed)
         except* LinkError as errors:
             ended += errors.exceptions
         finally:
@@ -308,8 +313,10 @@ class _Early:
             self.packets.append(packet)
 
 
-async def _until_closed(link: Link) -> None:
-    await asyncio.shield(link.closed)
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
 
 
 async def _keep_alive(link: Link, interval_s: float) -> None:
