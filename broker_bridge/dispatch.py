@@ -193,6 +193,8 @@ class Dispatcher:
             if command is not None:
                 messages.append(message)
                 commands.append(command)
+        if self._journeys.open:
+            self._journeys.became((m.key, id(c)) for m, c in zip(messages, commands, strict=True))
         if commands:
             await self._note_refusals(messages, await self._shadows.submit(commands))
 

@@ -138,7 +138,7 @@ class Bridge:
             if self.inbox.put(message):
                 # What has no packet id could not be told from others of its kind.
                 if self._journeys.on and message.packet_id:
-                    self._journeys.received(message.key, request.id, _attributes(request))
+                    self._journeys.received(message.key, _attributes(request))
                 self.catch_up.heard(request.gateway or request.id.thing)
             else:
                 self._dispatcher.overloaded(message, _TOO_MANY)
@@ -171,7 +171,7 @@ class Bridge:
     def _committed(self, outcomes: Sequence[Outcome]) -> None:
         if self._journeys.open:
             self._journeys.committed(
-                outcome.command.id
+                id(outcome.command)
                 for outcome in outcomes
                 if isinstance(outcome, Accepted) and outcome.change is not None
             )

@@ -52,12 +52,12 @@ class Recorder(Protocol):
 class _Journey:
     """The stamps of one request, in elapsed seconds."""
 
-    __slots__ = ("attributes", "committed_s", "received_s", "subject", "taken_s")
+    __slots__ = ("act", "attributes", "committed_s", "received_s", "taken_s")
 
-    def __init__(self, received_s: float, subject: Hashable, attributes: Mapping[str, str]) -> None:
+    def __init__(self, received_s: float, attributes: Mapping[str, str]) -> None:
         self.received_s = received_s
-        self.subject = subject
         self.attributes = attributes
+        self.act: Hashable = None
         self.taken_s: float | None = None
         self.committed_s: float | None = None
 
@@ -79,10 +79,10 @@ class Journeys:
         self._recorder = recorder
         self._sample_ratio = sample_ratio
 
-    def received(self, key: Hashable, subject: Hashable, attributes: Mapping[str, str]) -> None:
+    def received(self, key: Hashable, attributes: Mapping[str, str]) -> None:
         """Begin a journey, if this request is one of the sampled."""
         if self._rng.random() < self._sample_ratio and len(self.open) < OPEN_MAX:
-            self.open[key] = _Journey(self._clock.elapsed_s(), subject, attributes)
+            self.open[key] = _Journey(self._clock.elapsed_s(), attributes)
 
     def taken(self, keys: Iterable[Hashable]) -> None:
         """Stamp the requests that left the queue."""
@@ -92,12 +92,19 @@ class Journeys:
             if journey is not None:
                 journey.taken_s = now_s
 
-    def committed(self, subjects: Iterable[Hashable]) -> None:
-        """Stamp the requests in hand whose subjects were made durable."""
+    def became(self, acts: Iterable[tuple[Hashable, Hashable]]) -> None:
+        """Note under which key the act of a request will be heard of: pairs of request and act."""
+        for key, act in acts:
+            journey = self.open.get(key)
+            if journey is not None:
+                journey.act = act
+
+    def committed(self, acts: Iterable[Hashable]) -> None:
+        """Stamp the requests whose acts were made durable."""
         now_s = self._clock.elapsed_s()
-        durable = set(subjects)
+        durable = set(acts)
         for journey in self.open.values():
-            if journey.taken_s is not None and journey.committed_s is None and journey.subject in durable:
+            if journey.act is not None and journey.act in durable:
                 journey.committed_s = now_s
 
     def ended(self, keys: Iterable[Hashable]) -> None:

@@ -14,7 +14,7 @@ from infra.telemetry.span_lines import FileSpanExporter
 from infra.telemetry.spans import ATTRIBUTE_CHARS_MAX, Spans
 from tests.fakes import NOW_MS, FakeClock
 
-KEY, SHADOW = (1, 1), "hall"
+KEY, ACT = (1, 1), "act"
 
 
 @pytest.fixture
@@ -41,11 +41,12 @@ def legs(exporter):
 
 
 def test_a_journey_shows_how_long_a_request_waited_was_committed_and_was_published(journeys, clock, exporter):
-    journeys.received(KEY, SHADOW, {"operation": "update"})
+    journeys.received(KEY, {"operation": "update"})
     clock.advance(0.010)
     journeys.taken([KEY])
+    journeys.became([(KEY, ACT)])
     clock.advance(0.003)
-    journeys.committed([SHADOW])
+    journeys.committed([ACT])
     clock.advance(0.001)
     journeys.ended([KEY])
     assert legs(exporter) == {"request": (0, 14), "queue": (0, 10), "commit": (10, 3), "publish": (13, 1)}
@@ -55,26 +56,28 @@ def test_a_journey_shows_how_long_a_request_waited_was_committed_and_was_publish
 
 
 def test_a_request_that_changed_nothing_has_an_answer_instead_of_a_commit(journeys, clock, exporter):
-    journeys.received(KEY, SHADOW, {})
+    journeys.received(KEY, {})
     journeys.taken([KEY])
     clock.advance(0.002)
-    journeys.committed(["attic"])
+    journeys.committed(["another"])
     journeys.ended([KEY])
     assert legs(exporter) == {"request": (0, 2), "queue": (0, 0), "answer": (0, 2)}
 
 
-def test_a_commit_before_a_request_was_in_hand_is_not_its_commit(journeys, clock, exporter):
-    journeys.received(KEY, SHADOW, {})
-    journeys.committed([SHADOW])
-    clock.advance(0.001)
+def test_the_commit_of_another_act_is_not_its_commit(journeys, clock, exporter):
+    journeys.received(KEY, {})
+    journeys.committed([None, ACT])
     journeys.taken([KEY])
-    journeys.committed([SHADOW])
+    journeys.became([(KEY, ACT), ("strange", "strange")])
+    journeys.committed(["another"])
+    clock.advance(0.001)
+    journeys.committed([ACT])
     journeys.ended([KEY])
-    assert legs(exporter)["commit"] == (1, 0)
+    assert legs(exporter)["commit"] == (0, 1)
 
 
 def test_a_jump_of_the_wall_clock_does_not_bend_a_journey(journeys, clock, exporter):
-    journeys.received(KEY, SHADOW, {})
+    journeys.received(KEY, {})
     clock.jump(-3_600)
     clock.advance(0.005)
     journeys.taken([KEY])
@@ -85,19 +88,19 @@ def test_a_jump_of_the_wall_clock_does_not_bend_a_journey(journeys, clock, expor
 def test_only_a_share_of_the_requests_is_traced(clock, exporter):
     journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=0.1)
     for number in range(1_000):
-        journeys.received(number, SHADOW, {})
+        journeys.received(number, {})
         journeys.ended([number])
     assert 70 <= len(exporter.get_finished_spans()) <= 130
 
 
 def test_journeys_under_way_are_bounded(journeys):
     for number in range(OPEN_MAX + 1):
-        journeys.received(number, SHADOW, {})
+        journeys.received(number, {})
     assert len(journeys.open) == OPEN_MAX
 
 
 def test_a_journey_that_ended_is_forgotten_and_a_strange_key_is_no_error(journeys):
-    journeys.received(KEY, SHADOW, {})
+    journeys.received(KEY, {})
     journeys.taken(["strange"])
     journeys.ended([KEY, "strange"])
     assert not journeys.open
@@ -109,7 +112,7 @@ def test_off_is_off_and_the_hot_path_allocates_nothing(tmp_path, clock):
     def hot_path(times):
         for _ in range(times):
             if journeys.on:
-                journeys.received(KEY, SHADOW, {})
+                journeys.received(KEY, {})
             if journeys.open:
                 journeys.taken([KEY])
 
@@ -137,7 +140,7 @@ def test_a_ratio_of_nothing_is_off_too(tmp_path, clock, ratio):
 def test_spans_reach_the_file_before_the_end(tmp_path, clock):
     settings = TelemetrySettings(traces="file", sample_ratio=1.0)
     journeys = open_journeys(settings, tmp_path, clock, random.Random(1))
-    journeys.received(KEY, SHADOW, {})
+    journeys.received(KEY, {})
     journeys.ended([KEY])
     journeys.close()
     lines = (tmp_path / "traces.jsonl").read_text(encoding="utf-8").splitlines()
@@ -149,7 +152,7 @@ def test_the_file_does_not_grow_without_end(tmp_path, clock):
     exporter = FileSpanExporter(tmp_path / "traces.jsonl", bytes_max=2_000)
     journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=1.0)
     for number in range(50):
-        journeys.received(number, SHADOW, {})
+        journeys.received(number, {})
         journeys.ended([number])
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert len(sizes) <= 2
@@ -159,13 +162,13 @@ def test_the_file_does_not_grow_without_end(tmp_path, clock):
 def test_a_file_that_cannot_be_written_stops_nobody(tmp_path, clock):
     exporter = FileSpanExporter(tmp_path / "no such folder" / "traces.jsonl")
     journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=1.0)
-    journeys.received(KEY, SHADOW, {})
+    journeys.received(KEY, {})
     journeys.ended([KEY])
     assert not journeys.open
 
 
 def test_a_request_that_was_let_go_is_not_traced(journeys, exporter):
-    journeys.received(KEY, SHADOW, {})
+    journeys.received(KEY, {})
     journeys.forget([KEY, "strange"])
     journeys.ended([KEY])
     assert not journeys.open
@@ -181,7 +184,7 @@ def test_what_fails_in_the_recorder_is_the_recorders_affair(clock):
             pass
 
     journeys = Journeys(clock, random.Random(1), Broken(), sample_ratio=1.0)
-    journeys.received(KEY, SHADOW, {})
+    journeys.received(KEY, {})
     journeys.ended([KEY])
     assert not journeys.open
 
@@ -194,7 +197,7 @@ def test_variables_of_the_environment_change_neither_what_is_sampled_nor_what_is
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "not a number")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=other")
     journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=1.0)
-    journeys.received(KEY, SHADOW, {"operation": "update", "thing": "x" * 1_000})
+    journeys.received(KEY, {"operation": "update", "thing": "x" * 1_000})
     journeys.ended([KEY])
     (span,) = exporter.get_finished_spans()
     assert span.attributes == {"operation": "update", "thing": "x" * ATTRIBUTE_CHARS_MAX}
@@ -204,7 +207,7 @@ def test_variables_of_the_environment_change_neither_what_is_sampled_nor_what_is
 def test_spans_for_eyes_go_to_standard_error(tmp_path, clock, capsys):
     settings = TelemetrySettings(traces="console", sample_ratio=1.0)
     journeys = open_journeys(settings, tmp_path, clock, random.Random(1))
-    journeys.received(KEY, SHADOW, {})
+    journeys.received(KEY, {})
     journeys.ended([KEY])
     journeys.close()
     printed = capsys.readouterr()
@@ -215,7 +218,7 @@ def test_spans_for_eyes_go_to_standard_error(tmp_path, clock, capsys):
 def test_nobody_but_its_owner_reads_the_file(tmp_path, clock):
     exporter = FileSpanExporter(tmp_path / "traces.jsonl")
     journeys = Journeys(clock, random.Random(1), Spans(SimpleSpanProcessor(exporter)), sample_ratio=1.0)
-    journeys.received(KEY, SHADOW, {})
+    journeys.received(KEY, {})
     journeys.ended([KEY])
     assert (tmp_path / "traces.jsonl").stat().st_mode & 0o777 == 0o600
 
