@@ -10,7 +10,7 @@ import mqtt5
 
 from broker_bridge.session import Session
 
-WAIT_S_MAX = 3.0
+WAIT_S_MAX = 10.0
 ONCE = mqtt5.QoS.AT_LEAST_ONCE
 
 
@@ -52,6 +52,10 @@ class Recorder:
 
     def disconnected(self) -> None:
         self.events.append("disconnected")
+
+    async def has_received(self, count: int) -> None:
+        """Return once that many messages came."""
+        await until(lambda: len(self.received_packets) >= count)
 
     def payloads(self) -> list[bytes]:
         return [packet.payload for packet, _ in self.received_packets]
