@@ -5,6 +5,7 @@ because a client that does not see its token waits for ever. No authorization, n
 """
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Final
 
@@ -150,17 +151,9 @@ def update(
     idempotency_key: str | None = None,
 ) -> Update:
     """Return an update of a state that is well formed already; ``payload`` tells repeats apart."""
-    return Update(
-        id=id,
-        origin=origin,
-        token=token,
-        token_hash=_counted(token, limits, idempotency_key),
-        digest=digest_of(payload),
-        state=state,
-        version=version,
-        sequence=sequence,
-        strict=idempotency_key is not None,
-    )
+    token_hash = _counted(token, limits, idempotency_key)
+    strict = idempotency_key is not None
+    return Update(id, origin, token, token_hash, digest_of(payload), state, version, sequence, strict)
 
 
 def parse_get(payload: bytes, id: ShadowId, origin: Origin, limits: ShadowLimits) -> Get:
@@ -311,37 +304,30 @@ def _check_state(state: object, depth_max: int) -> bool:
     Depth is reported, not raised, because it comes later in the order of checks.
     """
     try:
-        return _check_value(state, depth_max + 2, in_array=False)  # a section is level 1, so state is 0
+        return _check((state,), depth_max + 1, False)  # a section is level 1, so state is 0
     except RecursionError:
         return True
 
 
-def _check_object(tree: Tree, levels: int, *, in_array: bool) -> bool:
-    too_deep = levels <= 0 and bool(tree)
-    for name, value in tree.items():
-        if "\x00" in name:
-            raise _invalid_json("a name holds U+0000")
-        if type(value) not in _HARMLESS and _check_value(value, levels, in_array=in_array):
-            too_deep = True
-    return too_deep
-
-
-def _check_list(values: list[Any], levels: int) -> bool:
-    too_deep = levels <= 0 and bool(values)
+def _check(values: Iterable[Any], levels: int, in_array: bool) -> bool:
+    """Check the values of an object or array below which ``levels`` more may hold something."""
+    too_deep = False
     for value in values:
-        if type(value) not in _HARMLESS and _check_value(value, levels, in_array=True):
-            too_deep = True
+        kind = type(value)
+        if kind in _HARMLESS:
+            continue
+        if kind is int:
+            if not INTEGER_MIN <= value <= INTEGER_MAX:
+                raise _invalid_json("a whole number does not fit 64 bits")
+        elif kind is dict:
+            for name in value:
+                if "\x00" in name:
+                    raise _invalid_json("a name holds U+0000")
+            if _check(value.values(), levels - 1, in_array) or (levels <= 0 and value):
+                too_deep = True
+        elif kind is list:
+            if _check(value, levels - 1, True) or (levels <= 0 and value):
+                too_deep = True
+        elif in_array and value is None:
+            raise _invalid_json("an array holds null")
     return too_deep
-
-
-def _check_value(value: object, levels: int, *, in_array: bool) -> bool:
-    kind = type(value)
-    if kind is dict:
-        return _check_object(value, levels - 1, in_array=in_array)  # type: ignore[arg-type]  # kind says so
-    if kind is list:
-        return _check_list(value, levels - 1)  # type: ignore[arg-type]  # kind says so
-    if kind is int and not INTEGER_MIN <= value <= INTEGER_MAX:  # type: ignore[operator]  # kind says so
-        raise _invalid_json("a whole number does not fit 64 bits")
-    if value is None and in_array:
-        raise _invalid_json("an array holds null")
-    return False

@@ -179,11 +179,41 @@ def _update(current: Shadow, update: Update, circumstances: Circumstances) -> tu
         return _replayed_update(update, known), current
     sequence = _checked_sequence(current, update)  # 13
     _check_version(current, update.version)  # 15
-    after = _merged(current, update, sequence, circumstances.now_ms)
+    at_ms = max(circumstances.now_ms, current.at_ms)
+    timestamp = at_ms // MS_PER_S
+    stamp: Stamp = {"timestamp": timestamp}
+    desired, reported = _merged(current, update, stamp)
     if not current.exists and update.id in circumstances.crowded:  # 16
         raise TooLargeError(f"a thing may have {circumstances.limits.named_shadows_max} named shadows")
-    _check_size(current, after, circumstances.limits.document_bytes_max_of(update.id.name))
-    return _changed(current, after, update, known, circumstances)
+    _check_size(current, desired, reported, circumstances.limits.document_bytes_max_of(update.id.name))
+
+    limits, version, token = circumstances.limits, current.version + 1, update.token
+    state_json = _encode(update.state)
+    row = history_row(update, state_json, version, at_ms)
+    differs = difference(desired, reported)
+    json = wire.version_json(desired, reported, version)
+    after = Shadow(
+        desired=desired,
+        reported=reported,
+        version=version,
+        at_ms=at_ms,
+        exists=True,
+        sequence=sequence,
+        ledger=_remembered(current, update, ledger.UPDATE, known, version, timestamp, limits),
+        outbox=_with_entry(current, update.id, row, circumstances),  # 17
+        diverged_ms=(current.diverged_ms or at_ms) if differs[0] else None,
+        oldest_version=oldest_after(version, current.oldest_version, limits),
+        json=json,
+    )
+    change = Change(
+        version,
+        full_row(row, True, desired, reported) if is_full(version, limits) else row,
+        wire.delta_message(differs, version, timestamp, token) if differs[0] else None,
+        wire.documents_message(current.json, json, timestamp, token),
+        at_ms - current.diverged_ms if current.diverged_ms is not None and not differs[0] else None,
+    )
+    body = wire.update_accepted(update.state, stamp, version, token, state_json)
+    return Accepted(update, body, version, at_ms, change), after
 
 
 def _check_rights(update: Update) -> None:
@@ -209,17 +239,22 @@ def _delete(current: Shadow, delete: Delete, circumstances: Circumstances) -> tu
     if not current.exists:  # 14
         raise NoShadowError(*delete.id)
     _check_version(current, delete.version)  # 15
-    after = msgspec.structs.replace(
-        current,
-        desired=EMPTY,
-        reported=EMPTY,
-        version=current.version + 1,
-        at_ms=max(circumstances.now_ms, current.at_ms),
-        exists=False,
-        diverged_ms=None,
-        json=None,
+
+    limits, version = circumstances.limits, current.version + 1
+    at_ms = max(circumstances.now_ms, current.at_ms)
+    timestamp = at_ms // MS_PER_S
+    row = history_row(delete, b"null", version, at_ms)
+    after = Shadow(
+        version=version,
+        at_ms=at_ms,
+        sequence=current.sequence,
+        ledger=_remembered(current, delete, ledger.DELETE, known, current.version, timestamp, limits),
+        outbox=_with_entry(current, delete.id, row, circumstances),  # 17
+        oldest_version=oldest_after(version, current.oldest_version, limits),
     )
-    return _deleted(current, after, delete, known, circumstances)
+    change = Change(version, full_row(row, False, EMPTY, EMPTY) if is_full(version, limits) else row)
+    body = wire.deleted(current.version, timestamp, delete.token)
+    return Accepted(delete, body, current.version, at_ms, change), after
 
 
 def _get(current: Shadow, get: Get, now_ms: int) -> Accepted:
@@ -275,117 +310,46 @@ def _check_version(current: Shadow, wanted: int | None) -> None:
         raise VersionConflictError(current.compared_version)
 
 
-def _merged(current: Shadow, update: Update, sequence: tuple[int, int] | None, now_ms: int) -> Shadow:
-    at_ms = max(now_ms, current.at_ms)
-    stamp: Stamp = {"timestamp": at_ms // MS_PER_S}
+def _merged(current: Shadow, update: Update, stamp: Stamp) -> tuple[Part, Part]:
     sections = update.sections
-    desired = write(current.desired, sections["desired"], stamp) if "desired" in sections else current.desired
-    reported = (
-        write(current.reported, sections["reported"], stamp) if "reported" in sections else current.reported
-    )
-    version = current.version + 1
-    return Shadow(
-        desired=desired,
-        reported=reported,
-        version=version,
-        at_ms=at_ms,
-        exists=True,
-        sequence=sequence,
-        ledger=current.ledger,
-        outbox=current.outbox,
-        diverged_ms=current.diverged_ms,
-        oldest_version=current.oldest_version,
-        json=wire.version_json(desired, reported, version),
-    )
+    desired, reported = current.desired, current.reported
+    if "desired" in sections:
+        desired = write(desired, sections["desired"], stamp)
+    if "reported" in sections:
+        reported = write(reported, sections["reported"], stamp)
+    return desired, reported
 
 
-def _check_size(before: Shadow, after: Shadow, bytes_max: int) -> None:
-    size = after.desired.size_bytes + after.reported.size_bytes
+def _check_size(before: Shadow, desired: Part, reported: Part, bytes_max: int) -> None:
+    size = desired.size_bytes + reported.size_bytes
     if size > bytes_max and size >= before.desired.size_bytes + before.reported.size_bytes:
         raise TooLargeError(f"desired and reported may have {bytes_max} bytes together; this makes {size}")
 
 
-def _changed(
-    current: Shadow,
-    after: Shadow,
-    update: Update,
-    known: ledger.Answered | None,
-    circumstances: Circumstances,
-) -> tuple[Accepted, Shadow]:
-    limits = circumstances.limits
-    stamp: Stamp = {"timestamp": after.timestamp}
-    delta, stamps = difference(after.desired, after.reported)
-    diverged_ms = (after.diverged_ms or after.at_ms) if delta else None
-    row = history_row(update, _encode(update.state), after.version, after.at_ms)
-    assert after.json is not None
-    kept = msgspec.structs.replace(
-        after,
-        diverged_ms=diverged_ms,
-        ledger=_remembered(after, update, known, ledger.UPDATE, after.version, limits),
-        outbox=_with_entry(after, update.id, row, circumstances),
-        oldest_version=oldest_after(after.version, after.oldest_version, limits),
-    )
-    change = Change(
-        after.version,
-        full_row(row, kept.exists, kept.desired, kept.reported) if is_full(after.version, limits) else row,
-        delta=wire.delta_message((delta, stamps), after.version, after.timestamp, update.token)
-        if delta
-        else None,
-        documents=wire.documents_message(current.json, after.json, after.timestamp, update.token),
-        converged_after_ms=after.at_ms - after.diverged_ms
-        if after.diverged_ms is not None and not delta
-        else None,
-    )
-    body = wire.update_accepted(update.state, stamp, after.version, update.token)
-    return Accepted(update, body, after.version, after.at_ms, change), kept
-
-
-def _deleted(
-    current: Shadow,
-    after: Shadow,
-    delete: Delete,
-    known: ledger.Answered | None,
-    circumstances: Circumstances,
-) -> tuple[Accepted, Shadow]:
-    limits = circumstances.limits
-    row = history_row(delete, b"null", after.version, after.at_ms)
-    kept = msgspec.structs.replace(
-        after,
-        ledger=_remembered(after, delete, known, ledger.DELETE, current.version, limits),
-        outbox=_with_entry(after, delete.id, row, circumstances),
-        oldest_version=oldest_after(after.version, after.oldest_version, limits),
-    )
-    change = Change(
-        after.version,
-        full_row(row, kept.exists, kept.desired, kept.reported) if is_full(after.version, limits) else row,
-    )
-    body = wire.deleted(current.version, after.timestamp, delete.token)
-    return Accepted(delete, body, current.version, after.at_ms, change), kept
-
-
 def _remembered(
-    after: Shadow,
+    current: Shadow,
     command: Update | Delete,
-    known: ledger.Answered | None,
     operation: int,
+    known: ledger.Answered | None,
     answered_version: int,
+    timestamp: int,
     limits: ShadowLimits,
 ) -> bytes:
     if command.token_hash is None:
-        return after.ledger
-    answered = ledger.Answered(command.digest, operation, known is None, answered_version, after.timestamp)
-    return ledger.remember(after.ledger, command.token_hash, answered, limits)
+        return current.ledger
+    answered = ledger.Answered(command.digest, operation, known is None, answered_version, timestamp)
+    return ledger.remember(current.ledger, command.token_hash, answered, limits)
 
 
 def _with_entry(
-    after: Shadow, id: ShadowId, row: bytes, circumstances: Circumstances
+    current: Shadow, id: ShadowId, row: bytes, circumstances: Circumstances
 ) -> tuple[OutboxEntry, ...]:
-    unsettled = after.outbox
+    unsettled = current.outbox
     if unsettled:
         unsettled = without_settled(unsettled, circumstances.settled.get(id, 0))
-        if len(unsettled) >= circumstances.limits.outbox_entries_max:  # 17
+        if len(unsettled) >= circumstances.limits.outbox_entries_max:
             raise UnavailableError("messages of earlier versions are not delivered yet; try again later")
-    return (*unsettled, OutboxEntry(after.version, row))
+    return (*unsettled, OutboxEntry(current.version + 1, row))
 
 
 def without_settled(outbox: Sequence[OutboxEntry], settled: int) -> tuple[OutboxEntry, ...]:
@@ -405,9 +369,9 @@ def oldest_after(version: int, oldest: int, limits: ShadowLimits) -> int:
 
     Cuts are made together with full rows, and so deep that the bound holds until the next one.
     """
-    if not is_full(version, limits):
-        return oldest
     every = limits.history_full_every
+    if version % every:
+        return oldest
     beyond = version + every - limits.history_versions_max
     return max(oldest, -(-beyond // every) * every) if beyond > 0 else oldest
 

@@ -79,13 +79,14 @@ def merge(state: Tree, stamps: Tree, patch: Mapping[str, Any], stamp: Stamp) -> 
     """Merge ``patch`` into ``state`` and stamp what it writes; return the new pair of trees."""
     state, stamps = dict(state), dict(stamps)
     for name, value in patch.items():
+        kind = type(value)
         if value is None:
             if name in state:
                 del state[name], stamps[name]
-        elif type(value) is not dict:
-            state[name], stamps[name] = (
-                (_copied(value), _stamped_list(value, stamp)) if type(value) is list else (value, stamp)
-            )
+        elif kind is list:
+            state[name], stamps[name] = _copied(value), _stamped_list(value, stamp)
+        elif kind is not dict:
+            state[name], stamps[name] = value, stamp
         elif type(old := state.get(name)) is dict:
             state[name], stamps[name] = merge(old, stamps[name], value, stamp)
         else:

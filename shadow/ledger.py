@@ -8,7 +8,9 @@ because a replay also needs 128 bits of the body's hash to agree. (spec: shadow,
 
 import hashlib
 import struct
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from infra.settings.model import ShadowLimits
 
@@ -23,7 +25,7 @@ _AT_OFFSET = _RECORD.size - _AT.size
 NO_TOKENS: Final = b""
 
 
-class Answered(NamedTuple):
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """What was answered to a token: enough to build the same answer from the same request."""
 
     digest: bytes
@@ -64,16 +66,20 @@ def find(ledger: bytes, token: bytes, now_s: int, limits: ShadowLimits) -> Answe
 
 
 def remember(ledger: bytes, token: bytes, answered: Answered, limits: ShadowLimits) -> bytes:
-    """Return the ledger with this answer as its newest, and without what is too old or too many."""
-    known = _offset(ledger, token)
+    """Return the ledger with this answer as its newest, and without what is too old or too many.
+
+    A unique token has no record yet, but perhaps one that is too old.
+    """
+    known = -1 if answered.unique else _offset(ledger, token)
     if known >= 0:
         ledger = ledger[:known] + ledger[known + _RECORD.size :]
-    ledger = ledger[max(0, len(ledger) - (limits.dedup_records_max - 1) * _RECORD.size) :]
+    end = len(ledger)
+    first = max(0, end - (limits.dedup_records_max - 1) * _RECORD.size)
     oldest_kept = answered.timestamp - limits.dedup_age_s
-    while ledger and _AT.unpack_from(ledger, _AT_OFFSET)[0] < oldest_kept:
-        ledger = ledger[_RECORD.size :]
+    while first < end and _AT.unpack_from(ledger, first + _AT_OFFSET)[0] < oldest_kept:
+        first += _RECORD.size
     flags = answered.operation | (0 if answered.unique else _NOT_UNIQUE)
-    return ledger + _RECORD.pack(token, answered.digest, flags, answered.version, answered.timestamp)
+    return ledger[first:] + _RECORD.pack(token, answered.digest, flags, answered.version, answered.timestamp)
 
 
 def _offset(ledger: bytes, token: bytes) -> int:

@@ -5,6 +5,7 @@ Member order is fixed: a replayed answer must be the same bytes as the first.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -14,10 +15,15 @@ from shadow.errors import ShadowError, StaleSequenceError, VersionConflictError
 _encode = msgspec.json.Encoder().encode
 
 
-def update_accepted(state: Tree | None, stamp: Stamp, version: int, token: str | None) -> bytes:
-    """Return the body of ``update/accepted``: the request's own sections, each null with a stamp."""
+def update_accepted(
+    state: Tree | None, stamp: Stamp, version: int, token: str | None, state_json: bytes | None = None
+) -> bytes:
+    """Return the body of ``update/accepted``: the request's own sections, each null with a stamp.
+
+    ``state_json`` is the state, for who has encoded it already.
+    """
     return b'{"state":%b,"metadata":%b,"version":%d,"timestamp":%d%b}' % (
-        _encode(state),
+        state_json or _encode(state),
         _encode(stamp if state is None else stamped(state, stamp)),
         version,
         stamp["timestamp"],
@@ -66,6 +72,11 @@ def delta_message(difference: tuple[Tree, Tree], version: int, timestamp: int, t
 
 def version_json(desired: Part, reported: Part, version: int) -> bytes:
     """Return one version of a document as it stands in ``update/documents``."""
+    if desired.state and reported.state:  # as most are, and nothing is made more often
+        return (
+            b'{"state":{"desired":%b,"reported":%b},"metadata":{"desired":%b,"reported":%b},"version":%d}'
+            % (desired.state_json, reported.state_json, desired.stamps_json, reported.stamps_json, version)
+        )
     return b'{"state":{%b},"metadata":{%b},"version":%d}' % (
         b",".join(_members(desired, reported)),
         b",".join(_stamp_members(desired, reported)),
@@ -109,6 +120,7 @@ def help_of(error: ShadowError) -> dict[str, int | str | Sequence[str] | dict[st
     return told
 
 
+@lru_cache(maxsize=1)  # one update echoes the same token four times
 def token_member(token: str | None) -> bytes:
     """Return the member that echoes a token, with its comma; empty when there is none to echo."""
     return b"" if token is None else b',"clientToken":' + _encode(token)

@@ -106,7 +106,7 @@ def nudged(draw: st.DrawFn, value: Any) -> Any:
     match draw(st.integers(0, 9)):
         case 0:
             return draw(values)
-        case 1 if isinstance(value, bool | int | float):
+        case 1 | 2 | 3 if isinstance(value, bool | int | float):
             return draw(st.sampled_from([int(value), float(value), bool(value), str(value)]))
     if isinstance(value, dict):
         return {name: nudged(draw, one) for name, one in value.items() if draw(st.integers(0, 9))}

@@ -50,12 +50,11 @@ def test_a_bound_of_one_keeps_the_newest():
 
 
 def test_a_token_written_again_is_the_newest_and_takes_no_second_place():
-    known = remember(filled(LIMITS.dedup_records_max), token_hash("0"), answered(version=99), LIMITS)
+    again = answered(version=99, unique=False)
+    known = remember(filled(LIMITS.dedup_records_max), token_hash("0"), again, LIMITS)
     assert len(known) == len(filled(LIMITS.dedup_records_max))
     known = remember(known, token_hash("one more"), answered(), LIMITS)
-    again = knows(known, "0")
-    assert again is not None
-    assert again.version == 99
+    assert knows(known, "0") == again
     assert knows(known, "1") is None
 
 
@@ -72,9 +71,16 @@ def test_what_is_too_old_leaves_with_the_next_record():
     assert len(known) == len(filled(1))
 
 
+def test_a_token_that_was_too_old_takes_no_second_place():
+    known = remember(filled(3), token_hash("0"), answered(at=S + LIMITS.dedup_age_s + 1), LIMITS)
+    assert len(known) == len(filled(1))
+    assert knows(known, "0", S + LIMITS.dedup_age_s + 1) is not None
+
+
 def test_bytes_of_a_record_that_look_like_a_token_are_not_one():
     token = token_hash("x")
-    known = remember(filled(1), token_hash("y"), answered()._replace(digest=token * 2), LIMITS)
+    lookalike = Answered(token * 2, UPDATE, unique=True, version=1, timestamp=S)
+    known = remember(filled(1), token_hash("y"), lookalike, LIMITS)
     assert find(known, token, S, LIMITS) is None
     assert find(remember(known, token, answered(version=7), LIMITS), token, S, LIMITS) == answered(version=7)
 
