@@ -26,6 +26,7 @@ from tests.backends.spawning import free_port
 ROOT = Path(__file__).resolve().parents[2]
 READY_S_MAX = 20.0
 STOP_S_MAX = 10.0
+BROKER_ENDS_S_MAX = 3.0
 POLL_S = 0.02
 SLOW_VARIABLES = frozenset({"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"})
 """Without compiled files a start takes twice as long, and a kill test starts often."""
@@ -57,7 +58,7 @@ class Gnomon:
             "broker.service_port": free_port(),
             **(settings or {}),
         }
-        self.faults = tuple(faults)
+        self.faults = tuple(f"--fault={name}" for name in faults)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = directory / "log"
         self._authority: Authority | None = None
@@ -101,6 +102,18 @@ class Gnomon:
                 start_new_session=True,
             )
 
+    def start_if_it_lives(self) -> bool:
+        """Start it; tell whether it became ready, or died of what it met on the way."""
+        try:
+            self.start()
+        except NotReadyError:
+            return False
+        return True
+
+    def wait_dead(self, timeout_s: float = READY_S_MAX) -> int:
+        """Return its exit code once it has ended by itself."""
+        return self._running().wait(timeout_s)
+
     def stop(self) -> float:
         """Ask it to end, as Ctrl-C does; return how many seconds that took."""
         process = self._running()
@@ -138,6 +151,7 @@ class Gnomon:
         """Leave nothing behind, whatever happened."""
         if self._http is not None:
             self._http.close()
+            self._http = None
         process = self.process
         if process is None:
             return
@@ -151,7 +165,7 @@ class Gnomon:
                 process.kill()
                 process.wait(STOP_S_MAX)
         if broker is not None:
-            end_process(broker, self.broker_configuration)
+            self._await_broker(broker)
         self._close_output()
 
     @property
@@ -295,6 +309,13 @@ class Gnomon:
     def _running(self) -> "subprocess.Popen[bytes]":
         assert self.process is not None, "start() comes first"
         return self.process
+
+    def _await_broker(self, pid: int) -> None:
+        """See the broker end: the kernel asks it to when its parent dies; what does not heed is killed."""
+        deadline = time.monotonic() + BROKER_ENDS_S_MAX
+        while runs(pid, self.broker_configuration) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        end_process(pid, self.broker_configuration)
 
     def _close_output(self) -> None:
         if self.process is not None and self.process.stdout is not None:

@@ -1,31 +1,36 @@
 """Faults to plant in a child, each in one place of the service, each set off by what a request carries.
 
-They stand for what nobody foresaw: a bug in a rule, a crash in a library, a store that goes away.
+They stand for what nobody foresaw: a bug in a rule, a crash in a library, a power cut in the worst moment.
+What has a field of a fault's name in ``reported`` sets it off; what happens once leaves a file of that name.
 """
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from broker_bridge.link import ConnectionLostError
+from broker_bridge.session import Session
 from shadow import commands, decisions
+from shadow.service import ShadowService
 
 PARSER = "broker_bridge.dispatch.parse_update"
 
-POISON = b"kill-the-process"
-"""A payload that holds this kills the process as soon as it is parsed."""
-BAD_APPLE = "fail-the-rule"
-"""An update that writes a field of this name to ``reported`` meets a bug in the rules."""
-BAD_BYTES = b"fail-the-parser"
+POISON = "poison"
+FAILING_RULE = "failing-rule"
+FAILING_PARSER = "failing-parser"
+DIE_AFTER_COMMIT = "die-after-commit"
+LOSE_THE_LINK = "lose-the-link"
 
 
 def poison() -> None:
-    """Kill the process from within the parser, as a bug in a codec of native code would."""
+    """Kill the process from within the parser, as a bug in native code would; every time."""
     honest = commands.parse_update
 
     def deadly(payload: bytes, *others: Any, **named: Any) -> Any:
-        if POISON in payload:
+        if POISON.encode() in payload:
             os.kill(os.getpid(), signal.SIGKILL)
         return honest(payload, *others, **named)
 
@@ -37,8 +42,7 @@ def failing_rule() -> None:
     honest = decisions.carry_out
 
     def failing(current: Any, command: Any, circumstances: Any) -> Any:
-        reported = (getattr(command, "state", None) or {}).get("reported") or {}
-        if BAD_APPLE in reported:
+        if _carries(command, FAILING_RULE):
             raise ZeroDivisionError("planted")
         return honest(current, command, circumstances)
 
@@ -50,23 +54,81 @@ def failing_parser() -> None:
     honest = commands.parse_update
 
     def failing(payload: bytes, *others: Any, **named: Any) -> Any:
-        if BAD_BYTES in payload:
+        if FAILING_PARSER.encode() in payload:
             raise ZeroDivisionError("planted")
         return honest(payload, *others, **named)
 
     _replace(PARSER, failing)
 
 
+def die_after_commit() -> None:
+    """Kill the process once, when an update is durable and nobody was told."""
+
+    def die(outcomes: Sequence[Any]) -> None:
+        if any(_carries(outcome.command, DIE_AFTER_COMMIT) for outcome in outcomes) and _once(
+            DIE_AFTER_COMMIT
+        ):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _listen_first(die)
+
+
+def lose_the_link() -> None:
+    """Lose the connection to the broker once, when an answer is written and its request not acknowledged."""
+    due: list[bool] = []
+    honest = Session.acknowledge
+
+    def notice(outcomes: Sequence[Any]) -> None:
+        if any(_carries(outcome.command, LOSE_THE_LINK) for outcome in outcomes) and _once(LOSE_THE_LINK):
+            due.append(True)
+
+    def acknowledge(session: Session, packet_id: int, connection: int) -> None:
+        if due and session._link is not None:
+            due.clear()
+            session.flush()
+            session._link.fail(ConnectionLostError("planted"))
+        honest(session, packet_id, connection)
+
+    _listen_first(notice)
+    _replace("broker_bridge.session.Session.acknowledge", acknowledge)
+
+
 FAULTS: dict[str, Callable[[], None]] = {
-    "poison": poison,
-    "failing-rule": failing_rule,
-    "failing-parser": failing_parser,
+    POISON: poison,
+    FAILING_RULE: failing_rule,
+    FAILING_PARSER: failing_parser,
+    DIE_AFTER_COMMIT: die_after_commit,
+    LOSE_THE_LINK: lose_the_link,
 }
 
 
 def plant(name: str) -> None:
     """Plant the fault of this name."""
     FAULTS[name]()
+
+
+def _carries(command: Any, name: str) -> bool:
+    return name in ((getattr(command, "state", None) or {}).get("reported") or {})
+
+
+def _once(name: str) -> bool:
+    """Tell whether this happens for the first time in the child's directory."""
+    try:
+        Path(name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _listen_first(listener: Callable[[Sequence[Any]], None]) -> None:
+    """Have every shadow service call this listener before all others."""
+    honest = ShadowService.__init__
+
+    def prepared(service: ShadowService, *arguments: Any, **named: Any) -> None:
+        honest(service, *arguments, **named)
+        service.listen(listener)
+
+    _replace("shadow.service.ShadowService.__init__", prepared)
 
 
 def _replace(what: str, by: Callable[..., Any]) -> None:
