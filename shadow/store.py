@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 import structlog
 
-from infra.documents.port import Cut, Document, DocumentStore, Entry, StoreUnavailableError, Write
+from infra.documents.port import PAGE_MAX, Cut, Document, DocumentStore, Entry, StoreUnavailableError, Write
 from infra.settings.model import ShadowLimits
 from shadow.decisions import NEVER_MADE, Shadow
 from shadow.document import ShadowId
@@ -187,8 +187,12 @@ class ShadowStore:
 
     async def bodies(self, id: ShadowId, first: int, last: int) -> dict[int, bytes]:
         """Return the bytes of the rows of versions ``first`` to ``last``."""
-        entries = await self._documents.read(history_log(id), id.key, first, last, limit=last - first + 1)
-        return {entry.number: entry.body for entry in entries}
+        bodies: dict[int, bytes] = {}
+        for start in range(first, last + 1, PAGE_MAX):
+            end = min(last, start + PAGE_MAX - 1)
+            entries = await self._documents.read(history_log(id), id.key, start, end, limit=PAGE_MAX)
+            bodies |= {entry.number: entry.body for entry in entries}
+        return bodies
 
     async def older(self, log: str, at_ms: int, cursor: str | None) -> tuple[set[ShadowId], str | None]:
         """Return shadows with history rows not later than ``at_ms``, and the cursor of the next page."""

@@ -12,8 +12,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from infra.documents.checks import BODY_BYTES_MAX
+
 BROKER_PACKET_MARGIN_BYTES = 1_024
 """Room for a packet's topic and properties beside its payload."""
+STAMPS_FACTOR = 14
+"""A document with its metadata has at most so many times its bytes: `1,` has a stamp of 25."""
 
 _Bytes = Annotated[int, Meta(ge=256, le=268_435_456)]
 _Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
@@ -245,6 +249,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _largest_body(limits: ShadowLimits) -> int:
+    largest = max(map(limits.document_bytes_max_of, ("", "program", "han")))
+    return STAMPS_FACTOR * largest + limits.outbox_entries_max * limits.request_bytes_max
+
+
 RELATIONS = (
     Relation(
         "api.compat_http",
@@ -263,8 +272,17 @@ RELATIONS = (
     ),
     Relation(
         "limits.history_full_every",
-        "at most `limits.history_versions_max`",
-        lambda s: s.limits.history_full_every <= s.limits.history_versions_max,
+        "at most half of what `limits.history_versions_max` leaves beside `limits.outbox_entries_max`, or "
+        "what is undelivered could outlive the versions it is told from",
+        lambda s: (
+            2 * s.limits.history_full_every + s.limits.outbox_entries_max <= s.limits.history_versions_max
+        ),
+    ),
+    Relation(
+        "limits.outbox_entries_max",
+        f"so that as many requests and {STAMPS_FACTOR} times the largest document fit into one stored body "
+        f"({BODY_BYTES_MAX:,} bytes)",
+        lambda s: _largest_body(s.limits) <= BODY_BYTES_MAX,
     ),
     Relation(
         "limits.request_bytes_max",

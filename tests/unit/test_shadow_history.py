@@ -82,6 +82,14 @@ async def test_every_version_that_is_kept_can_be_read_as_it_was(limits: ShadowLi
             assert (snapshot.desired, snapshot.reported, snapshot.at_ms) == seen[number]
 
 
+async def test_a_fold_may_be_longer_than_a_page_of_the_store():
+    async with rig(limits=ShadowLimits(history_full_every=5_000, outbox_entries_max=1_000)) as service:
+        for _ in range(3):
+            await service.submit(*(update({"reported": {"n": n}}) for n in range(700)))
+            service.settle_all()
+        assert (await service.service.archive.at_version(HALL, 2_099)).reported.state == {"n": 698}
+
+
 async def test_no_more_versions_are_kept_than_the_bound_says_and_the_oldest_is_whole():
     async with rig(limits=LIMITS) as service:
         for _ in range(50):
