@@ -78,6 +78,7 @@ def bridge_of(services: Services, directory: Path) -> Bridge:
         clock=services.clock,
         metrics=services.metrics,
         journeys=services.journeys,
+        ids=services.ids,
         limits=services.settings.limits,
         settings=services.settings.bridge,
     )

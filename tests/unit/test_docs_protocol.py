@@ -80,6 +80,7 @@ async def test_what_the_page_says_is_what_happens(transcript, tmp_path):
             clock=services.clock,
             metrics=services.metrics,
             journeys=services.journeys,
+            ids=services.ids,
             limits=settings.limits,
             settings=settings.bridge,
         )
