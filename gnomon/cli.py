@@ -1,21 +1,45 @@
 """The command line: ``gnomon --help`` explains itself."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import click
 import uvloop
 
+from broker_bridge.mosquitto_config import UnfitForConfigurationError
+from broker_bridge.session import SessionError
 from gnomon import demo as demo_role
 from gnomon import doctor as checks
-from gnomon import roles
+from gnomon import letters, roles
 from infra import logs
 from infra.documents.port import StoreError
 from infra.settings import Settings, SettingsError, load, render_toml
+from security.authority import AuthorityError, DamagedFileError, ExposedFileError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+HELP = """Gnomon: device shadows for a utility's home area networks.
+
+\b
+gnomon demo          a demo utility with a simulated fleet, to look at
+gnomon up            the service alone
+gnomon doctor        what is wrong with this machine, and how to mend it
+gnomon settings      what can be set, and what it is set to
+gnomon dead-letters  requests that were kept aside because they failed
+
+Everything is kept below ./var, or where the setting `directory` says.
+"""
+HOMES_MAX = 10_000
+_TOLD = (
+    roles.StartError,
+    SessionError,
+    UnfitForConfigurationError,
+    AuthorityError,
+    DamagedFileError,
+    ExposedFileError,
+)
+"""Errors whose message is a sentence for whoever started the program."""
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,18 +72,10 @@ def _load(config: Path | None, pairs: tuple[str, ...]) -> Settings:
     return settings
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(context_settings=CONTEXT, help=HELP)
 @click.version_option(package_name="gnomon")
 def main() -> None:
-    r"""Gnomon: device shadows for a utility's home area networks.
-
-    \b
-    gnomon demo      a demo utility with a simulated fleet, to look at
-    gnomon up        the service alone
-    gnomon doctor    what is wrong with this machine, and how to mend it
-
-    Everything is kept below ./var; `gnomon settings` shows what can be set.
-    """
+    """Begin; the words for people are in ``HELP``."""
 
 
 @main.command()
@@ -71,7 +87,13 @@ def up(config: Path | None, pairs: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option("--homes", default=60, show_default=True, help="Homes of the demo utility.")
+@click.option(
+    "--homes",
+    type=click.IntRange(1, HOMES_MAX),
+    default=60,
+    show_default=True,
+    help="Homes of the demo utility.",
+)
 @click.option("--seed", default=1, show_default=True, help="The same seed makes the same city.")
 @_settings_options
 def demo(config: Path | None, pairs: tuple[str, ...], homes: int, seed: int) -> None:
@@ -101,10 +123,26 @@ def settings(config: Path | None, pairs: tuple[str, ...]) -> None:
     click.echo(render_toml(_load(config, pairs)))
 
 
-def _run(work: Any) -> None:  # noqa: ANN401 - a coroutine of anything
+@main.command()
+@_settings_options
+def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
+    """Print the requests that were kept aside because they failed, one JSON object a line.
+
+    The payload is base64. An embedded store is read while the service is stopped.
+    """
+    settings = _load(config, pairs)
+    _run(letters.show(settings, click.echo))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end; say what stopped it in one sentence, if that is nobody's bug."""
     try:
         uvloop.run(work)
-    except roles.StartError as error:
-        raise click.ClickException(str(error)) from error
     except StoreError as error:
         raise click.ClickException(f"the store: {error}") from error
+    except _TOLD as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error

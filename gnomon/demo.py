@@ -20,11 +20,12 @@ from fleet.connection import Certificates, Endpoint
 from fleet.plan import DevicePlan, Plan, city
 from fleet.simulation import Simulation
 from fleet.statistics import Statistics
-from gnomon.roles import System, running, stop_signal, tasks, welcome
+from gnomon.roles import System, interruptible, running, stop_signal, tasks, welcome
 from gnomon.services import Services
 from infra.clock import Clock
 from infra.settings import Settings
 from registry.models import NewThing, ThingKind
+from security import private_files
 from security.policy import Principal, Role
 from shadow.commands import Channel, Origin, update
 from shadow.document import ShadowId
@@ -42,25 +43,29 @@ HEAT_STEP_C: Final = 0.5
 
 async def run(settings: Settings, *, homes: int, seed: int) -> None:
     """Run the service and the fleet until SIGINT or SIGTERM."""
-    console = Console()
-    plan = city(homes, seed)
-    async with running(settings) as system:
-        certificates = settings.directory / "demo" / "certificates"
-        await _settle_in(system.services, plan, certificates)
-        simulation = Simulation(
-            plan,
-            endpoint=Endpoint("localhost", system.broker.device_port),
-            identities=Certificates(certificates).identity,
-            clock=system.services.clock,
-            seed=seed,
-        )
-        console.print(welcome(system), soft_wrap=True, highlight=False)
-        console.print(_describe(plan), highlight=False)
-        async with tasks(
-            _wish(system.services, plan, random.Random(seed)),  # noqa: S311 - simulated customers
-            _show(console, system, simulation.statistics),
-        ):
-            await _live(simulation)
+    with interruptible():
+        async with running(settings) as system:
+            await _demonstrate(system, city(homes, seed), seed)
+
+
+async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
+    console, services = Console(), system.services
+    certificates = services.settings.directory / "demo" / "certificates"
+    await _settle_in(services, plan, certificates)
+    simulation = Simulation(
+        plan,
+        endpoint=Endpoint("localhost", system.broker.device_port),
+        identities=Certificates(certificates).identity,
+        clock=services.clock,
+        seed=seed,
+    )
+    console.print(welcome(system), soft_wrap=True, highlight=False)
+    console.print(_describe(plan), highlight=False)
+    async with tasks(
+        _wish(services, plan, random.Random(seed)),  # noqa: S311 - simulated customers
+        _show(console, system, simulation.statistics),
+    ):
+        await _live(simulation)
 
 
 async def _live(simulation: Simulation) -> None:
@@ -78,13 +83,13 @@ async def _live(simulation: Simulation) -> None:
 
 async def _settle_in(services: Services, plan: Plan, directory: Path) -> None:
     """Register whatever is not registered yet, and give each thing with a certificate its files."""
-    _trust(services, directory)
+    trusted = _trust(services, directory)
     things = list(_things(plan))
     known = await services.registry.standings([thing.name for thing in things])
     for thing in things:
         if thing.name not in known:
             await services.registry.register(thing, DEMO)
-        if thing.has_certificate and not (directory / f"{thing.name}.key").exists():
+        if thing.has_certificate and not (trusted and (directory / f"{thing.name}.key").exists()):
             _issue(services, thing.name, directory)
     for device in _devices(plan):
         attached = known[device.name].gateways if device.name in known else frozenset()
@@ -106,17 +111,23 @@ def _devices(plan: Plan) -> Iterator[DevicePlan]:
         yield from home.devices
 
 
-def _trust(services: Services, directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "ca.crt").write_bytes(services.authority.root_pem)
+def _trust(services: Services, directory: Path) -> bool:
+    """Write down the root that all trust; False when it is another one, so that no certificate holds."""
+    private_files.make_directory(directory)
+    file, root = directory / "ca.crt", services.authority.root_pem
+    same = file.exists() and file.read_bytes() == root
+    if not same:
+        for key in directory.glob("*.key"):
+            key.unlink()
+        private_files.replace(file, root)
+    return same
 
 
 def _issue(services: Services, name: str, directory: Path) -> None:
     credentials = services.authority.issue_thing(name)
-    (directory / f"{name}.crt").write_bytes(credentials.certificate_pem)
-    key = directory / f"{name}.key"
-    key.touch(mode=0o600)
-    key.write_bytes(credentials.private_key_pem)
+    private_files.replace(directory / f"{name}.crt", credentials.certificate_pem)
+    # The key last: where there is one, there is a certificate to it.
+    private_files.replace(directory / f"{name}.key", credentials.private_key_pem)
 
 
 def _describe(plan: Plan) -> str:

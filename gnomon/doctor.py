@@ -5,7 +5,10 @@ that can be typed.
 """
 
 import asyncio
+import errno
+import getpass
 import os
+import re
 import resource
 import shutil
 import socket
@@ -14,20 +17,33 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from gnomon.services import authority_directory, store_url
-from infra.clock import SystemClock
+from broker_bridge.mosquitto import BrokerError, find_executable
+from gnomon.roles import DESCRIPTORS_SPARE, descriptors_wanted
+from gnomon.services import authority_directory, operator_file, store_file, store_url
+from infra.clock import Clock, SystemClock
 from infra.documents.opening import open_store
 from infra.documents.port import StoreError
+from infra.ids import RandomIds
 from infra.settings import Settings
-from security.authority import Authority, AuthorityError
+from security.authority import (
+    AUTHORITY_FILE,
+    Authority,
+    AuthorityError,
+    DamagedFileError,
+    ExposedFileError,
+)
+from security.tokens import OperatorToken
 
 BROKER_VERSION_MIN: Final = (2, 0)
 DISK_FREE_BYTES_MIN: Final = 1_000_000_000
 FSYNC_MS_MAX: Final = 50.0
 FSYNCS: Final = 20
 EXPIRY_WARNING: Final = timedelta(days=30)
-DESCRIPTORS_SPARE: Final = 256
 YEAR_MIN: Final = 2025
+ANSWER_S_MAX: Final = 5.0
+"""How long a program may take to say which version it is."""
+_CLOCK: Final = SystemClock()
+_VERSION: Final = re.compile(r"mosquitto version (\d+)\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +76,7 @@ async def examine(settings: Settings) -> list[Finding]:
         check_device_port,
         check_api_port,
         check_certificates,
+        check_token,
         check_store,
     )
     return [await check(settings) for check in checks]
@@ -67,30 +84,41 @@ async def examine(settings: Settings) -> list[Finding]:
 
 async def check_directory(settings: Settings) -> Finding:
     """The folder for everything we write must be ours to write."""
-    directory = settings.directory
-    existing = next(one for one in (directory, *directory.resolve().parents) if one.exists())
-    if os.access(existing, os.W_OK | os.X_OK):
-        return Finding("directory", f"{directory} can be written")
-    return Finding(
-        "directory",
-        f"{existing} cannot be written by this user",
-        "give this user the folder (chown), or name another with --set directory=PATH",
-    )
+    place = _existing(settings.directory)
+    if not place.is_dir():
+        return Finding(
+            "directory", f"{place} is a file", "move it away, or name a folder with --set directory=PATH"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        return Finding(
+            "directory",
+            f"{place} cannot be written by this user",
+            f"give it the folder (chown {getpass.getuser()} {place}), or name another: --set directory=PATH",
+        )
+    return Finding("directory", f"{settings.directory} can be written")
 
 
 async def check_disk(settings: Settings) -> Finding:
     """Enough room, and an fsync that does not take for ever: each commit waits for one."""
-    place = next(one for one in (settings.directory, *settings.directory.resolve().parents) if one.exists())
+    place = _existing(settings.directory)
     free = shutil.disk_usage(place).free
     if free < DISK_FREE_BYTES_MIN:
         return Finding(
             "disk", f"{free / 1e6:.0f} MB free at {place}", "make room: at least 1 GB; history grows with use"
         )
-    slowest_ms = await asyncio.to_thread(_fsync_ms, place)
-    found = f"{free / 1e9:.0f} GB free, median fsync {slowest_ms:.1f} ms"
-    if slowest_ms > FSYNC_MS_MAX:
+    try:
+        median_ms = await asyncio.to_thread(_fsync_ms, place)
+    except OSError as error:
+        return Finding("disk", f"nothing can be written at {place} ({error.strerror})", "mend that first")
+    found = f"{free / 1e9:.0f} GB free, median fsync {median_ms:.1f} ms"
+    if median_ms > FSYNC_MS_MAX:
         return Finding("disk", found, "use a faster disk: every acknowledged update waits for an fsync")
     return Finding("disk", found)
+
+
+def _existing(directory: Path) -> Path:
+    """Return the folder itself or, before the first run, the one it will be made in."""
+    return next(one for one in (directory, *directory.resolve().parents) if one.exists())
 
 
 def _fsync_ms(place: Path) -> float:
@@ -110,9 +138,9 @@ def _fsync_ms(place: Path) -> float:
     return sorted(times)[len(times) // 2]
 
 
-async def check_clock(_: Settings) -> Finding:
+async def check_clock(_: Settings, clock: Clock = _CLOCK) -> Finding:
     """Certificates, time stamps and expiry need a clock that is roughly right."""
-    now = datetime.fromtimestamp(SystemClock().now_ms() / 1_000, UTC)
+    now = datetime.fromtimestamp(clock.now_ms() / 1_000, UTC)
     found = f"{now:%Y-%m-%d %H:%M:%S} UTC"
     if now.year < YEAR_MIN:
         return Finding("clock", found, "set it: timedatectl set-ntp true")
@@ -120,39 +148,59 @@ async def check_clock(_: Settings) -> Finding:
 
 
 async def check_descriptors(settings: Settings) -> Finding:
-    """The broker needs a file descriptor for each connection."""
+    """The broker needs a file descriptor for each connection; we raise its limit as far as we may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.broker.connections_max + DESCRIPTORS_SPARE
+    wanted = descriptors_wanted(settings)
+    if hard == resource.RLIM_INFINITY:
+        return Finding("descriptors", "any number allowed")
     found = f"{hard} allowed, {wanted} wanted for broker.connections_max"
     if hard < wanted:
         return Finding(
             "descriptors",
             found,
-            f"raise the hard limit (ulimit -Hn {wanted}), or lower broker.connections_max",
+            f"raise the hard limit (as root: ulimit -Hn {wanted}; under systemd: LimitNOFILE={wanted}),"
+            f" or --set broker.connections_max={max(1, hard - DESCRIPTORS_SPARE)}",
         )
     return Finding("descriptors", found)
 
 
 async def check_broker(settings: Settings) -> Finding:
     """Mosquitto must be there, and new enough."""
-    executable = shutil.which(settings.broker.executable) or shutil.which(
-        settings.broker.executable, path="/usr/sbin:/usr/local/sbin"
-    )
-    if executable is None:
+    try:
+        program = find_executable(settings.broker.executable)
+    except BrokerError as error:
         return Finding(
             "broker",
             f"{settings.broker.executable} is not installed",
-            "apt-get install mosquitto, or set broker.executable to its path",
+            str(error).partition(": ")[2],
         )
+    said = await _first_line(program)
+    found = _VERSION.search(said)
+    if found is None:
+        return Finding(
+            "broker", f"{program} does not say which version it is", "set broker.executable to a Mosquitto"
+        )
+    if (int(found[1]), int(found[2])) < BROKER_VERSION_MIN:
+        return Finding("broker", said, "install Mosquitto 2.0 or newer (Debian 12 has it)")
+    return Finding("broker", said)
+
+
+async def _first_line(program: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        executable, "-h", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        program,
+        "-h",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await process.communicate()
-    text = output.decode(errors="replace").split("\n", 1)[0]
-    version = tuple(int(part) for part in text.rsplit(" ", 1)[-1].split(".")[:2] if part.isdigit())
-    if version < BROKER_VERSION_MIN:
-        return Finding("broker", text or executable, "install mosquitto 2.0 or newer")
-    return Finding("broker", text)
+    try:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return ""
+    return output.decode(errors="replace").partition("\n")[0]
 
 
 async def check_device_port(settings: Settings) -> Finding:
@@ -168,50 +216,70 @@ async def check_api_port(settings: Settings) -> Finding:
 def _port(subject: str, host: str, port: int, key: str) -> Finding:
     if port == 0:
         return Finding(subject, "any free port")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return Finding(
-                subject,
-                f"{host}:{port} cannot be used ({error.strerror})",
-                f"stop what listens there (ss -ltnp 'sport = :{port}'; perhaps a running gnomon), "
-                f"or --set {key}=0",
-            )
-    return Finding(subject, f"{host}:{port} is free")
+    where = f"{host}:{port}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        remedy = _PORT_REMEDIES.get(error.errno or 0, _PORT_REMEDIES[0])
+        found = f"{where} cannot be used ({error.strerror})"
+        return Finding(subject, found, remedy.format(key=key, port=port))
+    return Finding(subject, f"{where} is free")
 
 
-async def check_certificates(settings: Settings) -> Finding:
+_PORT_REMEDIES: Final = {
+    errno.EADDRINUSE: "stop what listens there (ss -ltnp 'sport = :{port}'; perhaps a running gnomon, or the"
+    " system's own mosquitto: systemctl disable --now mosquitto), or --set {key}=0 for any free one",
+    errno.EACCES: "ports below 1024 are for root: --set {key}= to a higher one",
+    0: "set the address to one of this machine's (ip address shows them)",
+}
+
+
+async def check_certificates(settings: Settings, clock: Clock = _CLOCK) -> Finding:
     """The root of all certificates must be readable by us alone, and last."""
     directory = authority_directory(settings)
-    if not directory.exists():
+    if not (directory / AUTHORITY_FILE).exists():
         return Finding("certificates", "none yet; the first run makes them")
     try:
-        authority = Authority.open(directory, SystemClock())
-    except AuthorityError as error:
-        return Finding("certificates", str(error), "see the message; nothing was changed")
-    left = authority.expires - datetime.fromtimestamp(SystemClock().now_ms() / 1_000, UTC)
+        authority = Authority.open(directory, clock)
+    except (AuthorityError, DamagedFileError, ExposedFileError) as error:
+        return _told("certificates", error)
+    left = authority.expires - datetime.fromtimestamp(clock.now_ms() / 1_000, UTC)
     found = f"root valid for {left.days} more days"
     if left < EXPIRY_WARNING:
         return Finding("certificates", found, "plan a new root: every thing will need a new certificate")
     return Finding("certificates", found)
 
 
+async def check_token(settings: Settings) -> Finding:
+    """The file that makes the operator's token known must be ours alone."""
+    file = operator_file(settings)
+    if not file.exists():
+        return Finding("token", "none yet; the next start makes one and shows it")
+    try:
+        OperatorToken.open(file, RandomIds())
+    except (DamagedFileError, ExposedFileError) as error:
+        return _told("token", error)
+    return Finding("token", "made; it was shown when it was")
+
+
 async def check_store(settings: Settings) -> Finding:
     """The store must open with full durability."""
-    url = store_url(settings)
-    if url.startswith("sqlite:") and not _exists(url.removeprefix("sqlite:")):
-        return Finding("store", f"none yet at {url}")
+    file = store_file(settings)
+    if file is not None and not file.exists():
+        return Finding("store", f"none yet at {file}")
     try:
-        store = await open_store(url, [], [])
+        store = await open_store(store_url(settings), [], [])
     except StoreError as error:
-        return Finding("store", str(error), "stop the process that holds it, or see the message")
+        return _told("store", error)
     description = store.description
     await store.close()
     return Finding("store", description)
 
 
-def _exists(path: str) -> bool:
-    return Path(path).exists()
+def _told(subject: str, error: Exception) -> Finding:
+    """Return what an error says: first what is wrong, then what to do."""
+    found, _, remedy = str(error).partition(": ")
+    return Finding(subject, found, remedy or "mend that, and ask again")

@@ -10,7 +10,7 @@ from typing import Final
 from broker_bridge.link import LinkError
 from broker_bridge.session import Session
 from infra.clock import Clock
-from infra.documents.port import Collection, DocumentStore, StoreError, Write
+from infra.documents.port import Collection, DocumentStore, StoreUnavailableError, Write
 
 PROBE_EVERY_S: Final = 2.0
 FIRST_PROBES_EVERY_S: Final = 0.05
@@ -62,8 +62,8 @@ class Readiness:
                 found = (await self._store.get(PROBES.name, [_PROBE_ID])).get(_PROBE_ID)
                 revision = found.revision if found else 0
                 await self._store.commit([Write(PROBES.name, _PROBE_ID, revision, b"")])
-        except (StoreError, TimeoutError):
-            return
+        except (StoreUnavailableError, TimeoutError):
+            return  # a broken store is another matter: it ends the process
         self._store_wrote_s = self._clock.elapsed_s()
 
     async def _probe_broker(self) -> None:

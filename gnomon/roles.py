@@ -8,9 +8,10 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -29,8 +30,9 @@ from broker_bridge.role import Bridge
 from broker_bridge.session import Session
 from broker_bridge.topics import PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
 from gnomon.readiness import PROBES, Readiness
-from gnomon.services import Services, open_services
+from gnomon.services import Services, open_services, operator_file
 from infra.clock import SystemClock
+from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.telemetry import Metrics
@@ -41,6 +43,8 @@ READY_S_MAX: Final = 15.0
 IMPATIENCE_S: Final = 1.0
 """A second signal within this time is an echo of the first: `make` and a terminal both pass it on."""
 EXIT_INTERRUPTED: Final = 130
+DESCRIPTORS_SPARE: Final = 256
+"""Beside the connections of devices: files, our own connections, those of the API."""
 COLLECTOR_THRESHOLDS: Final = (50_000, 20, 20)
 """New objects before the young, the middle and the old are looked at; Python's own are (700, 10, 10)."""
 
@@ -67,30 +71,57 @@ async def up(settings: Settings, on_ready: Callable[[System], None]) -> None:
     Raises:
         StartError: it could not start; nothing is left running.
     """
-    async with running(settings) as system:
-        on_ready(system)
-        await stop_signal()
+    with interruptible():
+        async with running(settings) as system:
+            on_ready(system)
+            await stop_signal()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End the block, in order, when a signal comes that nobody waits for yet: while we start."""
+    main, came = asyncio.current_task(), asyncio.Event()
+    assert main is not None, "called from a task"
+
+    def stop() -> None:
+        came.set()
+        main.cancel()
+
+    _on_signals(stop)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not came.is_set():
+            raise
+        main.uncancel()
 
 
 async def stop_signal() -> None:
     """Return at the first SIGINT or SIGTERM; another one that comes later ends the process at once."""
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    stopped = asyncio.Event()
+    _on_signals(stopped.set)
+    await stopped.wait()
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
     first_s: list[float] = []
 
-    def stop() -> None:
-        if first_s and loop.time() - first_s[0] > IMPATIENCE_S:
+    def came() -> None:
+        if not first_s:
+            first_s.append(loop.time())
+            stop()
+        elif loop.time() - first_s[0] > IMPATIENCE_S:
             os._exit(EXIT_INTERRUPTED)
-        first_s.append(loop.time())
-        stopped.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    await stopped.wait()
+        loop.add_signal_handler(number, came)
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[System]:
     """Start every role, yield once all are ready, and stop them in order at the end."""
+    raise_descriptor_limit(settings)
     suspects = Suspects(settings.directory / "bridge", settings.limits.poison_tries_max)
     async with (
         open_services(
@@ -110,8 +141,34 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             await _until_ready(readiness)
             _look_for_cycles_seldom()
             yield System(services, broker, bridge, api_url)
-        await services.refusals.flush()
+        # Only here: whatever ended the block before by an error may have been a request.
         suspects.end()
+        await _write_refusals(services)
+
+
+async def _write_refusals(services: Services) -> None:
+    try:
+        await services.refusals.flush()
+    except StoreUnavailableError as error:
+        _log.warning("refusals_lost", reason=str(error))
+
+
+def descriptors_wanted(settings: Settings) -> int:
+    """Return how many files and connections a process may have to hold open: the broker most of all."""
+    return settings.broker.connections_max + DESCRIPTORS_SPARE
+
+
+def raise_descriptor_limit(settings: Settings) -> None:
+    """Let the broker, which inherits our limit, take as many connections as the settings say.
+
+    The limit that programs begin with (1,024 on many systems) may be raised up to the hard one by anybody.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = descriptors_wanted(settings)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def welcome(system: System) -> str:
@@ -126,7 +183,8 @@ def welcome(system: System) -> str:
         lines.append(f"token        {system.services.first_secret}")
         lines.append("             the operator's; shown only now, so keep it")
     else:
-        lines.append("token        as shown on the first run (delete var/secrets to have a new one made)")
+        file = operator_file(settings)
+        lines.append(f"token        as shown on the first run (lost? stop, delete {file}, start: a new one)")
     return "\n".join(lines)
 
 
@@ -285,8 +343,23 @@ async def tasks(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def _only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the one error of a group, so that callers can name what they catch; else the group."""
-    return errors.exceptions[0] if len(errors.exceptions) == 1 else errors
+    """Return the one error of a group, so that callers can name what they catch; else the group.
+
+    A broken disk is noticed by several at once, and is then the one.
+    """
+    causes = list(_leaves(errors))
+    broken = [cause for cause in causes if isinstance(cause, StoreBrokenError)]
+    if broken or len(causes) == 1:
+        return (broken or causes)[0]
+    return errors
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
 
 
 def _look_for_cycles_seldom() -> None:

@@ -5,7 +5,7 @@ Nothing else in the code base makes a service; everybody takes what they need as
 
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,17 +65,19 @@ async def open_services(
     """
     directory = settings.directory
     directory.mkdir(parents=True, exist_ok=True)
-    sampling = random.Random(ids.number())  # noqa: S311 - which requests are traced
-    journeys = open_journeys(settings.telemetry, directory, clock, sampling)
-    store = await open_store(
-        store_url(settings), [SHADOWS, *COLLECTIONS, *collections], [*LOGS, audit.LOG, *logs]
-    )
-    metrics, live = Metrics(), Live()
-    try:
+    async with AsyncExitStack() as undo:
+        store = await open_store(
+            store_url(settings), [SHADOWS, *COLLECTIONS, *collections], [*LOGS, audit.LOG, *logs]
+        )
+        undo.push_async_callback(store.close)
+        sampling = random.Random(ids.number())  # noqa: S311 - which requests are traced
+        journeys = open_journeys(settings.telemetry, directory, clock, sampling)
+        undo.callback(journeys.close)
+        metrics, live = Metrics(), Live()
         shadow_store = ShadowStore(store, settings.limits, settings.bridge.cache_bytes_max)
         metrics.gauge("cached_shadows", "Shadows kept in memory", lambda: shadow_store.cached_shadows)
         metrics.gauge("cached_bytes", "Their size", lambda: shadow_store.cached_bytes)
-        token, secret = OperatorToken.open(directory / "secrets" / OPERATOR_FILE, ids)
+        token, secret = OperatorToken.open(operator_file(settings), ids)
         yield Services(
             settings=settings,
             clock=clock,
@@ -91,14 +93,22 @@ async def open_services(
             token=token,
             first_secret=secret,
         )
-    finally:
-        journeys.close()
-        await store.close()
 
 
 def store_url(settings: Settings) -> str:
     """Return where the documents are."""
     return settings.store.url.replace("{directory}", str(settings.directory))
+
+
+def store_file(settings: Settings) -> Path | None:
+    """Return the file of an embedded store."""
+    scheme, _, place = store_url(settings).partition(":")
+    return Path(place) if scheme == "sqlite" else None
+
+
+def operator_file(settings: Settings) -> Path:
+    """Return the file that knows the operator's token; without it the next start makes another token."""
+    return settings.directory / "secrets" / OPERATOR_FILE
 
 
 def authority_directory(settings: Settings) -> Path:

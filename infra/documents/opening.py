@@ -16,7 +16,7 @@ async def open_store(
     match scheme:
         case "sqlite" if place:
             return await SqliteStore.open(Path(place), collections, logs)
-        case "mongodb":
+        case "mongodb" | "mongodb+srv":
             # Here, so that the embedded default does not load the driver (50 ms).
             from infra.documents.mongo import MongoStore  # noqa: PLC0415 - see above
 
