@@ -61,6 +61,7 @@ class Gnomon:
         self.faults = tuple(f"--fault={name}" for name in faults)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = directory / "log"
+        self._has_prefix = False
         self._authority: Authority | None = None
         self._http: httpx.Client | None = None
 
@@ -86,6 +87,7 @@ class Gnomon:
         """Start it and do not wait; ``prefix`` is a command that runs it, as strace does."""
         assert self.process is None or self.process.poll() is not None, "it runs already"
         self._close_output()
+        self._has_prefix = bool(prefix)
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -118,7 +120,7 @@ class Gnomon:
         """Ask it to end, as Ctrl-C does; return how many seconds that took."""
         process = self._running()
         began = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        os.kill(self.pid, signal.SIGINT)
         process.wait(STOP_S_MAX)
         return time.monotonic() - began
 
@@ -157,8 +159,8 @@ class Gnomon:
             return
         broker = self.broker_pid
         if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(signal.SIGTERM)
+            os.kill(self.pid, signal.SIGCONT)
+            os.kill(self.pid, signal.SIGTERM)
             try:
                 process.wait(STOP_S_MAX)
             except subprocess.TimeoutExpired:
@@ -170,7 +172,11 @@ class Gnomon:
 
     @property
     def pid(self) -> int:
-        return self._running().pid
+        """The process id of the service itself, also where another command runs it."""
+        pid = self._running().pid
+        if not self._has_prefix:
+            return pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
     @property
     def broker_pid(self) -> int | None:

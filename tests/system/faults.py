@@ -1,11 +1,14 @@
-"""Faults to plant in a child, each in one place of the service, each set off by what a request carries.
+"""Faults to plant in a child, each in one place, most of them set off by what a request carries.
 
-They stand for what nobody foresaw: a bug in a rule, a crash in a library, a power cut in the worst moment.
-What has a field of a fault's name in ``reported`` sets it off; what happens once leaves a file of that name.
+They stand for what nobody foresaw: a bug in a rule, a crash in a library, a power cut in the worst moment;
+and for the bugs that a suite must catch, or it proves nothing (spec: reliability, 6). What has a field of a
+fault's name in ``reported`` sets it off; what happens once leaves a file of that name.
 """
 
+import asyncio
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,13 @@ from unittest import mock
 
 from broker_bridge.link import ConnectionLostError
 from broker_bridge.session import Session
+from infra.documents import sqlite_files
+from infra.documents.port import Write
+from infra.documents.sqlite import SqliteStore
 from shadow import commands, decisions
 from shadow.service import ShadowService
 
+LATE_S = 0.05
 PARSER = "broker_bridge.dispatch.parse_update"
 
 POISON = "poison"
@@ -23,6 +30,8 @@ FAILING_RULE = "failing-rule"
 FAILING_PARSER = "failing-parser"
 DIE_AFTER_COMMIT = "die-after-commit"
 LOSE_THE_LINK = "lose-the-link"
+SPEAK_BEFORE_COMMIT = "speak-before-commit"
+COMMIT_WITHOUT_FSYNC = "commit-without-fsync"
 
 
 def poison() -> None:
@@ -93,12 +102,44 @@ def lose_the_link() -> None:
     _replace("broker_bridge.session.Session.acknowledge", acknowledge)
 
 
+def speak_before_commit() -> None:
+    """Say that a commit is done when it has not begun: the bug that everything else is built against."""
+    honest = SqliteStore.commit
+    under_way: set[asyncio.Task[frozenset[int]]] = set()
+
+    async def late(store: SqliteStore, writes: Sequence[Write]) -> frozenset[int]:
+        await asyncio.sleep(LATE_S)
+        return await honest(store, writes)
+
+    async def hasty(store: SqliteStore, writes: Sequence[Write]) -> frozenset[int]:
+        task = asyncio.create_task(late(store, writes))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+        return frozenset()
+
+    _replace("infra.documents.sqlite.SqliteStore.commit", hasty)
+
+
+def commit_without_fsync() -> None:
+    """Commit to the page cache only."""
+    honest = sqlite_files.connect_writer
+
+    def careless(path: Path) -> sqlite3.Connection:
+        connection = honest(path)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    _replace("infra.documents.sqlite.connect_writer", careless)
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     POISON: poison,
     FAILING_RULE: failing_rule,
     FAILING_PARSER: failing_parser,
     DIE_AFTER_COMMIT: die_after_commit,
     LOSE_THE_LINK: lose_the_link,
+    SPEAK_BEFORE_COMMIT: speak_before_commit,
+    COMMIT_WITHOUT_FSYNC: commit_without_fsync,
 }
 
 
