@@ -5,10 +5,9 @@ Liveness says only that the loop turns; readiness is asked for by whoever sends 
 """
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 from broker_bridge.link import LinkError
-from broker_bridge.session import Session
 from infra.clock import Clock
 from infra.documents.port import Collection, DocumentStore, StoreUnavailableError, Write
 
@@ -21,12 +20,20 @@ PROBES: Final = Collection("probes")
 _PROBE_ID: Final = "readiness"
 
 
+class Broker(Protocol):
+    """The session's side."""
+
+    async def echo(self) -> None:
+        """Return when the broker has answered; raise :class:`LinkError` when it cannot."""
+        ...
+
+
 class Readiness:
     """Probes store and broker in the background, so that asking costs nothing."""
 
-    def __init__(self, store: DocumentStore, session: Session, clock: Clock) -> None:
+    def __init__(self, store: DocumentStore, broker: Broker, clock: Clock) -> None:
         self._store = store
-        self._session = session
+        self._broker = broker
         self._clock = clock
         self._store_wrote_s = float("-inf")
         self._broker_echoed_s = float("-inf")
@@ -69,7 +76,7 @@ class Readiness:
     async def _probe_broker(self) -> None:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                await self._session.echo()
+                await self._broker.echo()
         except (LinkError, TimeoutError):
             return
         self._broker_echoed_s = self._clock.elapsed_s()
