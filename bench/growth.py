@@ -94,6 +94,7 @@ async def measure(size: int, seconds: float, cache_mb: int, directory: Path) -> 
         work = [
             asyncio.create_task(services.shadows.run()),
             asyncio.create_task(services.shadows.sweep()),
+            asyncio.create_task(bridge._speaker.run()),
         ]
         began = time.monotonic()
         await bridge.connected(session_present=True)

@@ -84,7 +84,10 @@ async def test_what_the_page_says_is_what_happens(transcript, tmp_path):
             limits=settings.limits,
             settings=settings.bridge,
         )
-        lane = asyncio.create_task(services.shadows.run())
+        work = [
+            asyncio.create_task(services.shadows.run()),
+            asyncio.create_task(bridge._speaker.run()),
+        ]
         await bridge.connected(session_present=True)
         for topic, payload, expected in steps(transcript):
             bridge.session.said.clear()
@@ -92,4 +95,5 @@ async def test_what_the_page_says_is_what_happens(transcript, tmp_path):
             assert request is not None
             await bridge._dispatcher.serve([Message(request, payload.encode(), 1, 1, duplicate=False)])
             assert bridge.session.said == expected
-        lane.cancel()
+        for task in work:
+            task.cancel()
