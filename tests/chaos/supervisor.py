@@ -62,13 +62,20 @@ class Load:
 class Supervisor:
     """One run in one directory."""
 
-    def __init__(self, directory: Path, cycles: int, seed: int, out: IO[str] = sys.stdout) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        cycles: int,
+        seed: int,
+        out: IO[str] = sys.stdout,
+        faults: Sequence[str] = (),
+    ) -> None:
         self._directory = directory
         self._cycles = cycles
         self._chance = random.Random(seed)
         self._seed = seed
         self._out = out
-        self._gnomon = Gnomon(directory, SETTINGS)
+        self._gnomon = Gnomon(directory, SETTINGS, faults)
         self._loads: list[Load] = []
 
     def run(self) -> None:

@@ -20,6 +20,7 @@ from infra.documents import sqlite_files
 from infra.documents.port import Write
 from infra.documents.sqlite import SqliteStore
 from shadow import commands, decisions
+from shadow.records import SHADOWS
 from shadow.service import ShadowService
 
 LATE_S = 0.05
@@ -32,6 +33,7 @@ DIE_AFTER_COMMIT = "die-after-commit"
 LOSE_THE_LINK = "lose-the-link"
 SPEAK_BEFORE_COMMIT = "speak-before-commit"
 COMMIT_WITHOUT_FSYNC = "commit-without-fsync"
+FORGET_TOKENS = "forget-tokens"
 
 
 def poison() -> None:
@@ -112,6 +114,8 @@ def speak_before_commit() -> None:
         return await honest(store, writes)
 
     async def hasty(store: SqliteStore, writes: Sequence[Write]) -> frozenset[int]:
+        if any(write.collection != SHADOWS.name for write in writes):
+            return await honest(store, writes)
         task = asyncio.create_task(late(store, writes))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
@@ -132,6 +136,11 @@ def commit_without_fsync() -> None:
     _replace("infra.documents.sqlite.connect_writer", careless)
 
 
+def forget_tokens() -> None:
+    """Know no token again."""
+    _replace("shadow.ledger.find", lambda *_: None)
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     POISON: poison,
     FAILING_RULE: failing_rule,
@@ -140,6 +149,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     LOSE_THE_LINK: lose_the_link,
     SPEAK_BEFORE_COMMIT: speak_before_commit,
     COMMIT_WITHOUT_FSYNC: commit_without_fsync,
+    FORGET_TOKENS: forget_tokens,
 }
 
 
