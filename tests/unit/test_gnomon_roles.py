@@ -1,0 +1,183 @@
+"""Starting and stopping: signals, errors named once, the limit of descriptors."""
+
+import asyncio
+import os
+import resource
+import signal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gnomon import roles
+from gnomon.roles import interruptible, raise_descriptor_limit, stop_signal, tasks, welcome
+from infra.documents.port import StoreBrokenError
+from infra.settings import Settings
+from infra.settings.model import BrokerSettings
+
+
+async def for_ever():
+    await asyncio.get_running_loop().create_future()
+
+
+async def fails(error):
+    await asyncio.sleep(0)
+    raise error
+
+
+# ---------------------------------------------------------------------- errors
+
+
+async def test_the_one_error_of_what_runs_beside_is_raised_as_itself():
+    with pytest.raises(ZeroDivisionError):
+        async with tasks(for_ever(), fails(ZeroDivisionError())):
+            await for_ever()
+
+
+async def test_an_error_deep_inside_is_still_the_one():
+    async def role():
+        async with tasks(for_ever()), asyncio.TaskGroup() as group:
+            group.create_task(fails(ZeroDivisionError()))
+
+    with pytest.raises(ZeroDivisionError):
+        async with tasks(role()):
+            await for_ever()
+
+
+async def test_a_broken_disk_that_several_notice_is_one_error():
+    with pytest.raises(StoreBrokenError, match="an fsync failed"):
+        async with tasks(*(fails(StoreBrokenError("an fsync failed")) for _ in range(3))):
+            await for_ever()
+
+
+async def test_different_errors_are_all_told():
+    with pytest.raises(ExceptionGroup) as told:
+        async with tasks(fails(ZeroDivisionError()), fails(KeyError("x"))):
+            await for_ever()
+    assert told.group_contains(ZeroDivisionError)
+    assert told.group_contains(KeyError)
+
+
+async def test_what_runs_beside_ends_with_the_block():
+    ended = []
+
+    async def role():
+        try:
+            await for_ever()
+        finally:
+            ended.append(True)
+
+    async with tasks(role()):
+        await asyncio.sleep(0)
+    assert ended == [True]
+
+
+# ---------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_while_we_start_ends_the_start_in_order_and_is_no_error(number):
+    undone = []
+    with interruptible():
+        try:
+            os.kill(os.getpid(), number)
+            await for_ever()
+        finally:
+            await asyncio.sleep(0)  # tidying up may wait
+            undone.append(True)
+    assert undone == [True]
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_cancellation_that_is_no_signal_is_passed_on():
+    async def start():
+        with interruptible():
+            await for_ever()
+
+    starting = asyncio.ensure_future(start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+
+async def test_once_somebody_waits_for_it_a_signal_cancels_nothing():
+    with interruptible():
+        waiting = asyncio.ensure_future(stop_signal())
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await waiting
+        await asyncio.sleep(0)  # would raise
+    assert waiting.done()
+
+
+async def test_an_echo_of_the_signal_is_ignored_and_a_second_one_later_ends_the_process(monkeypatch):
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    waiting = asyncio.ensure_future(stop_signal())
+    await asyncio.sleep(0)
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0.01)
+    await waiting
+    assert ended == []
+    monkeypatch.setattr(roles, "IMPATIENCE_S", 0.0)
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(0.01)
+    assert ended == [roles.EXIT_INTERRUPTED]
+
+
+# ---------------------------------------------------------------------- descriptors
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((100, 5_000), (1_256, 5_000)),
+        ((100, 600), (600, 600)),
+        ((100, resource.RLIM_INFINITY), (1_256, resource.RLIM_INFINITY)),
+        ((2_000, 5_000), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+        ((600, 600), None),
+    ],
+    ids=[
+        "as far as wanted",
+        "as far as allowed",
+        "without hard limit",
+        "enough",
+        "no limit",
+        "no more allowed",
+    ],
+)
+def test_the_limit_of_descriptors_is_raised_as_far_as_wanted_and_allowed_and_never_lowered(
+    monkeypatch, before, after
+):
+    made = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: before)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: made.append(limits))
+    raise_descriptor_limit(Settings(broker=BrokerSettings(connections_max=1_000)))
+    assert made == ([after] if after else [])
+
+
+# ---------------------------------------------------------------------- words
+
+
+def _system(tmp_path, secret) -> Any:
+    services = SimpleNamespace(
+        settings=Settings(directory=tmp_path),
+        authority=SimpleNamespace(root_pem_path=tmp_path / "ca" / "root.crt"),
+        first_secret=secret,
+    )
+    return SimpleNamespace(
+        services=services, broker=SimpleNamespace(device_port=8883), api_url="http://127.0.0.1:8080"
+    )
+
+
+def test_the_first_start_shows_the_token_and_a_later_one_how_to_get_another(tmp_path):
+    first = welcome(_system(tmp_path, "gnomon_op_x"))
+    later = welcome(_system(tmp_path, None))
+    assert "gnomon_op_x" in first
+    assert str(tmp_path / "secrets" / "operator.sha256") in later
+    assert "gnomon_op_" not in later
