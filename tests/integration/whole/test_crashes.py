@@ -1,6 +1,9 @@
 """The service dies at the worst moments and comes back: nothing promised is lost, nothing happens twice."""
 
+import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +17,8 @@ from tests.system.mqtt import Thing, connected, shadow_topic, until
 
 pytestmark = pytest.mark.integration
 
+DEDUP_RECORDS_MAX = 32
+SAVED_S = 0.3
 TRIES_MAX = 3
 STARTS_MAX = 8
 LIVES_S = 2.0
@@ -88,6 +93,33 @@ def test_a_request_that_is_delivered_again_is_answered_as_before_and_applied_onc
     assert gnomon.metric("gnomon_updates_replayed_total") >= 1
     assert gnomon.metric("gnomon_broker_connections_total") == 2
     assert [row["version"] for row in history(gnomon, name)] == [2, 1]
+
+
+def test_a_broker_that_was_killed_delivers_nothing_that_was_answered_long_ago(
+    own_gnomon: Callable[..., Gnomon],
+):
+    gnomon = own_gnomon()
+    name = gnomon.new()
+    topic = f"{shadow_topic(name)}/update"
+    with connected(gnomon, name) as device:
+        device.listen()
+        with gnomon.frozen():
+            device.publish(topic, body("old", {"n": "old"}))
+            broker = gnomon.broker_pid
+            assert broker is not None
+            os.kill(broker, signal.SIGUSR1)  # it saves what it holds: the request that nobody has read yet
+            time.sleep(SAVED_S)
+        device.wait_on(f"{topic}/accepted")
+        for number in range(DEDUP_RECORDS_MAX + 1):
+            device.report({"n": number})
+        killed = gnomon.kill_broker()
+        until(lambda: gnomon.has_broker(other_than=killed), "the service starts a broker again")
+        device.wait_connected(wanted=False)
+        device.wait_connected()
+        device.listen()
+        device.report({"m": 1})
+    assert [row["token"] for row in history(gnomon, name)].count("old") == 1
+    assert gnomon.shadow(name)["state"]["reported"] == {"n": DEDUP_RECORDS_MAX, "m": 1}
 
 
 def test_a_request_that_is_sent_again_after_a_restart_is_a_replay(own_gnomon: Callable[..., Gnomon]):
