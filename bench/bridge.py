@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.report import ROOT, emit, say
 
@@ -73,7 +74,9 @@ def rss_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
 
-def run_load(service: Served, connections: int, seconds: float, *arguments: str) -> tuple[Seen, Seen, dict]:
+def run_load(
+    service: Served, connections: int, seconds: float, *arguments: str
+) -> tuple[Seen, Seen, dict[str, Any]]:
     """Load for a while; return two moments of the steady part, and the load's own summary."""
     where = ["--plain"] if service.plain else ["--certificates", service.certificates, "--host", "localhost"]
     process = subprocess.Popen(
@@ -87,7 +90,7 @@ def run_load(service: Served, connections: int, seconds: float, *arguments: str)
         text=True,
     )
     moments: list[Seen] = []
-    summary: dict = {}
+    summary: dict[str, Any] = {}
     assert process.stdout is not None
     for text in process.stdout:
         summary = json.loads(text)

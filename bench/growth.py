@@ -125,6 +125,7 @@ async def fill(services: Services, size: int) -> None:
             id = ShadowId(name)
             wish = update(id, origin, WISH, limits, None, b"")
             outcome, shadow = carry_out(NEVER_MADE, wish, Circumstances(now_ms, limits))
+            assert outcome.change is not None
             row = Entry(HISTORY, id.key, 1, now_ms, outcome.change.row)
             shadow = shadow.swept()
             writes.append(Write(SHADOWS.name, id.key, 0, body_of(shadow), index_of(id, shadow), [row]))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,11 +26,14 @@ TRANSCRIPTS = re.findall(
 OPERATOR = Principal("operator", Role.OPERATOR)
 
 
+Said = tuple[str, dict[str, Any]]
+
+
 class Recorder:
     """A session that notes what is published."""
 
     def __init__(self, handler) -> None:
-        self.said: list[tuple[str, dict]] = []
+        self.said: list[Said] = []
 
     def publish(self, topic, payload, expiry_s, mark=None) -> bool:
         self.said.append((topic, json.loads(payload)))
@@ -42,7 +46,7 @@ class Recorder:
 
 def steps(transcript: str):
     """Yield (topic, payload, what is expected after it)."""
-    exchanges: list[tuple[str, str, list[tuple[str, dict]]]] = []
+    exchanges: list[tuple[str, str, list[Said]]] = []
     for line in transcript.splitlines():
         way, topic, payload = line.split(" ", 2)
         if way == ">":
@@ -69,8 +73,14 @@ async def test_what_the_page_says_is_what_happens(transcript, tmp_path):
             NewThing("ls-1", ThingKind.DEVICE, "m", "pr-1", has_certificate=False), OPERATOR
         )
         await services.registry.attach("gw-1", "ls-1", OPERATOR)
+        sessions: list[Recorder] = []
+
+        def open_session(handler) -> Any:
+            sessions.append(Recorder(handler))
+            return sessions[0]
+
         bridge = Bridge(
-            open_session=Recorder,
+            open_session=open_session,
             remember_session=lambda: None,
             shadows=services.shadows,
             registry=services.registry,
@@ -90,10 +100,10 @@ async def test_what_the_page_says_is_what_happens(transcript, tmp_path):
         ]
         await bridge.connected(session_present=True)
         for topic, payload, expected in steps(transcript):
-            bridge.session.said.clear()
+            sessions[0].said.clear()
             request = parse(topic)
             assert request is not None
             await bridge._dispatcher.serve([Message(request, payload.encode(), 1, 1, duplicate=False)])
-            assert bridge.session.said == expected
+            assert sessions[0].said == expected
         for task in work:
             task.cancel()
