@@ -10,6 +10,7 @@ import uvloop
 
 from broker_bridge.mosquitto_config import UnfitForConfigurationError
 from broker_bridge.session import SessionError
+from fleet.plan import HOMES_MAX
 from gnomon import demo as demo_role
 from gnomon import doctor as checks
 from gnomon import letters, roles
@@ -30,7 +31,6 @@ gnomon dead-letters  requests that were kept aside because they failed
 
 Everything is kept below ./var, or where the setting `directory` says.
 """
-HOMES_MAX = 10_000
 _TOLD = (
     roles.StartError,
     SessionError,

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
 from broker_bridge.inbox import Message
 from broker_bridge.topics import Operation, Request
+from fleet.plan import HOMES_MAX
 from gnomon import cli, roles
 from infra import logs
 from infra.documents.opening import open_store
@@ -76,7 +77,7 @@ def test_what_is_wrong_is_said_in_a_sentence_and_nothing_is_begun(run, tmp_path,
     assert not (tmp_path / "var").exists()
 
 
-@pytest.mark.parametrize("homes", [0, -3, cli.HOMES_MAX + 1, "many"])
+@pytest.mark.parametrize("homes", [0, -3, HOMES_MAX + 1, "many"])
 def test_a_city_has_homes_but_not_too_many(run, homes):
     answer = run("demo", "--homes", homes)
     assert answer.exit_code == 2

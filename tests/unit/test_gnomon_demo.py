@@ -1,0 +1,147 @@
+"""The demo: a city that is settled once, whose second run goes on where the first one ended."""
+
+import asyncio
+import random
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fleet.plan import city
+from gnomon import demo
+from infra.clock import SystemClock
+from infra.documents.memory import MemoryStore
+from infra.settings import Settings
+from registry.service import RegistryService
+from registry.store import COLLECTIONS
+from security import audit
+from security.authority import Authority
+from security.policy import Role
+from tests.fakes import FakeClock
+from tests.faulty_store import FaultyStore
+
+PLAN = city(6, seed=1)
+GATEWAYS = {gateway.name for home in PLAN.homes for gateway in home.gateways}
+DEVICES = {device.name: device for home in PLAN.homes for device in home.devices}
+
+
+class Town:
+    """What `_settle_in` needs of the services, over a store that outlives a run."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.store = FaultyStore(MemoryStore(COLLECTIONS, [audit.LOG]))
+
+    async def settle(self, plan=PLAN):
+        services: Any = SimpleNamespace(
+            registry=RegistryService(self.store, FakeClock()),
+            authority=Authority.open(self.directory / "ca", SystemClock()),
+        )
+        await demo._settle_in(services, plan, self.certificates)
+        return services.registry
+
+    @property
+    def certificates(self):
+        return self.directory / "certificates"
+
+    def files(self):
+        return {path.name: path.read_bytes() for path in self.certificates.iterdir()}
+
+
+@pytest.fixture
+def town(tmp_path):
+    return Town(tmp_path)
+
+
+async def test_every_thing_of_the_plan_is_registered_and_attached_as_planned(town):
+    registry = await town.settle()
+    standings = await registry.standings([*GATEWAYS, *DEVICES])
+    assert standings.keys() == GATEWAYS | DEVICES.keys()
+    for name, device in DEVICES.items():
+        assert standings[name].gateways == set(device.gateways)
+
+
+async def test_who_connects_itself_has_a_certificate_and_a_key_that_nobody_else_reads(town):
+    await town.settle()
+    themselves = GATEWAYS | {name for name, device in DEVICES.items() if device.has_certificate}
+    expected = {f"{name}.{kind}" for name in themselves for kind in ("crt", "key")} | {"ca.crt"}
+    assert town.files().keys() == expected
+    assert {path.stat().st_mode & 0o077 for path in town.certificates.iterdir()} == {0}
+
+
+async def test_a_second_run_changes_nothing(town):
+    await town.settle()
+    files, commits = town.files(), len(town.store.commits)
+    await town.settle()
+    assert town.files() == files
+    assert len(town.store.commits) == commits
+
+
+async def test_a_larger_city_later_keeps_what_was_there(town):
+    await town.settle()
+    before = town.files()
+    registry = await town.settle(city(8, seed=1))
+    assert before.items() <= town.files().items()
+    assert await registry.standings(["gw-0008-home", "gw-0008-meter"])
+
+
+async def test_with_a_new_root_all_get_new_certificates(town):
+    await town.settle()
+    before = town.files()
+    (town.directory / "ca" / "authority.pem").unlink()
+    await town.settle()
+    after = town.files()
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in after)
+
+
+async def test_a_run_that_ended_while_settling_is_finished_by_the_next(town):
+    settled = await town.settle(city(2, seed=1))
+    assert settled is not None
+    lost = next(path for path in town.certificates.glob("*.key"))
+    lost.unlink()
+    await town.settle()
+    assert lost.exists()
+
+
+# ---------------------------------------------------------------------- customers, figures
+
+
+async def test_customers_wish_something_possible_of_thermostats_now_and_then(monkeypatch):
+    monkeypatch.setattr(demo, "WISH_EVERY_S", 0.0)
+    wishes: list[Any] = []
+    done = asyncio.Event()
+
+    async def submit(commands):
+        wishes.extend(commands)
+        if len(wishes) >= 50:
+            done.set()
+
+    services: Any = SimpleNamespace(settings=Settings(), shadows=SimpleNamespace(submit=submit))
+    wishing = asyncio.ensure_future(demo._wish(services, PLAN, random.Random(1)))
+    await done.wait()
+    wishing.cancel()
+    with suppress(asyncio.CancelledError):
+        await wishing
+    for wish in wishes:
+        assert DEVICES[wish.id.thing].kind == "thermostat"
+        assert wish.origin.role is Role.OPERATOR
+        assert demo.HEAT_C_MIN <= wish.state["desired"]["heat_c"] <= demo.HEAT_C_MAX
+
+
+async def test_a_city_without_thermostats_has_no_customers_with_wishes():
+    async with asyncio.timeout(1):
+        await demo._wish(SimpleNamespace(), city(0, seed=1), random.Random(1))  # type: ignore[arg-type]  # unused
+
+
+def test_the_figures_count_404_of_new_things_as_no_error():
+    share = SimpleNamespace(at_share=lambda _: 0.0123)
+    fleet: Any = SimpleNamespace(
+        connected=7, rejected={404: 5, 409: 2}, errors={"timeout": 1}, convergence=share, latency=share
+    )
+    system: Any = SimpleNamespace(bridge=SimpleNamespace(inbox=[]))
+    figures = demo._figures(system, fleet, demo._Glance(0.0, 100), demo._Glance(2.0, 150))
+    assert figures["updates/s"] == "25.0"
+    assert figures["errors"] == "3"
+    assert figures["wish → done p50"] == "12.3 ms"
