@@ -173,6 +173,7 @@ class World:
         self.said: dict[tuple[ShadowId, int], tuple[bytes, bytes | None]] = {}
         """By shadow and version: the answer and the documents, as they were said first."""
         self.newest: dict[ShadowId, int] = {}
+        self.last: Outcome | None = None
 
     async def start(self) -> None:
         self.begin(await self.place.open())
@@ -203,6 +204,7 @@ class World:
 
     def hear(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
+            self.last = outcome
             if isinstance(outcome, Accepted) and outcome.change is not None:
                 self._said(outcome.command.id, outcome.change.version, outcome.body, outcome.change.documents)
 
@@ -425,15 +427,33 @@ class ShadowMachine(RuleBasedStateMachine):
         code, known = self._expect(request)
         note(f"{request} → {code}")
         model = self.models[request.id]
+        before = model.shadow.show()
         (body,) = self._submit_all([request], [code])
         if code == 200 and known is None and request.operation != "get":
             model.apply(request.operation, request.payload, self.clock.now_ms(), body)
+            self._said(model, before)
         if known is not None:
             assert known.body in {b"", body}
             model.answered(known, body)
         if code == 200 and request.operation == "get":
             self._shown(read(body), model)
         self.sent.append(request)
+
+    def _said(self, model: Model, before: Json) -> None:
+        """Compare delta and documents of what was accepted last."""
+        now, delta = model.shadow.show(), None
+        if now is not None:
+            delta = model.shadow.delta()
+        for world in self.worlds:
+            assert isinstance(world.last, Accepted)
+            assert world.last.change is not None
+            said = read(world.last.change.delta)
+            assert canonical(said and {name: said[name] for name in ("state", "metadata")}) == canonical(
+                delta
+            )
+            documents = read(world.last.change.documents)
+            versions = documents and (documents["previous"], documents["current"])
+            assert canonical(versions) == canonical(now and (_version(before), _version(now)))
 
     def _shown(self, body: Json, model: Model) -> None:
         expected = model.shadow.show()
@@ -456,6 +476,10 @@ class ShadowMachine(RuleBasedStateMachine):
         for id in {request.id for request in requests}:
             self.models[id].said = max(world.newest.get(id, 0) for world in self.worlds)
         return bodies[0]
+
+
+def _version(document: Json) -> Json:
+    return document and {name: document[name] for name in ("state", "metadata", "version")}
 
 
 def _code(outcome: Outcome) -> int:

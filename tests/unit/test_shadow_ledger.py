@@ -4,6 +4,7 @@ import pytest
 
 from infra.settings.model import ShadowLimits
 from shadow import ledger
+from shadow.commands import parse_delete, parse_update
 from shadow.decisions import Accepted, Shadow
 from shadow.ledger import DELETE, UPDATE, Answered, digest_of, find, remember, token_hash
 from tests.fakes import NOW_MS
@@ -127,6 +128,15 @@ async def test_a_token_of_an_update_does_not_replay_a_deletion():
             assert (accepted(made).version, accepted(made).replayed) == (version, False)
             gone = accepted(await service.one(delete(clientToken="t")))
             assert (gone.version, gone.replayed) == (version, False)
+
+
+async def test_the_same_bytes_asked_for_a_deletion_are_another_request():
+    body = b'{"state":{"reported":{"a":1}},"clientToken":"t"}'  # a deletion ignores all but the token
+    async with rig() as service:
+        made = await service.one(parse_update(body, HALL, DEVICE, LIMITS))
+        gone = await service.one(parse_delete(body, HALL, DEVICE, LIMITS))
+        assert (accepted(made).version, accepted(gone).version, accepted(gone).replayed) == (1, 1, False)
+        assert not (await service.stored()).exists
 
 
 async def test_a_refusal_is_not_remembered_so_that_a_retry_is_judged_anew():

@@ -705,6 +705,21 @@ case(
     document=document(REPORT_SET, SET_NEW, 42),
 )
 case(
+    "good_version_equal_with_delta",
+    {"state": REPORT_SET, "version": 41},
+    given=before(
+        {"desired": {"set": 22}, "reported": {"set": 20}},
+        {"desired": {"set": OLD}, "reported": {"set": OLD}},
+    ),
+    accepted=says(REPORT_SET, SET_NEW, 42),
+    delta=says({"set": 22}, {"set": OLD}, 42),
+    document=document(
+        {"desired": {"set": 22}, "reported": {"set": 21}},
+        {"desired": {"set": OLD}, "reported": {"set": NEW}},
+        42,
+    ),
+)
+case(
     "good_version_whole_float",
     text='{"state": {"reported": {"set": 21}}, "version": 41.0}',
     given=HALL,
