@@ -8,7 +8,7 @@ from shadow.commands import parse_delete, parse_update
 from shadow.decisions import Accepted, Shadow
 from shadow.ledger import DELETE, UPDATE, Answered, digest_of, find, remember, token_hash
 from tests.fakes import NOW_MS
-from tests.shadow_rig import LIMITS, accepted, delete, rejected, rig, update
+from tests.shadow_rig import DEVICE, HALL, LIMITS, accepted, delete, rejected, rig, update
 
 S = NOW_MS // 1_000
 
