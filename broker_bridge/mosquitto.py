@@ -55,6 +55,8 @@ STABLE_S: Final = 30.0
 LOG_BYTES_MAX: Final = 16_777_216
 LOG_CHECK_S: Final = 60.0
 LOG_TAIL_BYTES: Final = 2_000
+LOG_READ_BYTES: Final = 1_048_576
+"""Enough for some thousand things that came while nobody listened."""
 
 _LOG_FILE: Final = "mosquitto.log"
 _OLD_LOG_FILE: Final = "mosquitto.log.1"
@@ -150,6 +152,7 @@ class Mosquitto:
         self._process: asyncio.subprocess.Process | None = None
         self._lock: BinaryIO | None = None
         self._outdated = False
+        self._log_start = 0
 
     # ------------------------------------------------------------------ where and who
 
@@ -246,6 +249,10 @@ class Mosquitto:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGUSR1)
 
+    def logged(self) -> list[str]:
+        """Return the newest lines the broker has logged since it started, whoever listened to its topics."""
+        return self._tail(self._log_start, LOG_READ_BYTES).splitlines()
+
     # ------------------------------------------------------------------ start
 
     async def _start_on_free_ports(self, program: str) -> None:
@@ -264,7 +271,7 @@ class Mosquitto:
     async def _launch(self, program: str) -> None:
         """Start the child and see that it answers; no child is left behind when it does not."""
         self._write_files()
-        log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
+        log_start = self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
         with self._log_path.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *_bound_to_us(),
@@ -401,12 +408,12 @@ class Mosquitto:
             return None
         return pid if _runs(pid, self._files.configuration) else None
 
-    def _tail(self, start: int) -> str:
+    def _tail(self, start: int, bytes_max: int = LOG_TAIL_BYTES) -> str:
         """Return the newest of what the child wrote since ``start``."""
         with self._log_path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(start, size - LOG_TAIL_BYTES) if start <= size else 0)
-            return file.read(LOG_TAIL_BYTES).decode(errors="replace")
+            file.seek(max(start if start <= size else 0, size - bytes_max))
+            return file.read(bytes_max).decode(errors="replace")
 
     def _trim_log(self) -> None:
         """Keep one old log beside the present one, each of bounded size."""

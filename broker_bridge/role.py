@@ -4,7 +4,7 @@ It is the only part that talks MQTT for the service. It holds no state that it c
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import mqtt5
@@ -59,12 +59,15 @@ class Bridge:
         journeys: Journeys,
         limits: ShadowLimits,
         settings: BridgeSettings,
+        logged: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         """Put the parts together.
 
         ``open_session`` makes the session that calls this handler; ``remember_session`` has the broker
-        save that the session exists, which it must once it was made anew.
+        save that the session exists, which it must once it was made anew; ``logged`` returns what the
+        broker has logged of late, whether we heard it or not.
         """
+        self._logged = logged
         self._shadows = shadows
         self._refusals = refusals
         self._metrics = metrics
@@ -162,6 +165,9 @@ class Bridge:
         else:
             self._remember_session()
         self.catch_up.listen(session_present=session_present)
+        # A thing may be quicker back than we are; then it waits for a word that nobody else will say.
+        for line in self._logged():
+            self.catch_up.read(line)
         await self._speaker.greet()
 
     def disconnected(self) -> None:

@@ -248,6 +248,7 @@ def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge
         journeys=services.journeys,
         limits=services.settings.limits,
         settings=services.settings.bridge,
+        logged=broker.logged,
     )
 
 
