@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -14,6 +16,7 @@ pytestmark = pytest.mark.integration
 SOON_S = 5.0
 INTERVAL_S = 1
 HERD, RATE = 40, 40
+QUICK_ONES = 4
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,32 @@ def test_a_wish_made_while_the_broker_was_dead_arrives_after_its_return(quick: G
         told = device.wait_for(lambda one: one.topic == delta_of(device), timeout_s=SOON_S).json
         assert (told["state"], told["version"]) == ({"n": 1}, version)
         assert device.listen().report({"n": 1})["version"] == version + 1, "and it is heard again"
+
+
+def test_things_that_are_quicker_back_than_the_bridge_are_told_all_the_same(quick: Gnomon):
+    names = [quick.new() for _ in range(QUICK_ONES)]
+    for name in names:
+        quick.desire(name, {"n": 1})
+    killed = quick.kill_broker()
+    with ThreadPoolExecutor(QUICK_ONES) as hands:
+        devices = list(hands.map(partial(connect_at_once, quick), names))
+    until(lambda: quick.has_broker(other_than=killed), "the service starts a broker again")
+    for device in devices:
+        told = device.wait_on(delta_of(device), timeout_s=SOON_S).json
+        assert told["state"] == {"n": 1}
+        device.disconnect()
+
+
+def connect_at_once(gnomon: Gnomon, name: str) -> Thing:
+    """Connect and subscribe as soon as the broker listens, with nothing that polite clients do."""
+    deadline = time.monotonic() + SOON_S
+    while True:
+        device = Thing(gnomon, name)
+        try:
+            return device.connect().subscribe(delta_of(device))
+        except OSError:
+            assert time.monotonic() < deadline, "the broker does not come back"
+            time.sleep(0.005)
 
 
 def test_a_herd_that_returns_is_told_at_the_rate_that_is_set(quick: Gnomon):
