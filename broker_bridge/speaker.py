@@ -176,15 +176,19 @@ class Speaker:
 
     def _say(self, outcome: Accepted) -> bool:
         """Queue all messages of one version; False when that could not be done now."""
-        trees = self._trees(outcome.command.id)
+        id, change = outcome.command.id, outcome.change
+        assert change is not None
+        trees = self._trees(id)
         if trees is None:
             return False
         messages = self._messages(outcome, trees)
-        if not messages:
-            # No acknowledgement will say that what came before has arrived: the outbox has to be looked at.
+        if messages:
+            return self._queue(messages, (id, change.version))
+        # No acknowledgement will come for this one, and it must not vouch for what is still on the way.
+        if change.follows is None or not self._shadows.is_settled(id, change.follows):
             return False
-        assert outcome.change is not None
-        return self._queue(messages, (outcome.command.id, outcome.change.version))
+        self._shadows.settle(id, change.version)
+        return True
 
     def _queue(self, messages: list[_Message], mark: tuple[ShadowId, int]) -> bool:
         publish = self._session.publish

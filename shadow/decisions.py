@@ -94,6 +94,8 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     documents: bytes | None = None
     converged_after_ms: int | None = None
     """How long desired and reported had differed, if this version ended that."""
+    follows: int | None = None
+    """The newest version before it that is in the outbox too, 0: none, None: not known."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -211,6 +213,7 @@ def _update(current: Shadow, update: Update, circumstances: Circumstances) -> tu
         wire.delta_message(differs, version, timestamp, token) if differs[0] else None,
         wire.documents_message(current.json, json, timestamp, token),
         at_ms - current.diverged_ms if current.diverged_ms is not None and not differs[0] else None,
+        _follows(after.outbox),
     )
     body = wire.update_accepted(update.state, stamp, version, token, state_json)
     return Accepted(update, body, version, at_ms, change), after
@@ -252,7 +255,11 @@ def _delete(current: Shadow, delete: Delete, circumstances: Circumstances) -> tu
         outbox=_with_entry(current, delete.id, row, circumstances),  # 17
         oldest_version=oldest_after(version, current.oldest_version, limits),
     )
-    change = Change(version, full_row(row, False, EMPTY, EMPTY) if is_full(version, limits) else row)
+    change = Change(
+        version,
+        full_row(row, False, EMPTY, EMPTY) if is_full(version, limits) else row,
+        follows=_follows(after.outbox),
+    )
     body = wire.deleted(current.version, timestamp, delete.token)
     return Accepted(delete, body, current.version, at_ms, change), after
 
@@ -350,6 +357,10 @@ def _with_entry(
         if len(unsettled) >= circumstances.limits.outbox_entries_max:
             raise UnavailableError("messages of earlier versions are not delivered yet; try again later")
     return (*unsettled, OutboxEntry(current.version + 1, row))
+
+
+def _follows(outbox: Sequence[OutboxEntry]) -> int:
+    return outbox[-2].version if len(outbox) > 1 else 0
 
 
 def without_settled(outbox: Sequence[OutboxEntry], settled: int) -> tuple[OutboxEntry, ...]:

@@ -182,6 +182,10 @@ class ShadowService:
         if version > self._settled.get(id, 0):
             self._settled[id] = version
 
+    def is_settled(self, id: ShadowId, version: int) -> bool:
+        """Tell whether the broker is known to have everything up to ``version``, which is in the outbox."""
+        return self._settled.get(id, 0) >= version
+
     async def unsent(self, cursor: str | None) -> tuple[list[Accepted], str | None]:
         """Return a page of what the broker may not have, shadow by shadow, and the next cursor.
 

@@ -8,6 +8,7 @@ from broker_bridge import speaker
 from broker_bridge.speaker import Speaker
 from registry.models import ThingKind
 from shadow.commands import parse_delete
+from shadow.decisions import Accepted
 from shadow.document import ShadowId
 from tests.bridge_rig import ANNA, BY_HTTP, LIMITS, Acked, Said, make_rig, running, settled, turns
 from tests.faulty_store import EVERYTHING
@@ -202,6 +203,28 @@ async def test_a_change_nobody_can_hear_leaves_nothing_unsent(rig):
         await rig.wish("hall", {"heat_c": 21})
         await turns()
         assert rig.session.log == []
+        assert rig.bridge.shadows_left == 0
+        assert await rig.shadows.unsent_of(ShadowId("hall")) == []
+
+
+async def test_changes_nobody_can_hear_are_settled_at_once_however_fast_they_come(rig):
+    """Else a busy application fills the outbox of a thing that is not attached yet, and hears 503."""
+    async with running(rig):
+        await rig.register("hall", has_certificate=False)
+        looked: list[ShadowId] = []
+        rig.shadows.unsent_of = looked.append
+        for number in range(2 * LIMITS.outbox_entries_max):
+            assert isinstance(await rig.wish("hall", {"n": number}), Accepted)
+        assert await rig.version("hall") == 2 * LIMITS.outbox_entries_max
+        assert looked == []
+        assert rig.bridge.shadows_left == 0
+
+
+async def test_several_changes_nobody_can_hear_in_one_batch_are_settled_too(rig):
+    async with running(rig):
+        await rig.register("hall", has_certificate=False)
+        await rig.wish("hall", {"n": 0})
+        await asyncio.gather(*(rig.wish("hall", {"n": number}) for number in range(5)))
         assert rig.bridge.shadows_left == 0
         assert await rig.shadows.unsent_of(ShadowId("hall")) == []
 
