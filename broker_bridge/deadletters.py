@@ -58,6 +58,7 @@ class DeadLetters:
             reason,
         )
         self._metrics.dead_letters.inc()
+        _log.error("dead_letter", thing=request.id.thing, shadow=request.id.name, reason=reason)
         same = f"{request.operation} {request.id.key} {request.gateway} ".encode() + message.payload
         place = int.from_bytes(hashlib.sha256(same).digest()[:4]) % LETTERS_PER_THING_MAX
         entry = Entry(DEAD_LETTERS, request.id.thing, place, now_ms, msgspec.json.encode(letter))

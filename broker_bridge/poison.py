@@ -39,6 +39,7 @@ class Suspects:
         self.careful = self._running.exists()
         if self.careful:
             self._tries = self._read()
+            _log.warning("last_run_ended_unclean", requests_suspected=len(self._tries))
         self._running.touch()
 
     def end(self) -> None:

@@ -59,5 +59,5 @@ async def test_a_store_that_is_down_costs_the_letter_and_nothing_else(letters, s
     with structlog.testing.capture_logs() as logs:
         await letters.add(message(), "trace abc")
     store.refuses = ()
-    assert [event["event"] for event in logs] == ["dead_letter_lost"]
+    assert [event["event"] for event in logs] == ["dead_letter", "dead_letter_lost"]
     assert [one async for one in letters.all()] == []
