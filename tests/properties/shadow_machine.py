@@ -324,8 +324,15 @@ class ShadowMachine(RuleBasedStateMachine):
             for world in self.worlds:
                 world.rig.service.settle(id, version)
 
-    @rule()
-    def sweep(self) -> None:
+    @rule(after_quiet=st.booleans())
+    def sweep(self, after_quiet: bool) -> None:
+        """Empty the outboxes that may be; after a while without requests that is all of them."""
+        if after_quiet:
+            self.clock.advance(LIMITS.outbox_sweep_s + 1)
+            for id, model in self.models.items():
+                model.settled = max(model.settled, model.said)
+                for world in self.worlds:
+                    world.rig.service.settle(id, model.said)
         for world in self.worlds:
             self.runner.run(world.rig.service.sweep_once())
         for model in self.models.values():
