@@ -223,6 +223,7 @@ class ShadowStore:
         )
         self._overtake([id])
         self.forget([id])
+        self.unsure.pop(id, None)
         return not lost
 
     async def _fetch(self, ids: Sequence[ShadowId]) -> dict[ShadowId, Loaded]:
