@@ -249,6 +249,13 @@ class Mosquitto:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGUSR1)
 
+    def renew(self, credentials: Credentials) -> None:
+        """Show new connections another server certificate; those that are there are not disturbed."""
+        self._credentials = credentials
+        self._write_files()
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGHUP)
+
     def logged(self) -> list[str]:
         """Return the newest lines the broker has logged since it started, whoever listened to its topics."""
         return self._tail(self._log_start, LOG_READ_BYTES).splitlines()

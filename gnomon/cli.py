@@ -11,9 +11,9 @@ import uvloop
 from broker_bridge.mosquitto_config import UnfitForConfigurationError
 from broker_bridge.session import SessionError
 from fleet.plan import HOMES_MAX
+from gnomon import certificates, letters, roles
 from gnomon import demo as demo_role
 from gnomon import doctor as checks
-from gnomon import letters, roles
 from infra import logs
 from infra.documents.port import StoreError
 from infra.settings import Settings, SettingsError, load, render_toml
@@ -26,6 +26,7 @@ HELP = """Gnomon: device shadows for a utility's home area networks.
 gnomon demo          a demo utility with a simulated fleet, to look at
 gnomon up            the service alone
 gnomon doctor        what is wrong with this machine, and how to mend it
+gnomon certificate   a certificate for a device or gateway
 gnomon settings      what can be set, and what it is set to
 gnomon dead-letters  requests that were kept aside because they failed
 
@@ -121,6 +122,30 @@ def doctor(config: Path | None, pairs: tuple[str, ...]) -> None:
 def settings(config: Path | None, pairs: tuple[str, ...]) -> None:
     """Print the settings in effect as a commented TOML file."""
     click.echo(render_toml(_load(config, pairs)))
+
+
+@main.command()
+@click.argument("thing")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder for the files. Default: this one.",
+)
+@_settings_options
+def certificate(config: Path | None, pairs: tuple[str, ...], thing: str, into: Path) -> None:
+    """Make a key and a certificate for THING, with which it proves its name to the broker.
+
+    Writes THING.key, THING.crt and ca.crt, the root it has to trust. The key is made here and kept
+    nowhere else. The thing has to be registered as well (POST /v1/things), before or after.
+    """
+    settings = _load(config, pairs)
+    try:
+        files = certificates.issue(settings, thing, into)
+    except (*_TOLD, FileExistsError) as error:
+        raise click.ClickException(str(error)) from error
+    for file in files:
+        click.echo(file)
 
 
 @main.command()

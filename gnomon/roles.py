@@ -37,6 +37,7 @@ from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.telemetry import Metrics
+from security.authority import AuthorityError, Credentials
 
 READY_S_MAX: Final = 15.0
 """How long the bridge may take to be served by the broker at start."""
@@ -44,6 +45,8 @@ READY_S_MAX: Final = 15.0
 IMPATIENCE_S: Final = 1.0
 """A second signal within this time is an echo of the first: `make` and a terminal both pass it on."""
 EXIT_INTERRUPTED: Final = 130
+RENEWAL_CHECK_S: Final = 21_600
+"""A server certificate lasts 90 days and is renewed when 30 are left."""
 DESCRIPTORS_SPARE: Final = 256
 """Beside the connections of devices: files, our own connections, those of the API."""
 SWITCH_INTERVAL_S: Final = 0.000_5
@@ -193,6 +196,7 @@ def welcome(system: System) -> str:
 @asynccontextmanager
 async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
     settings = services.settings.broker
+    credentials = services.authority.server_credentials(settings.hosts)
     broker = Mosquitto(
         BrokerConfig(
             directory=services.settings.directory / "broker",
@@ -203,7 +207,7 @@ async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
             connections_max=settings.connections_max,
             packet_bytes_max=settings.packet_bytes_max,
         ),
-        services.authority.server_credentials(settings.hosts),
+        credentials,
         ids=services.ids,
         rng=random.Random(services.ids.number()),  # noqa: S311 - jitter of restarts
         executable=settings.executable,
@@ -213,10 +217,24 @@ async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
     except BrokerError as error:
         raise StartError(str(error)) from error
     try:
-        async with tasks(broker.run()):
+        async with tasks(broker.run(), renew_certificate(services, broker, credentials)):
             yield broker
     finally:
         await broker.stop()
+
+
+async def renew_certificate(services: Services, broker: Mosquitto, shown: Credentials) -> None:
+    """Have the broker show a new certificate in time before the old one ends, until cancelled."""
+    while True:
+        await asyncio.sleep(RENEWAL_CHECK_S)
+        try:
+            credentials = services.authority.server_credentials(services.settings.broker.hosts)
+            if credentials != shown:
+                broker.renew(credentials)
+                shown = credentials
+                _log.info("server_certificate_renewed")
+        except (AuthorityError, OSError) as error:
+            _log.error("server_certificate_not_renewed", reason=str(error))
 
 
 def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge:

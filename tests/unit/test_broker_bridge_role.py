@@ -127,6 +127,17 @@ async def test_lines_of_the_brokers_log_are_read_and_nothing_else_on_those_topic
         assert rig.dropped("unknown_topic") == 0
 
 
+async def test_what_the_broker_logged_before_we_listened_is_read_at_each_connect(rig):
+    logged = ["1795558655: New client connected from 127.0.0.1:40668 as hall (p5, c0, k60, u'hall')."]
+    rig.bridge._logged = lambda: logged
+    async with running(rig, connect=False):
+        await rig.register("hall")
+        await rig.wish("hall", {"heat_c": 21})
+        await rig.session.connect()
+        await settled(lambda: rig.session.topics.count(f"{OWN}/update/delta") == 2)
+        assert rig.bridge.catch_up.present == 1
+
+
 async def test_a_thing_that_speaks_is_heard_in_the_name_of_who_spoke(rig):
     heard: list[str] = []
     rig.bridge.catch_up.heard = heard.append

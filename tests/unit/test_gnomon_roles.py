@@ -4,16 +4,26 @@ import asyncio
 import os
 import resource
 import signal
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 
 from gnomon import roles
-from gnomon.roles import interruptible, raise_descriptor_limit, stop_signal, tasks, welcome
+from gnomon.roles import (
+    interruptible,
+    raise_descriptor_limit,
+    renew_certificate,
+    stop_signal,
+    tasks,
+    welcome,
+)
 from infra.documents.port import StoreBrokenError
 from infra.settings import Settings
 from infra.settings.model import BrokerSettings
+from security.authority import AuthorityExpiredError, Credentials
 
 
 async def for_ever():
@@ -159,6 +169,58 @@ def test_the_limit_of_descriptors_is_raised_as_far_as_wanted_and_allowed_and_nev
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: made.append(limits))
     raise_descriptor_limit(Settings(broker=BrokerSettings(connections_max=1_000)))
     assert made == ([after] if after else [])
+
+
+# ---------------------------------------------------------------------- the server certificate
+
+
+class Shop:
+    """An authority and a broker, as far as a renewal goes."""
+
+    def __init__(self):
+        self.kept = Credentials(b"first", b"key")
+        self.broken = False
+        self.shown: list[Credentials] = []
+
+    def server_credentials(self, _hosts):
+        if self.broken:
+            raise AuthorityExpiredError("the root is at its end")
+        return self.kept
+
+    def renew(self, credentials):
+        self.shown.append(credentials)
+
+    @asynccontextmanager
+    async def running(self):
+        services: Any = SimpleNamespace(settings=Settings(), authority=self)
+        broker: Any = self
+        async with tasks(renew_certificate(services, broker, self.kept)):
+            yield
+
+
+async def test_a_certificate_that_was_made_anew_is_shown_once_and_one_that_lasts_is_left_alone(monkeypatch):
+    monkeypatch.setattr(roles, "RENEWAL_CHECK_S", 0.001)
+    shop = Shop()
+    async with shop.running():
+        await asyncio.sleep(0.02)
+        assert shop.shown == []
+        shop.kept = Credentials(b"second", b"key")
+        await asyncio.sleep(0.02)
+        assert shop.shown == [shop.kept]
+
+
+async def test_a_renewal_that_fails_is_told_and_tried_again(monkeypatch):
+    monkeypatch.setattr(roles, "RENEWAL_CHECK_S", 0.001)
+    shop = Shop()
+    with structlog.testing.capture_logs() as logs:
+        async with shop.running():
+            shop.broken = True
+            await asyncio.sleep(0.02)
+            assert shop.shown == []
+            shop.broken, shop.kept = False, Credentials(b"second", b"key")
+            await asyncio.sleep(0.02)
+            assert shop.shown == [shop.kept]
+    assert {"server_certificate_not_renewed", "server_certificate_renewed"} == {one["event"] for one in logs}
 
 
 # ---------------------------------------------------------------------- words
