@@ -265,10 +265,13 @@ def as_many_updates_at_once_as_may_be_in_flight_all_count(bench: Bench) -> None:
     thing = bench.thing()
     with connection(bench.gnomon, thing, bench.way.protocol) as opened:
         client = V2(opened, thing, bench.shadow_name)
+        # Over MQTT 3.1.1 this client now and then never sends what is asked of it before it has subscribed:
+        # the broker sees nothing of it, and it times out. So let it subscribe first.
+        client.call("update", state=state(reported={"first": True}))
         begun = [client.begin("update", state=state(reported={f"n{n}": n})) for n in range(IN_FLIGHT_MAX)]
         versions = sorted(one.result(WAIT_S).version for one in begun)
-        expect(versions, list(range(1, IN_FLIGHT_MAX + 1)), "versions")
-        wanted = {f"n{n}": n for n in range(IN_FLIGHT_MAX)}
+        expect(versions, list(range(2, IN_FLIGHT_MAX + 2)), "versions")
+        wanted = {"first": True} | {f"n{n}": n for n in range(IN_FLIGHT_MAX)}
         expect(client.call("get").state.reported, wanted, "reported")
 
 

@@ -159,12 +159,13 @@ class Gnomon:
             return
         broker = self.broker_pid
         if process.poll() is None:
-            os.kill(self.pid, signal.SIGCONT)
-            os.kill(self.pid, signal.SIGTERM)
+            service = self.pid
+            os.kill(service, signal.SIGCONT)
+            os.kill(service, signal.SIGTERM)
             try:
                 process.wait(STOP_S_MAX)
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.kill(service, signal.SIGKILL)
                 process.wait(STOP_S_MAX)
         if broker is not None:
             self._await_broker(broker)
