@@ -143,10 +143,10 @@ class Gnomon:
             os.kill(pid, signal.SIGCONT)
 
     def kill_broker(self) -> int:
-        """Kill the broker only; return the id it had."""
+        """Kill the broker only; return the id it had once it is gone."""
         pid = self.broker_pid
         assert pid is not None, "no broker runs"
-        os.kill(pid, signal.SIGKILL)
+        end_process(pid, self.broker_configuration)
         return pid
 
     def close(self) -> None:
