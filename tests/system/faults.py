@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +17,8 @@ from unittest import mock
 from broker_bridge.link import ConnectionLostError
 from broker_bridge.session import Session
 from infra.documents import sqlite_files
-from infra.documents.port import Write
+from infra.documents.mongo import MongoStore
+from infra.documents.port import Entry, Write
 from infra.documents.sqlite import SqliteStore
 from shadow import commands, decisions
 from shadow.records import SHADOWS
@@ -30,6 +31,7 @@ POISON = "poison"
 FAILING_RULE = "failing-rule"
 FAILING_PARSER = "failing-parser"
 DIE_AFTER_COMMIT = "die-after-commit"
+DIE_BEFORE_ROWS = "die-before-rows"
 LOSE_THE_LINK = "lose-the-link"
 SPEAK_BEFORE_COMMIT = "speak-before-commit"
 COMMIT_WITHOUT_FSYNC = "commit-without-fsync"
@@ -82,6 +84,19 @@ def die_after_commit() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     _listen_first(die)
+
+
+def die_before_rows() -> None:
+    """Kill the process once, when a document is written to MongoDB and its row of history is not."""
+    honest = MongoStore._write_entries
+
+    async def die(store: MongoStore, entries: Iterable[Entry]) -> None:
+        entries = list(entries)
+        if any(DIE_BEFORE_ROWS.encode() in entry.body for entry in entries) and _once(DIE_BEFORE_ROWS):
+            os.kill(os.getpid(), signal.SIGKILL)
+        await honest(store, entries)
+
+    _replace("infra.documents.mongo.MongoStore._write_entries", die)
 
 
 def lose_the_link() -> None:
@@ -146,6 +161,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     FAILING_RULE: failing_rule,
     FAILING_PARSER: failing_parser,
     DIE_AFTER_COMMIT: die_after_commit,
+    DIE_BEFORE_ROWS: die_before_rows,
     LOSE_THE_LINK: lose_the_link,
     SPEAK_BEFORE_COMMIT: speak_before_commit,
     COMMIT_WITHOUT_FSYNC: commit_without_fsync,

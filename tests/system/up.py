@@ -7,9 +7,15 @@ of `faults`; no code of the service knows that there are any.
 import sys
 
 from gnomon.cli import main
-from tests.system import faults
+
+FAULT = "--fault="
 
 if __name__ == "__main__":
-    while len(sys.argv) > 1 and sys.argv[1].startswith("--fault="):
-        faults.plant(sys.argv.pop(1).removeprefix("--fault="))
+    names = [word.removeprefix(FAULT) for word in sys.argv if word.startswith(FAULT)]
+    sys.argv = [word for word in sys.argv if not word.startswith(FAULT)]
+    if names:
+        from tests.system import faults  # it loads what the service alone does not
+
+        for name in names:
+            faults.plant(name)
     main()

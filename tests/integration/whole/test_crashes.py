@@ -6,13 +6,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from tests.backends.servers import spawn_emulator
 from tests.system.child import Gnomon
-from tests.system.faults import DIE_AFTER_COMMIT, LOSE_THE_LINK, POISON
+from tests.system.faults import DIE_AFTER_COMMIT, DIE_BEFORE_ROWS, LOSE_THE_LINK, POISON
 from tests.system.mqtt import Thing, connected, shadow_topic, until
 
 pytestmark = pytest.mark.integration
@@ -76,6 +78,31 @@ def test_a_kill_between_commit_and_publish_is_made_good_by_the_next_start(own_gn
         again = device.ask_bytes("update", request, "once")
         assert again.payload == accepted.payload, "recovery and replay make the same bytes"
     assert [row["version"] for row in history(gnomon, name)] == [2, 1]
+
+
+def test_a_kill_between_a_document_and_its_row_of_history_is_made_good_by_the_next_start(
+    own_gnomon: Callable[..., Gnomon], tmp_path: Path
+):
+    pytest.importorskip("nx_27017")
+    store = spawn_emulator(tmp_path / "mongodb")
+    try:
+        url = f"mongodb://127.0.0.1:{store.port}/gnomon"
+        gnomon = own_gnomon({"store.url": url}, faults=[DIE_BEFORE_ROWS])
+        name = gnomon.new()
+        topic = f"{shadow_topic(name)}/update"
+        with patient(gnomon, name) as device:
+            device.report({"n": 1})
+            since = len(device.received)
+            device.send(topic, body("once", {DIE_BEFORE_ROWS: True}))
+            gnomon.wait_dead()
+            assert device.topics(since) == []
+            gnomon.start()
+            assert device.wait_on(f"{topic}/accepted", since=since).json["version"] == 2
+        rows = history(gnomon, name)
+        assert [row["version"] for row in rows] == [2, 1]
+        assert rows[0]["token"] == "once"
+    finally:
+        store.stop()
 
 
 def test_a_request_that_is_delivered_again_is_answered_as_before_and_applied_once(
