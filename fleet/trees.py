@@ -88,4 +88,6 @@ def _put(tree: Tree, path: Path, value: object) -> None:
         if not isinstance(below, dict):
             below = tree[one] = {}
         tree = below
-    tree[name] = value
+    # What went from an object that is empty now: the removals leave it empty, an empty patch would not.
+    if value != {} or not isinstance(tree.get(name), dict):
+        tree[name] = value

@@ -16,6 +16,7 @@ from pymongo import MongoClient
 from infra.documents import sqlite_writer
 from infra.documents.opening import open_store
 from infra.documents.port import Collection, DocumentStore
+from tests import profiles  # noqa: F401 - sets how long the properties look
 from tests.backends import choice, servers, skips
 from tests.backends.choice import Choice, Step
 

@@ -32,6 +32,11 @@ def test_the_patch_between_two_states_makes_the_one_into_the_other(told, now):
     assert not changes(told_after(leaves(told), changed), leaves(now))
 
 
+def test_an_object_that_lost_all_its_fields_is_told_field_by_field():
+    told, now = {"a": {"b": 1, "c": {"d": 2}}}, {"a": {}}
+    assert patch(changes(leaves(told), leaves(now))) == {"a": {"b": None, "c": None}}
+
+
 @given(trees)
 def test_between_a_state_and_itself_there_is_nothing(tree):
     assert patch(changes(leaves(tree), leaves(tree))) == {}
