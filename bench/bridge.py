@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.report import ROOT, emit, say
+from bench.report import ROOT, emit, say, scratch
 
 WARM_UP_LINES = 2
 READY_S_MAX = 120.0
@@ -141,8 +140,8 @@ def main() -> None:
     for plain in (True,) if options.plain else (False, True):
         say(f"bridge: {options.connections} connections, {'plain TCP' if plain else 'mutual TLS'}")
         with (
-            tempfile.TemporaryDirectory(dir=ROOT) as scratch,
-            served(Path(scratch) / "var", options.connections, plain) as service,
+            scratch() as folder,
+            served(Path(folder) / "var", options.connections, plain) as service,
         ):
             measure_cost(service, options.connections, options.seconds)
             for rate in options.rates if plain else ():

@@ -13,14 +13,13 @@ import argparse
 import asyncio
 import gc
 import random
-import tempfile
 import time
 from pathlib import Path
 
 import uvloop
 
 from bench.bridge import rss_mb
-from bench.report import ROOT, emit, say
+from bench.report import emit, say, scratch
 from bench.served import BENCH, NAME, WISH
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
 from broker_bridge.inbox import Message
@@ -156,8 +155,8 @@ def main() -> None:
     parser.add_argument("--cache-mb", type=int, default=64)
     options = parser.parse_args()
     for size in options.sizes:
-        with tempfile.TemporaryDirectory(dir=ROOT) as scratch:
-            uvloop.run(measure(size, options.seconds, options.cache_mb, Path(scratch) / "var"))
+        with scratch() as folder:
+            uvloop.run(measure(size, options.seconds, options.cache_mb, Path(folder) / "var"))
 
 
 if __name__ == "__main__":

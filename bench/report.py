@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,13 @@ def not_run(figure: str, reason: str) -> None:
     """Print that a figure could not be measured here: a result of its own, never a silent pass."""
     line = {"figure": figure, "value": None, "not_run": reason, "machine": _machine(), "commit": _commit()}
     print(json.dumps(line), flush=True)
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for a ``with``: on the disk of the checkout, since memory syncs for nothing."""
+    place = ROOT / "var"
+    place.mkdir(exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=place, prefix="bench-")
 
 
 def say(text: str) -> None:

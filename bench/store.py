@@ -6,7 +6,6 @@ busy ones. The last line says what it costs when many documents are busy, so tha
 """
 
 import random
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench.report import emit, say
+from bench.report import emit, say, scratch
 from infra.documents.port import Collection, DocumentStore, Entry, IndexValue, Write
 from infra.documents.sqlite import SqliteStore
 
@@ -39,7 +38,7 @@ class Run:
 def main() -> None:
     for documents, busy in CASES:
         say(f"{documents:,} documents, {busy:,} busy, {SECONDS:.0f} s")
-        with tempfile.TemporaryDirectory(dir=".") as directory:
+        with scratch() as directory:
             run = uvloop.run(_measure(Path(directory), documents, busy))
         case = {"documents": documents, "busy": busy, "batch": BATCH}
         emit("store_writer_cpu", run.writer_cpu_s / run.updates * 1e6, "us/update", run.updates, **case)
