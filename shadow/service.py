@@ -46,7 +46,7 @@ from shadow.history import row_of
 from shadow.records import HISTORY, HISTORY_HAN, audit_entry, history_entry, history_log
 from shadow.store import TOMBSTONES_MAX, Extra, Loaded, ShadowStore
 
-BATCH_COMMANDS_MAX: Final = 512
+BATCH_COMMANDS_MAX: Final = 2_048
 """Commands that share one commit; a single submission may be larger than this."""
 WAITING_COMMANDS_MAX: Final = 20_000
 """Commands that may wait for the lane; above it a submission is answered 429."""

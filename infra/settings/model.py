@@ -89,7 +89,7 @@ class BridgeSettings(Struct, frozen=True, kw_only=True):
     ] = 268_435_456
     batch_messages_max: Annotated[
         int, Meta(ge=1, le=10_000, description="Requests decided together and made durable by one commit.")
-    ] = 256
+    ] = 1_024
     inbox_requests_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Requests that may wait; above it the answer is 429.")
     ] = 20_000
