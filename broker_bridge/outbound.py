@@ -16,7 +16,8 @@ WAITING_MESSAGES_MAX: Final = 16_384
 WAITING_BYTES_MAX: Final = 33_554_432
 """What may wait beyond the window; above either, :meth:`Outbound.publish` says no."""
 DRAINED_BELOW: Final = 1_024
-"""As long as fewer wait, there is room for another batch."""
+DRAINED_BELOW_BYTES: Final = WAITING_BYTES_MAX // 2
+"""As long as less waits, there is room for another batch, and surely for all messages of one version."""
 PACKET_ID_MAX: Final = 65_535
 
 Waiting = tuple[str, bytes, int, object]
@@ -70,7 +71,11 @@ class Outbound:
     @property
     def drained(self) -> bool:
         """Whether there is room for another batch; true as well when there is nobody to send it to."""
-        return not self._open or (not self._held and len(self._waiting) < DRAINED_BELOW)
+        return not self._open or (
+            not self._held
+            and len(self._waiting) < DRAINED_BELOW
+            and self._waiting_bytes < DRAINED_BELOW_BYTES
+        )
 
     def open(self, window: int) -> None:
         """Begin on a new connection, with nothing in flight."""

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from broker_bridge.outbound import (
     DRAINED_BELOW,
+    DRAINED_BELOW_BYTES,
     PACKET_ID_MAX,
     WAITING_BYTES_MAX,
     WAITING_MESSAGES_MAX,
@@ -158,6 +159,18 @@ def test_it_is_drained_again_when_few_wait():
     assert out.drained
     out.publish("t", b"", 1, None)
     assert not out.drained
+
+
+def test_it_is_not_drained_while_a_few_large_ones_wait():
+    """Or what waits for room would be told that there is some, and find none."""
+    out = opened(window=1)
+    out.publish("t", b"", 1, None)
+    out.publish("t", bytes(DRAINED_BELOW_BYTES - 1), 1, None)
+    assert out.drained
+    out.publish("t", b"x", 1, None)
+    assert not out.drained
+    out.settle(1)
+    assert out.drained
 
 
 def test_while_the_transport_is_full_publishes_wait_and_nothing_is_written():
