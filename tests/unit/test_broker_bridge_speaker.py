@@ -474,8 +474,7 @@ async def test_what_was_fetched_for_one_shadow_before_a_reconnect_is_not_said_af
         gate.set()
         await back
         await settled(lambda: rig.bridge.shadows_left == 0)
-        documents = _versions_on(rig, f"{OWN}/update/documents")
-        assert documents == sorted(documents)
+        assert _versions_on(rig, f"{OWN}/update/documents") == [1, 2]
 
 
 async def test_the_broker_going_in_mid_batch_loses_nothing(rig):
