@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
 import structlog
 
 from infra.clock import Clock
@@ -155,7 +154,7 @@ class ShadowService:
                 ids, cursor = await self._store.older(log, until_ms, cursor)
                 for id in sorted(ids):
                     async with self._lane:
-                        await self._trim(id, until_ms)
+                        await self._trim_carefully(id, until_ms)
                 if cursor is None:
                     break
 
@@ -366,8 +365,13 @@ class ShadowService:
     async def _conflicts(self, update: Update, current: int) -> tuple[str, ...] | None:
         try:
             return await self.archive.conflicts(update, current)
-        except (StoreUnavailableError, msgspec.DecodeError):
-            return None  # the batch is committed already; the help is a courtesy
+        except StoreBrokenError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the batch is committed already: it must not be tried again
+            _log.warning(
+                "conflict_not_explained", thing=update.id.thing, shadow=update.id.name, reason=str(error)
+            )
+            return None  # the help is a courtesy
 
     def _announce(self, outcomes: Sequence[Outcome]) -> None:
         for listener in self._listeners:
@@ -407,14 +411,22 @@ class ShadowService:
         for id, version in settled.items():
             shadow = before[id].shadow if id in before else NEVER_MADE
             if not shadow.outbox:
-                del self._settled[id]
+                self._settled.pop(id, None)  # erased, or swept by others, while we waited for the lane
             elif shadow.outbox[-1].version <= version and shadow.at_ms <= quiet_since_ms:
                 after[id] = shadow.swept()
         if after:
             lost = await self._store.save(before, after, {})
             for id in after.keys() - lost:
-                del self._settled[id]
+                self._settled.pop(id, None)
         self._store.shrink()
+
+    async def _trim_carefully(self, id: ShadowId, until_ms: int) -> None:
+        try:
+            await self._trim(id, until_ms)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a past that cannot be read keeps no other from its age
+            _log.error("history_not_trimmed", thing=id.thing, shadow=id.name, exc_info=error)
 
     async def _trim(self, id: ShadowId, until_ms: int) -> None:
         loaded = (await self._store.load([id])).get(id)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.documents.port import StoreBrokenError, StoreUnavailableError, Write
+from infra.documents.port import Entry, StoreBrokenError, StoreUnavailableError, Write
 from infra.settings.model import ShadowLimits
 from security import audit
 from shadow import service as shadow_service
@@ -490,6 +490,28 @@ async def test_a_sweep_that_finds_the_store_down_is_no_end():
         assert await pending(service) == set()
 
 
+async def test_a_sweep_meets_a_shadow_that_was_removed_while_it_waited():
+    async with rig() as service:
+        await service.report({"a": 1})
+        await service.report({"a": 1}, ATTIC)
+        service.settle_all()
+        service.clock.advance(60)
+        removes, go_on = asyncio.Event(), asyncio.Event()
+
+        async def remove() -> None:
+            removes.set()
+            await go_on.wait()
+
+        service.store.before_commit.append(remove)
+        removing = asyncio.create_task(service.service.forget("hall"))
+        await removes.wait()
+        sweeping = asyncio.create_task(service.service.sweep_once())
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(removing, sweeping)
+        assert await pending(service) == set()
+
+
 async def test_delivered_entries_leave_with_the_next_commit():
     async with rig() as service:
         for number in range(3 * LIMITS.outbox_entries_max):
@@ -651,6 +673,24 @@ async def test_an_act_of_no_thing_has_one_audit_row_in_the_same_commit():
         assert gone.sha256 == command.digest.hex()
 
 
+# ----------------------------------------------------------------------------- help that fails
+
+
+async def test_a_conflict_that_cannot_be_explained_makes_no_update_twice(monkeypatch: pytest.MonkeyPatch):
+    async with rig() as service:
+        await service.report({"a": 1})
+
+        async def fail(*_: object) -> None:
+            raise RuntimeError("planted")
+
+        monkeypatch.setattr(service.service.archive, "conflicts", fail)
+        outcomes = await service.submit(
+            update({"reported": {"a": 2}}, ATTIC), update({"reported": {"a": 2}}, version=9)
+        )
+        assert answers(outcomes) == [1, -409]
+        assert (await service.stored(ATTIC)).version == 1
+
+
 # ------------------------------------------------------------------------------------- retention
 
 
@@ -678,6 +718,22 @@ async def test_history_older_than_its_age_goes_but_the_newest_version_stays():
         assert (await service.stored()).version == 30
         assert answers([await service.report({"n": 31}, version=30)]) == [31]
         assert history_log(han) != history_log(HALL)
+
+
+async def test_a_past_that_cannot_be_read_keeps_no_other_from_its_age():
+    async with rig(limits=ShadowLimits(history_age_d=1)) as service:
+        for number in range(5):
+            for id in (ATTIC, CELLAR, HALL):
+                await service.report({"n": number}, id)
+            service.settle_all()
+        service.clock.advance(3 * 86_400)
+        await service.service.sweep_once()
+        log = history_log(ATTIC)
+        await service.store.inner.append([Entry(log, ATTIC.key, 3, NOW_MS, b"damaged")])
+        await service.service.retain_once()
+        assert [row.number for row in await history(service)] == [5]
+        assert len(await service.store.inner.read(log, CELLAR.key, 1, 9, limit=9)) == 1
+        assert len(await service.store.inner.read(log, ATTIC.key, 1, 9, limit=9)) == 5
 
 
 async def test_retention_that_is_done_twice_changes_nothing_more():
