@@ -59,6 +59,8 @@ class Desk:
 
     async def submit(self, command: Command) -> Accepted:
         """Return the outcome of one command, durable; raise what it was refused with."""
+        # Again: while its body came the thing may have been removed, and it must leave no shadow behind.
+        await self.require_thing(command.id.thing)
         (outcome,) = await self._shadows.submit([command])
         if isinstance(outcome, Rejected):
             raise outcome.error

@@ -79,6 +79,7 @@ class ShadowChanges:
     async def change(self, request: HttpRequest) -> Reply:
         """Change the desired state by a merge patch or a JSON patch."""
         id = path_id(request.scope)
+        require_readable(request.scope, id)  # or preconditions and `test` would tell what is in it
         match media_type(request.scope):
             case "application/merge-patch+json":
                 make = self._merge_patch
@@ -101,6 +102,7 @@ class ShadowChanges:
         """Delete a shadow; its history and its versions go on."""
         scope = request.scope
         id = path_id(scope)
+        require_readable(scope, id)
         key = idempotency_key(scope)
 
         async def ask() -> Reply:

@@ -1,5 +1,6 @@
 """The AWS-shaped routes (spec: shadow, 9.1), line by line."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -254,3 +255,14 @@ async def test_more_named_shadows_than_allowed_is_413(tmp_path: Path):
 async def test_things_cannot_be_made_this_way_without_compat(rig: Rig):
     assert (await rig.http.post("/things/new", json={})).status_code == 404
     assert (await rig.http.get("/v1/things/new")).status_code == 404
+
+
+async def test_a_thing_that_is_removed_while_a_body_comes_leaves_no_shadow(rig: Rig):
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"state":{"desired":'
+        assert (await rig.http.delete("/v1/things/hall")).status_code == 204
+        yield b'{"set":1}}}'
+
+    answer = await rig.http.post(AWS, content=body())
+    assert (answer.status_code, answer.json()["message"]) == (404, "Thing not found")
+    assert await rig.services.shadows.shadows_of("hall") == []

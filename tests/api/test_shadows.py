@@ -6,7 +6,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.api.rig import JSON_PATCH, MERGE, SHADOW, Rig, api, slug
+from registry.models import NewThing, ThingKind
+from security.policy import Role
+from shadow.commands import Channel, Origin, parse_update
+from shadow.document import ShadowId
+from tests.api.rig import JSON_PATCH, MERGE, OPERATOR, SHADOW, Rig, api, slug
 from tests.fakes import NOW_MS
 
 
@@ -65,6 +69,26 @@ async def test_what_is_in_a_home_is_not_for_staff_to_read(rig: Rig):
     for path in ("", "/history", "/history/1", "/live"):
         answer = await rig.http.get(f"/v1/things/hall/shadows/han{path}")
         assert (answer.status_code, slug(answer)) == (403, "forbidden")
+
+
+async def test_what_staff_may_not_read_no_change_of_theirs_gives_away(rig: Rig):
+    await rig.services.registry.register(NewThing("meter", ThingKind.GATEWAY, "m", "home"), OPERATOR)
+    origin = Origin("system", Role.SYSTEM, Channel.SYSTEM)
+    limits = rig.services.settings.limits
+    update = parse_update(b'{"state":{"desired":{"open":true}}}', ShadowId("meter", "han"), origin, limits)
+    await rig.services.shadows.submit([update])
+    han = "/v1/things/meter/shadows/han"
+    answers = [
+        await rig.http.patch(
+            han,
+            json=[{"op": "test", "path": "/desired/open", "value": guess}],
+            headers=JSON_PATCH | {"If-Match": match},
+        )
+        for guess in (True, False)
+        for match in ('"1"', '"7"', "*")
+    ]
+    answers += [await rig.http.delete(han, headers={"If-Match": '"7", "8"'})]
+    assert {(answer.status_code, slug(answer)) for answer in answers} == {(403, "forbidden")}
 
 
 async def test_the_shadows_of_a_thing_are_listed_the_classic_one_first(rig: Rig):
