@@ -230,7 +230,7 @@ class Mosquitto:
             try:
                 # On the same ports: devices and the bridge come back to them.
                 await self._launch(program)
-            except BrokerError as error:
+            except (BrokerError, OSError) as error:  # a full disk too is to be waited for
                 _log.error("broker_restart_failed", reason=str(error))
 
     async def stop(self) -> None:
@@ -328,7 +328,10 @@ class Mosquitto:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOG_CHECK_S):
                     return await self._process.wait()
-            self._trim_log()
+            try:
+                self._trim_log()
+            except OSError as error:
+                _log.warning("broker_log_not_trimmed", reason=error.strerror)
 
     async def _end_leftover(self) -> None:
         """End the broker of a process of ours that was killed: it holds our ports and our files."""

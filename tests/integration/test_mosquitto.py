@@ -1,6 +1,7 @@
 """Mosquitto as our child: started, proved to be ours, restarted, stopped."""
 
 import asyncio
+import errno
 import os
 import random
 import signal
@@ -265,6 +266,29 @@ async def test_as_long_as_it_cannot_be_started_it_is_tried_again(tmp_path):
         os.kill(pid, signal.SIGKILL)
         await until(lambda: key.read_bytes() == b"nothing" and broker.pid is None)
         broker._credentials = sound
+        await until(lambda: broker.pid not in {None, pid})
+
+
+async def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
+    fulls = []
+
+    def full(*_):
+        fulls.append(True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(mosquitto, "LOG_BYTES_MAX", 1)
+    monkeypatch.setattr(mosquitto, "LOG_CHECK_S", 0.02)
+    monkeypatch.setattr(mosquitto.shutil, "copyfile", full)
+    async with supervised(tmp_path) as broker:
+        await until(lambda: len(fulls) > 1)
+        log_in(broker)
+        pid = broker.pid
+        assert pid is not None
+        with monkeypatch.context() as no_room:
+            no_room.setattr(broker, "_write_files", full)
+            fulls.clear()
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: fulls and broker.pid is None)
         await until(lambda: broker.pid not in {None, pid})
 
 
