@@ -43,7 +43,7 @@ from shadow.errors import (
 )
 from shadow.history import row_of
 from shadow.records import HISTORY, HISTORY_HAN, audit_entry, history_entry, history_log
-from shadow.store import TOMBSTONES_MAX, Extra, Loaded, ShadowStore
+from shadow.store import TOMBSTONES_MAX, Extra, Loaded, Saved, ShadowStore
 
 BATCH_COMMANDS_MAX: Final = 2_048
 """Commands that share one commit; a single submission may be larger than this."""
@@ -51,6 +51,7 @@ WAITING_COMMANDS_MAX: Final = 20_000
 """Commands that may wait for the lane; above it a submission is answered 429."""
 SWEEP_SHADOWS_MAX: Final = 1_000
 """Outboxes that one sweep commit empties."""
+STORE_SILENT: Final = "the store cannot take it now; send again a little later"
 ERASE_ATTEMPTS_MAX: Final = 5
 RETENTION_EVERY_S: Final = 3_600
 MS_PER_DAY: Final = 86_400_000
@@ -175,6 +176,8 @@ class ShadowService:
             live, deleted = await self._store.ids_of(thing)
             for id in (*live, *deleted):
                 await self._erase(id)
+            for id in [id for id in self._store.unsure if id.thing == thing]:
+                del self._store.unsure[id]
 
     def settle(self, id: ShadowId, version: int) -> None:
         """Note that the broker has everything of this shadow up to ``version``."""
@@ -201,7 +204,8 @@ class ShadowService:
         return await self._unsent(id, await self._store.current(id))
 
     async def sweep_once(self) -> None:
-        """Empty the outboxes whose messages have all been delivered and that nobody writes to now."""
+        """Settle what is unsure, then empty outboxes whose messages are delivered and nobody adds to now."""
+        await self._settle_unsure()
         quiet_since_ms = self._clock.now_ms() - int(self._limits.outbox_sweep_s * 1_000)
         waiting = list(self._settled.items())
         for first in range(0, len(waiting), SWEEP_SHADOWS_MAX):
@@ -260,7 +264,7 @@ class ShadowService:
             waiting = [position for position in waiting if position not in outcomes]
             self._metrics.store_errors.inc()
             _log.warning("store_unavailable", commands=len(waiting), reason=str(error))
-            reason = "the store cannot take it now; send again a little later"
+            reason = STORE_SILENT
         refused = self._refuse([commands[position] for position in waiting], UnavailableError(reason))
         outcomes.update(zip(waiting, refused, strict=True))
 
@@ -294,31 +298,39 @@ class ShadowService:
         after, decided = decide(
             {id: loaded.shadow for id, loaded in before.items()}, batch, circumstances, self._failed
         )
-        lost = await self._save(before, after, decided) if after else set()
-        lost |= self._store.forget_doubtful({id: before[id] for id in before.keys() - after.keys()})
+        saved = await self._save(before, after, decided) if after else Saved(set(), set())
+        lost = saved.lost | self._store.forget_doubtful(
+            {id: before[id] for id in before.keys() - after.keys()}
+        )
         stands = {
             position: outcome
             for position, outcome in zip(waiting, decided, strict=True)
-            if outcome.command.id not in lost
+            if outcome.command.id not in lost and outcome.command.id not in saved.unsure
         }
         await self._explain(stands, circumstances.now_ms)
         outcomes.update(stands)
         # Commit before send: a lost message is sent again from the document, a lost write is gone.
         self._announce(list(stands.values()))
+        if saved.unsure:  # never decided again: it may have been made
+            doubted = [position for position in waiting if commands[position].id in saved.unsure]
+            refused = self._refuse(
+                [commands[position] for position in doubted], UnavailableError(STORE_SILENT)
+            )
+            outcomes.update(zip(doubted, refused, strict=True))
         return lost
 
     async def _save(
         self, before: Mapping[ShadowId, Loaded], after: Mapping[ShadowId, Shadow], decided: Sequence[Outcome]
-    ) -> set[ShadowId]:
+    ) -> Saved:
         extras = _extras(before, after, decided)
         started_s = self._clock.elapsed_s()
-        lost = await self._store.save(before, after, extras)
+        saved = await self._store.save(before, after, extras)
         self._metrics.commit_seconds.observe(self._clock.elapsed_s() - started_s)
         self._metrics.batch_updates.observe(len(decided))
-        for id in after:
-            if id not in lost and after[id].outbox[0].version > self._settled.get(id, 0):
+        for id in after.keys() - saved.lost - saved.unsure:
+            if after[id].outbox[0].version > self._settled.get(id, 0):
                 self._settled.pop(id, None)
-        return lost
+        return saved
 
     async def _say_what_is_unsure(self, before: Mapping[ShadowId, Loaded]) -> None:
         """Say what a commit of unknown fate has left unsaid, before anything newer is."""
@@ -405,6 +417,17 @@ class ShadowService:
             self.settle(id, entries[-1].version)
             return []
 
+    async def _settle_unsure(self) -> None:
+        """Learn what became of commits of unknown fate, say it, and let none of them land later."""
+        waiting = list(self._store.unsure)
+        for first in range(0, len(waiting), SWEEP_SHADOWS_MAX):
+            async with self._lane:
+                some = [id for id in waiting[first : first + SWEEP_SHADOWS_MAX] if id in self._store.unsure]
+                before = await self._store.load(some)
+                await self._say_what_is_unsure(before)
+                # Written again as it is: what is still on its way loses its race from now on.
+                await self._store.save(before, {id: loaded.shadow for id, loaded in before.items()}, {})
+
     async def _sweep(self, settled: Mapping[ShadowId, int], quiet_since_ms: int) -> None:
         before = await self._store.load(settled.keys())
         after: dict[ShadowId, Shadow] = {}
@@ -415,8 +438,8 @@ class ShadowService:
             elif shadow.outbox[-1].version <= version and shadow.at_ms <= quiet_since_ms:
                 after[id] = shadow.swept()
         if after:
-            lost = await self._store.save(before, after, {})
-            for id in after.keys() - lost:
+            saved = await self._store.save(before, after, {})
+            for id in after.keys() - saved.lost - saved.unsure:
                 self._settled.pop(id, None)
         self._store.shrink()
 

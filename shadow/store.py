@@ -63,6 +63,13 @@ class Extra(NamedTuple):
     cuts: Sequence[Cut] = ()
 
 
+class Saved(NamedTuple):
+    """What did not become of a save: who lost their race, and whose fate is unknown."""
+
+    lost: set[ShadowId]
+    unsure: set[ShadowId]
+
+
 class ShadowStore:
     """Loads and saves shadows; knows which revision of a document it has seen."""
 
@@ -106,31 +113,36 @@ class ShadowStore:
         before: Mapping[ShadowId, Loaded],
         after: Mapping[ShadowId, Shadow],
         extras: Mapping[ShadowId, Extra],
-    ) -> set[ShadowId]:
-        """Commit what became of loaded shadows; return the ids that lost their race."""
+    ) -> Saved:
+        """Commit what became of loaded shadows; return the ids that are not known to be saved.
+
+        A commit of unknown fate raises if it was the first; what later ones leave open is *unsure*, since
+        what came before is saved and has to be answered.
+        """
         ids = list(after)
         writes = [_write(id, before[id].revision, after[id], extras.get(id, _NOTHING_ELSE)) for id in ids]
-        lost: set[ShadowId] = set()
+        saved = Saved(set(), set())
         for first, end in _portions(writes):
             try:
                 positions = await self._documents.commit(writes[first:end])
             except BaseException as error:
+                saved.unsure.update(ids[first:])
+                self.unsure |= dict.fromkeys(ids[first:], 0)
+                if first and isinstance(error, StoreUnavailableError):
+                    break
                 # Whether it was written is unknown: what we remember may be outdated.
                 self._overtake(ids)
                 self.forget(ids)
-                self.unsure |= dict.fromkeys(ids[first:], 0)
-                if first and isinstance(error, StoreUnavailableError):
-                    return lost.union(ids[first:])  # what came before is saved: only the rest is to try again
                 raise
-            lost.update(ids[first + position] for position in positions)
+            saved.lost.update(ids[first + position] for position in positions)
         self._overtake(ids)
-        self.forget(lost)
+        self.forget(saved.lost | saved.unsure)
         for id, write in zip(ids, writes, strict=True):
-            if id not in lost:
+            if id not in saved.lost and id not in saved.unsure:
                 self._keep(id, Loaded(after[id], write.expected + 1))
                 if self.unsure:
                     self.unsure.pop(id, None)
-        return lost
+        return saved
 
     def forget_doubtful(self, shown: Mapping[ShadowId, Loaded]) -> set[ShadowId]:
         """Forget, and return, those that may be outdated, so that they are asked for once more."""
@@ -240,7 +252,8 @@ class ShadowStore:
             shadow = NEVER_MADE if document is None else _readable(document)
             if shadow is not None:
                 fetched[id] = Loaded(shadow, 0 if document is None else document.revision)
-                self._keep(id, fetched[id])
+                if id not in self.unsure:  # else a commit may still land, and this would hide it
+                    self._keep(id, fetched[id])
         overtaken = [id for id in ids if id not in wanted]
         return fetched | (await self.load(overtaken) if overtaken else {})
 

@@ -218,6 +218,59 @@ async def test_what_a_lost_reply_left_unsaid_is_said_before_the_next_version(cra
         assert [accepted(outcome).version for outcome in service.heard] == [4]
 
 
+@pytest.mark.parametrize("crash", [Crash.AFTER_COMMIT, Crash.BEFORE_ROWS])
+async def test_what_a_lost_reply_left_unsaid_is_said_by_the_next_sweep(crash: Crash):
+    async with rig() as service:
+        service.store.crash = crash
+        assert answers([await service.one(update({"desired": {"n": 1}}, origin=ANNA))]) == [-503]
+        service.heard.clear()
+        await service.service.sweep_once()
+        (said,) = service.heard
+        change = accepted(said).change
+        assert change is not None
+        assert change.delta is not None
+        assert (await service.stored()).version == 1
+        service.heard.clear()
+        await service.service.sweep_once()
+        assert service.heard == []
+
+
+def withheld(service: Rig) -> list[Sequence[Write]]:
+    """Have the next commit time out; what it would write may land later, by whoever holds the list."""
+    commit, kept = service.store.commit, list[Sequence[Write]]()
+
+    async def time_out(writes: Sequence[Write]) -> frozenset[int]:
+        kept.append(writes)
+        service.store.commit = commit  # type: ignore[method-assign]  # once
+        raise StoreUnavailableError("too slow")
+
+    service.store.commit = time_out  # type: ignore[method-assign]  # of this one store
+    return kept
+
+
+async def test_a_commit_that_lands_after_its_time_out_is_shown_to_whoever_reads():
+    async with rig() as service:
+        await service.report({"n": 1})
+        late = withheld(service)
+        assert answers([await service.report({"n": 2})]) == [-503]
+        assert (await service.service.view(HALL)).version == 1
+        await service.store.inner.commit(late[0])
+        assert (await service.service.view(HALL)).version == 2
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["new", "known"])
+async def test_a_commit_that_has_not_landed_by_the_sweep_never_does(before: int):
+    async with rig() as service:
+        for number in range(before):
+            await service.report({"n": number})
+        late = withheld(service)
+        assert answers([await service.report({"n": 7})]) == [-503]
+        await service.service.sweep_once()
+        assert await service.store.inner.commit(late[0]) == {0}
+        assert (await service.stored()).version == before
+        assert answers([await service.report({"n": 8})]) == [before + 1]
+
+
 async def test_a_broken_store_ends_the_lane_and_every_caller_hears_it():
     made = make_rig()
     made.store.crash, made.store.crash_with = Crash.BEFORE_COMMIT, StoreBrokenError("fsync failed")

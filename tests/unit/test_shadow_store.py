@@ -295,6 +295,30 @@ async def test_a_portion_that_fails_takes_nothing_back_from_those_before(monkeyp
             assert (await service.stored(id)).version == (1 if answer == 200 else 0)
 
 
+async def test_a_later_portion_of_unknown_fate_is_503_and_applied_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(shadow_store, "COMMIT_BYTES_MAX", 30_000)
+    async with rig() as service:
+
+        async def nothing() -> None:
+            pass
+
+        async def reply_lost() -> None:
+            service.store.crash = Crash.AFTER_COMMIT
+
+        service.store.before_commit += [nothing, reply_lost]
+        outcomes = await service.submit(*(update({"reported": {"a": "x" * 3_000}}, id) for id in things(9)))
+        answers = [getattr(getattr(outcome, "error", None), "code", 200) for outcome in outcomes]
+        assert set(answers) == {200, 503}
+        assert service.heard == outcomes
+        versions = [(await service.stored(id)).version for id in things(9)]
+        made = answers.count(200)
+        assert versions[:made] == [1] * made
+        assert 1 in versions[made:], "the portion whose reply was lost is there, once"
+        assert max(versions) == 1
+
+
 # ------------------------------------------------------------------------------------- names
 
 
