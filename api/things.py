@@ -173,7 +173,8 @@ REVOKE_THING: Final = Operation(
     id="revokeThing",
     tag=TAG,
     summary="Believe nothing of a thing any more, whatever its certificate says",
-    description="There is no way back but to remove it and to register it anew. Again is no error.",
+    description="There is no way back but to remove it and to register it anew. Do that under another name"
+    " if somebody else may hold the certificate: it is believed again with its name. Again is no error.",
     action=Action.CERTIFICATE_REVOKE,
     parameters=(THING,),
     answers={200: Answer("The thing", _THING)},

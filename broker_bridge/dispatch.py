@@ -47,8 +47,16 @@ _BY_MQTT: Final = Via("mqtt")
 _NOT_NOW: Final = UnavailableError("the registry cannot be asked now; send again later")
 
 
+REVOKED: Final = "revoked"
+NO_CERTIFICATE: Final = "no_certificate"
+
+
 class SilenceError(Exception):
     """The request gets no answer: nothing may be told to who sent it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Acknowledger(Protocol):
@@ -205,9 +213,9 @@ class Dispatcher:
             gateway = None if request.gateway is None else standings.get(request.gateway)
             origin = admit(request, standings.get(request.id.thing), gateway)
             return _parse(message, origin, self._limits)
-        except SilenceError:
-            self._metrics.dropped("revoked")
-            self._note(request, "revoked")
+        except SilenceError as silence:
+            self._metrics.dropped(silence.reason)
+            self._note(request, silence.reason)
         except RefusedError as refused:
             self._refuse(message, refused.error, refused.token)
         except ShadowError as error:
@@ -253,7 +261,7 @@ def admit(request: Request, thing: Standing | None, gateway: Standing | None) ->
     """Return on whose behalf a request is carried out (spec: shadow 8, rows 2 and 3).
 
     Raises:
-        SilenceError: revoked; nothing is said.
+        SilenceError: revoked, or registered as one that has no certificate; nothing is said.
         ThingNotFoundError: the thing speaks for itself and is not registered.
         ForbiddenError: not attached to this gateway, whether or not the thing exists.
     """
@@ -261,11 +269,14 @@ def admit(request: Request, thing: Standing | None, gateway: Standing | None) ->
         if thing is None:
             raise ThingNotFoundError
         if thing.thing.revoked_at_ms is not None:
-            raise SilenceError
+            raise SilenceError(REVOKED)
+        if not thing.thing.has_certificate:
+            # Whoever holds one of this name, it is from another life of the name.
+            raise SilenceError(NO_CERTIFICATE)
         role = Role.GATEWAY if thing.thing.kind is ThingKind.GATEWAY else Role.DEVICE
         return _origin(request.id.thing, role, None)
     if gateway is not None and gateway.thing.revoked_at_ms is not None:
-        raise SilenceError
+        raise SilenceError(REVOKED)
     if (
         gateway is None
         or gateway.thing.kind is not ThingKind.GATEWAY

@@ -200,8 +200,9 @@ class ShadowService:
         return unsent, following
 
     async def unsent_of(self, id: ShadowId) -> list[Accepted]:
-        """Return what the broker may not have of one shadow."""
-        return await self._unsent(id, await self._store.current(id))
+        """Return what the broker may not have of one shadow; nothing of one that cannot be read."""
+        shadow = await self._store.readable(id)
+        return [] if shadow is None else await self._unsent(id, shadow)
 
     async def sweep_once(self) -> None:
         """Settle what is unsure, then empty outboxes whose messages are delivered and nobody adds to now."""

@@ -100,13 +100,18 @@ class ShadowStore:
 
     async def current(self, id: ShadowId) -> Shadow:
         """Return the shadow to show: what was committed last, by whomever."""
+        shadow = await self.readable(id)
+        if shadow is None:
+            raise RuntimeError(f"shadow {id.key} cannot be read; the log says why")
+        return shadow
+
+    async def readable(self, id: ShadowId) -> Shadow | None:
+        """Return what :meth:`current` does, but None when its stored bytes cannot be read."""
         if not self._documents.exclusive:
             self.forget([id])
         loaded = (await self.load([id])).get(id)
-        if loaded is None:
-            raise RuntimeError(f"shadow {id.key} cannot be read; the log says why")
         self.shrink()
-        return loaded.shadow
+        return None if loaded is None else loaded.shadow
 
     async def save(
         self,

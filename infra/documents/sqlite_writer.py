@@ -242,15 +242,17 @@ class Writer:
             self._newest_bytes = 0
 
     def _tidy_up(self) -> None:
-        """Do what nobody has to wait for."""
+        """Do what nobody has to wait for. Whatever fails here is heard by who comes next."""
         if self._broken is not None:
             return
-        self._turn_over()
-        if self._wal_pages >= CHECKPOINT_PAGES:
-            try:
+        try:
+            self._turn_over()
+            if self._wal_pages >= CHECKPOINT_PAGES:
                 self._checkpoint()
-            except sqlite3.Error as error:
-                self._failure(error)
+        except sqlite3.Error as error:
+            self._failure(error)
+        except Exception as error:  # noqa: BLE001 - our bug; a thread that ended would leave everybody waiting
+            self._break(StoreBrokenError(f"the writer failed: {error!r}; restart"))
 
     def _checkpoint(self) -> None:
         mode = "PASSIVE" if self._wal_pages < WAL_PAGES_MAX else "RESTART"

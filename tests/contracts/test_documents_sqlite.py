@@ -383,6 +383,23 @@ async def test_the_write_ahead_log_and_the_journal_stay_bounded(path, monkeypatc
     await store.close()
 
 
+async def test_a_fault_of_ours_in_the_writer_leaves_nobody_waiting(path, monkeypatch):
+    store = await open_at(path)
+
+    def fault() -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(store._writer, "_turn_over", fault)
+    await store.commit([write("a")])
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await store.commit([write("b")])
+            except StoreBrokenError:
+                break
+    await store.close()
+
+
 async def test_a_reader_that_holds_on_does_not_let_the_write_ahead_log_grow_for_ever(path, monkeypatch):
     monkeypatch.setattr(sqlite_writer, "CHECKPOINT_PAGES", 20)
     store = await open_at(path)

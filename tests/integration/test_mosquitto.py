@@ -278,7 +278,7 @@ async def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr(mosquitto, "LOG_BYTES_MAX", 1)
     monkeypatch.setattr(mosquitto, "LOG_CHECK_S", 0.02)
-    monkeypatch.setattr(mosquitto.shutil, "copyfile", full)
+    monkeypatch.setattr("shutil.copyfile", full)
     async with supervised(tmp_path) as broker:
         await until(lambda: len(fulls) > 1)
         log_in(broker)

@@ -32,8 +32,8 @@ def rig(tmp_path):
 # ---------------------------------------------------------------------- who may
 
 
-def standing(name, kind=ThingKind.DEVICE, *, gateways=(), revoked=False):
-    thing = Thing(name, kind, "acme", "home-1", True, 1, revoked_at_ms=2 if revoked else None)
+def standing(name, kind=ThingKind.DEVICE, *, gateways=(), revoked=False, has_certificate=True):
+    thing = Thing(name, kind, "acme", "home-1", has_certificate, 1, revoked_at_ms=2 if revoked else None)
     return Standing(thing, frozenset(gateways))
 
 
@@ -66,6 +66,7 @@ def test_who_may_speak_speaks_in_its_own_name(request_, thing, gateway, origin):
     [
         (BY_ITSELF, None, None, ThingNotFoundError),
         (BY_ITSELF, standing("hall", revoked=True), None, SilenceError),
+        (BY_ITSELF, standing("hall", has_certificate=False), None, SilenceError),
         (BY_METER, standing("hall"), METER_ITSELF, ForbiddenError),
         (BY_METER, None, METER_ITSELF, ForbiddenError),
         (BY_METER, standing("hall", gateways=["hub"]), METER_ITSELF, ForbiddenError),
@@ -78,7 +79,7 @@ def test_who_may_speak_speaks_in_its_own_name(request_, thing, gateway, origin):
         ),
     ],
     ids=[
-        "not registered", "revoked", "not attached", "not attached and not registered",
+        "not registered", "revoked", "without certificate", "not attached", "not attached and not registered",
         "attached to another gateway", "attached but revoked", "by an unregistered gateway",
         "by what is no gateway", "by a revoked gateway",
     ],

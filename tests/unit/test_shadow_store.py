@@ -233,6 +233,7 @@ async def test_a_document_that_cannot_be_read_does_not_hold_up_its_neighbours():
         assert await service.service.shadows_of("hall") == [config, ShadowId("hall", "diag")]
         unsent, _ = await service.service.unsent(None)
         assert {outcome.command.id for outcome in unsent} == {config, garage}
+        assert await service.service.unsent_of(ShadowId("hall", "diag")) == []
 
 
 async def test_a_document_that_cannot_be_read_can_be_removed_with_its_thing():
