@@ -30,8 +30,28 @@ class Role(StrEnum):
     """A gateway, for itself."""
     RELAY = "relay"
     """A gateway, for a thing attached to it."""
+    CUSTOMER = "customer"
+    """A person with an account."""
+    REP = "rep"
+    """A call-center representative: sees a customer under a live verification only."""
+    INSTALLER = "installer"
+    """Field staff: premises of their open work orders."""
     OPERATOR = "operator"
-    """A person with the operator token. Roles for people come with the Trust Center."""
+    """Runs the fleet, campaigns, programs and events; sees what is enrolled."""
+    SECURITY = "security"
+    """The security officer: credentials, revocation, people."""
+    AUDITOR = "auditor"
+    """Reads and verifies the audit chain, changes nothing."""
+    CCS = "ccs"
+    """The customer care system."""
+    BL = "bl"
+    """OpenADR business logic."""
+    VEN = "ven"
+    """An OpenADR virtual end node."""
+    VENDOR = "vendor"
+    """A firmware vendor's upload."""
+    METERDATA = "meterdata"
+    """The metering system."""
     STAND_IN = "stand_in"
     """The same person on the AWS-shaped routes, in the place of the thing."""
     SYSTEM = "system"
@@ -59,10 +79,16 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody who has proved who they are."""
+    """Somebody who has proved who they are.
+
+    ``account`` is a customer's own. ``reach`` holds what is open to staff now: accounts under a live
+    verification for a representative, premises of open work orders for an installer.
+    """
 
     name: str
     role: Role
+    account: str = ""
+    reach: frozenset[str] = frozenset()
 
 
 CLASSIC: Final = ""
