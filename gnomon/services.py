@@ -22,12 +22,14 @@ from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
 from security.authority import Authority
+from security.secretbox import SecretBox
 from security.tokens import OperatorToken
 from shadow.records import LOGS, SHADOWS
 from shadow.service import ShadowService
 from shadow.store import ShadowStore
 
 OPERATOR_FILE: Final = "operator.sha256"
+MASTER_KEY_FILE: Final = "master.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Services:
     shadows: ShadowService
     registry: RegistryService
     refusals: Refusals
+    box: SecretBox
     authority: Authority
     token: OperatorToken
     first_secret: str | None
@@ -77,6 +80,7 @@ async def open_services(
         shadow_store = ShadowStore(store, settings.limits, settings.bridge.cache_bytes_max)
         metrics.gauge("cached_shadows", "Shadows kept in memory", lambda: shadow_store.cached_shadows)
         metrics.gauge("cached_bytes", "Their size", lambda: shadow_store.cached_bytes)
+        box = SecretBox.open(master_key_file(settings), ids)
         token, secret = OperatorToken.open(operator_file(settings), ids)
         yield Services(
             settings=settings,
@@ -89,6 +93,7 @@ async def open_services(
             shadows=ShadowService(shadow_store, clock, ids, settings.limits, metrics, live),
             registry=RegistryService(store, clock),
             refusals=Refusals(store, clock, ids),
+            box=box,
             authority=Authority.open(authority_directory(settings), clock),
             token=token,
             first_secret=secret,
@@ -109,6 +114,11 @@ def store_file(settings: Settings) -> Path | None:
 def operator_file(settings: Settings) -> Path:
     """Return the file that knows the operator's token; without it the next start makes another token."""
     return settings.directory / "secrets" / OPERATOR_FILE
+
+
+def master_key_file(settings: Settings) -> Path:
+    """Return the file with the keys of the secret box; without it nothing that was sealed opens again."""
+    return settings.directory / "secrets" / MASTER_KEY_FILE
 
 
 def authority_directory(settings: Settings) -> Path:

@@ -1,0 +1,1 @@
+"""The Trust Center: who may be known under which name, and for how long."""
