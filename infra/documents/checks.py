@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from infra.documents.port import IDS_MAX, PAGE_MAX, Collection, Cut, Entry, IndexValue, Write
+from infra.documents.port import CUT_SPAN_MAX, IDS_MAX, PAGE_MAX, Collection, Cut, Entry, IndexValue, Write
 
 NUMBER_MAX: Final = 2**31 - 1
 """Highest number of a log entry."""
@@ -145,6 +145,8 @@ class Layout:
             _check_text(cut.key)
             if not 0 <= cut.below <= NUMBER_MAX + 1:
                 raise ValueError(f"cannot cut below {cut.below}: numbers end at {NUMBER_MAX}")
+            if cut.first and not 0 <= cut.below - cut.first <= CUT_SPAN_MAX:
+                raise ValueError(f"a cut from {cut.first} to {cut.below} is not 0 to {CUT_SPAN_MAX} numbers")
 
 
 def check_limit(limit: int, most: int) -> None:

@@ -113,7 +113,7 @@ def covers(layers: Layers, entry: Entry) -> bool:
     """Tell whether the layers replace or drop an entry from beneath."""
     for layer in layers:
         rows = layer.rows_of(entry.log, entry.key)
-        if rows is not None and (entry.number < rows.below or entry.number in rows.entries):
+        if rows is not None and rows.hides(entry.number):
             return True
     return False
 
@@ -125,9 +125,10 @@ def rows_of(layers: Layers, log: str, key: str, first: int, last: int) -> Rows:
         rows = layer.rows_of(log, key)
         if rows is not None:
             known.cut(rows.below)
-            known.entries.update(
-                (number, entry) for number, entry in rows.entries.items() if first <= number <= last
-            )
+            known.drop(number for number in rows.gone if first <= number <= last)
+            for number, entry in rows.entries.items():
+                if first <= number <= last:
+                    known.add(entry)
     return known
 
 

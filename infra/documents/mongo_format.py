@@ -102,8 +102,8 @@ def upsert_of(entry: Entry) -> UpdateOne:
 
 
 def deletion_of(cut: Cut) -> DeleteMany:
-    """Return what deletes the rows below a cut."""
-    first, last = row_id(cut.key, 0), row_id(cut.key, cut.below - 1)
+    """Return what deletes the rows of a cut."""
+    first, last = row_id(cut.key, cut.first), row_id(cut.key, cut.below - 1)
     return DeleteMany({"_id": {"$gte": first, "$lte": last}, "k": cut.key})
 
 

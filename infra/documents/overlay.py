@@ -7,26 +7,47 @@ No I/O, no locks: the owner sees to it that nobody writes while somebody iterate
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from infra.documents.port import Cut, Document, Entry, IndexValue, Write
 
 
 class Rows:
-    """What is known of one key of a log: rows, and that all rows beneath below ``below`` are gone."""
+    """What is known of one key of a log: rows, and what beneath is gone: all below ``below``, and some."""
 
-    __slots__ = ("below", "entries")
+    __slots__ = ("below", "entries", "gone")
 
     def __init__(self) -> None:
         self.below = 0
+        self.gone: set[int] = set()
         self.entries: dict[int, Entry] = {}
 
-    def cut(self, below: int) -> None:
-        """Drop what is numbered below ``below``, here and beneath."""
+    def add(self, entry: Entry) -> None:
+        """Put an entry in its place."""
+        self.gone.discard(entry.number)
+        self.entries[entry.number] = entry
+
+    def cut(self, below: int, first: int = 0) -> None:
+        """Drop what is numbered from ``first`` to below ``below``, here and beneath."""
+        if first:
+            self.drop(range(first, below))
+            return
         self.below = max(self.below, below)
+        self.gone = {number for number in self.gone if number >= below}
         for number in [number for number in self.entries if number < below]:
             del self.entries[number]
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Drop these, here and beneath."""
+        for number in numbers:
+            self.entries.pop(number, None)
+            if number >= self.below:
+                self.gone.add(number)
+
+    def hides(self, number: int) -> bool:
+        """Tell whether a row beneath is replaced or gone."""
+        return number < self.below or number in self.entries or number in self.gone
 
 
 class Overlay:
@@ -61,11 +82,11 @@ class Overlay:
         rows = log.get(entry.key)
         if rows is None:
             rows = log[entry.key] = Rows()
-        rows.entries[entry.number] = entry
+        rows.add(entry)
 
     def cut(self, cut: Cut) -> None:
         """Drop the oldest entries of a key."""
-        self.rows[cut.log].setdefault(cut.key, Rows()).cut(cut.below)
+        self.rows[cut.log].setdefault(cut.key, Rows()).cut(cut.below, cut.first)
 
     def prune(self, write: Write) -> None:
         """Forget what ``write`` only says to be gone: right where nothing lies beneath."""
@@ -73,7 +94,10 @@ class Overlay:
             self.documents[write.collection].pop(write.id, None)
         for cut in write.cuts:
             rows = self.rows[cut.log].get(cut.key)
-            if rows is not None and not rows.entries:
+            if rows is None:
+                continue
+            rows.gone.clear()
+            if not rows.entries:
                 del self.rows[cut.log][cut.key]
 
     def last_write(self, collection: str, id: str) -> Write | None:

@@ -15,6 +15,8 @@ IDS_MAX = 10_000
 """Ids (or values) one look-up may name."""
 PAGE_MAX = 1_000
 """Documents or entries one page may hold."""
+CUT_SPAN_MAX = 1_000
+"""Numbers that one cut names where it does not begin at 0."""
 
 IndexValue = str | int
 
@@ -50,11 +52,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Drop the entries of one key whose number is below ``below``."""
+    """Drop the entries of one key numbered from ``first`` to below ``below``.
+
+    From 0 that is everything old; from a higher one it is a span of at most :data:`CUT_SPAN_MAX` numbers.
+    """
 
     log: str
     key: str
     below: int
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

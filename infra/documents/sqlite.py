@@ -155,9 +155,14 @@ class SqliteStore:
             with self._writer.lock:
                 above = layers.rows_of(held, log, key, first, last)
             beneath = self._tables.logs[log].read(
-                self._connection, key, max(first, above.below, 0), last, limit, newest_first=newest_first
+                self._connection,
+                key,
+                max(first, above.below, 0),
+                last,
+                limit + len(above.gone),
+                newest_first=newest_first,
             )
-            rows = {entry.number: entry for entry in beneath} | above.entries
+            rows = {entry.number: entry for entry in beneath if not above.hides(entry.number)} | above.entries
             return [rows[number] for number in sorted(rows, reverse=newest_first)[:limit]]
 
         return await self._read(both)

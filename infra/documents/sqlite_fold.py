@@ -48,7 +48,7 @@ def _pieces(overlay: Overlay, tables: Tables) -> Iterator[Piece]:
     is done here, as it is done at one go.
     """
     for log, keys in overlay.rows.items():
-        for some in _chunks(sorted(key for key, rows in keys.items() if rows.below)):
+        for some in _chunks(sorted(key for key, rows in keys.items() if rows.below or rows.gone)):
             yield len(some), partial(_cut, tables.logs[log], keys, some)
     for name, writes in overlay.documents.items():
         for some in _chunks(sorted(writes)):
@@ -65,7 +65,15 @@ def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def _cut(table: LogTable, rows: Mapping[str, Rows], keys: Sequence[str], connection: Connection) -> None:
-    table.cut(connection, [Cut(table.log, key, rows[key].below) for key in keys])
+    for some in _chunks([cut for key in keys for cut in _cuts(table.log, key, rows[key])]):
+        table.cut(connection, some)
+
+
+def _cuts(log: str, key: str, rows: Rows) -> Iterator[Cut]:
+    if rows.below:
+        yield Cut(log, key, rows.below)
+    for number in sorted(rows.gone):
+        yield Cut(log, key, number + 1, number)
 
 
 def _put_documents(

@@ -17,7 +17,17 @@ from infra.documents.port import Cut, Entry, IndexValue, Write
 CREATE: Final = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, record BLOB NOT NULL)"
 
 _Entry = tuple[str, str, int, int, bytes]
-_Cut = tuple[str, str, int]
+
+
+class _Cut(msgspec.Struct, array_like=True, frozen=True):
+    """A cut; records of earlier versions have no ``first``."""
+
+    log: str
+    key: str
+    below: int
+    first: int = 0
+
+
 _Write = tuple[str, str, int, bytes | None, Mapping[str, IndexValue], Sequence[_Entry], Sequence[_Cut]]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(
@@ -71,7 +81,7 @@ def _replay(overlay: Overlay, record: bytes) -> None:
                 body,
                 index,
                 [Entry(*entry) for entry in its_entries],
-                [Cut(*cut) for cut in cuts],
+                [Cut(cut.log, cut.key, cut.below, cut.first) for cut in cuts],
             )
         )
     for entry in entries:
@@ -86,7 +96,7 @@ def _plain_write(write: Write) -> _Write:
         write.body,
         dict(write.index),
         [_plain_entry(entry) for entry in write.entries],
-        [(cut.log, cut.key, cut.below) for cut in write.cuts],
+        [_Cut(cut.log, cut.key, cut.below, cut.first) for cut in write.cuts],
     )
 
 

@@ -194,20 +194,20 @@ class LogTable:
             connection.execute(self._insert(len(chunk)), [value for row in chunk for value in row])
 
     def cut(self, connection: sqlite3.Connection, cuts: Sequence[Cut]) -> None:
-        """Delete the oldest entries of keys, and the keys that have none left."""
-        pairs = _text([(cut.key, cut.below) for cut in cuts])
+        """Delete spans of entries, and the keys that have none left."""
+        spans = _text([(cut.key, cut.below, cut.first) for cut in cuts])
         connection.execute(
             f"DELETE FROM l_{self.log} WHERE r IN (SELECT l.r FROM json_each(?) AS j"
             f" CROSS JOIN k_{self.log} AS k ON k.key = j.value ->> 0"
-            f" CROSS JOIN l_{self.log} AS l ON l.r >= k.n << {NUMBER_BITS}"
+            f" CROSS JOIN l_{self.log} AS l ON l.r >= (k.n << {NUMBER_BITS}) + (j.value ->> 2)"
             f" AND l.r < (k.n << {NUMBER_BITS}) + (j.value ->> 1))",
-            [pairs],
+            [spans],
         )
         connection.execute(
             f"DELETE FROM k_{self.log} WHERE key IN (SELECT value ->> 0 FROM json_each(?)) AND NOT EXISTS"
             f" (SELECT 1 FROM l_{self.log} AS l"
             f" WHERE l.r BETWEEN n << {NUMBER_BITS} AND (n << {NUMBER_BITS}) + {NUMBER_MAX})",
-            [pairs],
+            [spans],
         )
 
     def read(

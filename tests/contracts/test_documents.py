@@ -9,6 +9,7 @@ import pytest
 from infra.documents.checks import BODY_BYTES_MAX, COMMIT_WRITES_MAX, NUMBER_MAX, TEXT_CHARS_MAX
 from infra.documents.opening import open_store
 from infra.documents.port import (
+    CUT_SPAN_MAX,
     IDS_MAX,
     PAGE_MAX,
     Cut,
@@ -332,6 +333,41 @@ async def test_a_cut_below_nothing_drops_nothing(store):
     assert await numbers(store) == [0]
 
 
+async def test_a_cut_may_drop_a_span_and_keep_what_is_older(store):
+    await store.append([entry(n) for n in range(8)])
+    await put(store, Write("things", "a", 0, b"1", {}, [], [Cut("history", "a", 5, first=3)]))
+    assert await numbers(store) == [0, 1, 2, 5, 6, 7]
+    assert await numbers(store, limit=3) == [0, 1, 2]
+    assert await numbers(store, limit=4, newest_first=True) == [7, 6, 5, 2]
+    await put(store, create("b"))
+    await put(store, create("c"))
+    assert await numbers(store) == [0, 1, 2, 5, 6, 7]
+    assert [one.number for one in (await store.scan("history", 0, AT, limit=99)).entries] == [
+        0,
+        1,
+        2,
+        5,
+        6,
+        7,
+    ]
+
+
+async def test_what_a_span_dropped_may_be_written_again(store):
+    await store.append([entry(n) for n in range(4)])
+    await put(store, Write("things", "a", 0, b"1", {}, [], [Cut("history", "a", 3, first=1)]))
+    await store.append([entry(2)])
+    assert await numbers(store) == [0, 2, 3]
+    await put(store, create("b"))
+    await put(store, create("c"))
+    assert await numbers(store) == [0, 2, 3]
+
+
+async def test_an_empty_span_drops_nothing(store):
+    await store.append([entry(n) for n in range(4)])
+    await put(store, Write("things", "a", 0, b"1", {}, [], [Cut("history", "a", 2, first=2)]))
+    assert await numbers(store) == [0, 1, 2, 3]
+
+
 async def test_a_delete_may_cut_its_log(store):
     await put(store, Write("things", "a", 0, b"1", {}, [entry(1)]))
     await put(store, Write("things", "a", 1, None, {}, [], [Cut("history", "a", 2)]))
@@ -550,6 +586,8 @@ MISTAKES = {
     "negative number": Write("things", "a", 0, b"", {}, [entry(-1)]),
     "number too high": Write("things", "a", 0, b"", {}, [entry(NUMBER_MAX + 1)]),
     "cut of an unknown log": Write("things", "a", 0, b"", {}, [], [Cut("unknown", "a", 1)]),
+    "cut of too much": Write("things", "a", 0, b"", {}, [], [Cut("history", "a", CUT_SPAN_MAX + 2, 1)]),
+    "cut that ends before it begins": Write("things", "a", 0, b"", {}, [], [Cut("history", "a", 1, 2)]),
     "cut too high": Write("things", "a", 0, b"", {}, [], [Cut("history", "a", NUMBER_MAX + 2)]),
 }
 

@@ -38,7 +38,8 @@ class Model:
                 self.documents[write.collection, write.id] = document
             self.append(write.entries)
             for cut in write.cuts:
-                for place in [p for p in self.rows if p[:2] == (cut.log, cut.key) and p[2] < cut.below]:
+                span = range(cut.first, cut.below)
+                for place in [p for p in self.rows if p[:2] == (cut.log, cut.key) and p[2] in span]:
                     del self.rows[place]
         return lost
 
@@ -76,6 +77,11 @@ def some_entries(chance, keys):
     ]
 
 
+def some_cut(chance, key):
+    first = chance.choice([0, 0, chance.randrange(12)])
+    return Cut("history", key, chance.randrange(first, 13), first)
+
+
 def some_writes(chance, model):
     writes = []
     for id in chance.sample(IDS, chance.choice([1, 1, 2, 5, len(IDS)])):
@@ -85,7 +91,7 @@ def some_writes(chance, model):
         index = {name: chance.choice(VALUES) for name in ("kind", "room") if chance.random() < 0.7}
         # A log key belongs to one document: between the writes of a commit there is no order.
         keys = [id, f"{id}:0000000001"]
-        cuts = [Cut("history", chance.choice(keys), chance.randrange(13))] if chance.random() < 0.2 else []
+        cuts = [some_cut(chance, chance.choice(keys)) for _ in range(chance.choice([0, 0, 0, 1, 2]))]
         body = None if deletes else chance.randbytes(chance.choice([0, 3, 3_000]))
         writes.append(Write("things", id, expected, body, index, some_entries(chance, keys), cuts))
     return writes
