@@ -26,7 +26,11 @@ _DIGITS: Final = frozenset("0123456789")
 
 
 class InvalidInstallCodeError(Exception):
-    """The text is no install code, or was mistyped: its CRC does not fit."""
+    """The text is no install code."""
+
+
+class MistypedInstallCodeError(InvalidInstallCodeError):
+    """Its CRC does not fit: a typing error."""
 
 
 def serial_text(number: int) -> str:
@@ -94,7 +98,7 @@ def parse_install_code(text: str) -> bytes:
             f"an install code with its CRC has {lengths} digits, not {2 * len(code)}"
         )
     if not install_code_crc_is_valid(code):
-        raise InvalidInstallCodeError(
+        raise MistypedInstallCodeError(
             "the install code is mistyped: its last four digits do not fit the others"
         )
     return code

@@ -1,0 +1,158 @@
+"""Limits on tries: five for a code, twenty a minute for an address, and never more tables than bounded."""
+
+import asyncio
+
+import pytest
+import structlog
+
+from security.trust import tries as module
+from security.trust.tries import (
+    ADDRESS_TRIES_MAX,
+    ALL_TRIES_MAX,
+    FAILURES_ALARM,
+    HOUR_S,
+    LOCK_S,
+    MINUTE_S,
+    WAITING_MAX,
+    WRONG_MAX,
+    WRONG_WITHIN_S,
+    TooManyTriesError,
+    Tries,
+)
+from tests.fakes import FakeClock
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def tries(clock):
+    return Tries(clock)
+
+
+async def wrong(tries, code, address="a"):
+    async with tries.attempt(code, address):
+        tries.wrong(code)
+
+
+async def right(tries, code, address="a"):
+    async with tries.attempt(code, address):
+        pass
+
+
+async def test_five_wrong_tries_lock_a_code_for_an_hour_and_no_other(tries, clock):
+    for _ in range(WRONG_MAX):
+        await wrong(tries, "c1")
+    with pytest.raises(TooManyTriesError) as refused:
+        await right(tries, "c1")
+    assert refused.value.retry_s == LOCK_S
+    await right(tries, "c2")
+    clock.advance(LOCK_S - 1)
+    with pytest.raises(TooManyTriesError):
+        await right(tries, "c1")
+    clock.advance(1)
+    await right(tries, "c1")
+
+
+async def test_wrong_tries_are_forgotten_after_a_quarter_of_an_hour(tries, clock):
+    for _ in range(WRONG_MAX - 1):
+        await wrong(tries, "c1")
+    clock.advance(WRONG_WITHIN_S)
+    for _ in range(WRONG_MAX - 1):
+        await wrong(tries, "c1")
+    await right(tries, "c1")
+
+
+async def test_of_wrong_tries_at_once_five_are_looked_at(tries):
+    looked_at = []
+
+    async def guess(number):
+        async with tries.attempt("c1", f"a{number}"):
+            looked_at.append(number)
+            await asyncio.sleep(0)
+            tries.wrong("c1")
+
+    results = await asyncio.gather(*(guess(n) for n in range(100)), return_exceptions=True)
+    assert len(looked_at) == WRONG_MAX
+    assert sum(isinstance(result, TooManyTriesError) for result in results) == 100 - WRONG_MAX
+
+
+async def test_right_tries_at_once_are_all_looked_at_one_after_the_other(tries):
+    inside = most = 0
+
+    async def use(number):
+        nonlocal inside, most
+        async with tries.attempt("c1", f"a{number}"):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)
+            inside -= 1
+
+    await asyncio.gather(*(use(n) for n in range(100)))
+    assert most == 1
+    assert tries._turns == {}
+
+
+async def test_more_than_may_wait_for_one_code_are_refused(tries):
+    held = asyncio.Event()
+
+    async def use(number):
+        async with tries.attempt("c1", f"a{number}"):
+            await held.wait()
+
+    waiting = [asyncio.ensure_future(use(n)) for n in range(WAITING_MAX)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyTriesError):
+        await right(tries, "c1", "late")
+    held.set()
+    await asyncio.gather(*waiting)
+    await right(tries, "c1", "late")
+
+
+async def test_an_address_has_twenty_tries_a_minute_right_or_wrong(tries, clock):
+    for number in range(ADDRESS_TRIES_MAX):
+        await right(tries, f"c{number}")
+    with pytest.raises(TooManyTriesError):
+        await right(tries, "c")
+    await right(tries, "c", "b")
+    clock.advance(MINUTE_S)
+    await right(tries, "c")
+
+
+async def test_everybody_together_has_a_ceiling(tries, clock):
+    for number in range(ALL_TRIES_MAX):
+        await right(tries, "c", f"a{number}")
+    with pytest.raises(TooManyTriesError):
+        await right(tries, "c", "b")
+    clock.advance(MINUTE_S)
+    await right(tries, "c", "b")
+
+
+async def fail(tries, times, since=0):
+    for number in range(since, since + times):
+        await wrong(tries, f"c{number}", f"a{number}")
+
+
+async def test_fifty_failures_in_an_hour_are_told_once(tries, clock):
+    with structlog.testing.capture_logs() as said:
+        await fail(tries, FAILURES_ALARM - 1)
+        assert said == []
+        await fail(tries, 1, FAILURES_ALARM)
+        await fail(tries, FAILURES_ALARM - 1, 100)
+    assert [event["event"] for event in said] == ["enrolment_guessing"]
+    assert tries.alarms.value == 1
+    clock.advance(HOUR_S + 1)
+    await fail(tries, FAILURES_ALARM - 1, 300)
+    assert tries.alarms.value == 1
+
+
+async def test_no_table_grows_above_its_bound(tries, monkeypatch):
+    monkeypatch.setattr(module, "KEYS_MAX", 50)
+    await fail(tries, 200)
+    assert (len(tries._codes._times), len(tries._addresses._times)) == (50, 50)
+    for number in range(60):
+        for time in range(WRONG_MAX):
+            await wrong(tries, f"l{number}", f"b{number}-{time}")
+    assert len(tries._locked) == 50
