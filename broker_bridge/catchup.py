@@ -125,6 +125,8 @@ class CatchUp:
 
     def _note(self, presence: Presence) -> None:
         thing = presence.thing
+        if presence.sign is Sign.TAKEN_OVER:
+            return  # the new connection speaks for itself
         if presence.sign is Sign.DISCONNECTED:
             self._present.discard(thing)
             self._heard.pop(thing, None)

@@ -9,6 +9,7 @@ import fcntl
 import os
 import pwd
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -23,12 +24,15 @@ import structlog
 
 from broker_bridge.mosquitto_config import (
     BRIDGE_USER,
+    JANITOR_USER,
     PROBE_USER,
     BrokerConfig,
     Files,
     configuration,
     device_acl,
+    memory_bytes_max,
     password_file,
+    plugin_state,
     service_acl,
 )
 from infra.ids import Ids
@@ -38,6 +42,10 @@ from security.certificates import Credentials
 EXECUTABLE: Final = "mosquitto"
 SYSTEM_PATH: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 """Where packages put it; not everybody's PATH holds these."""
+PLUGIN: Final = "mosquitto_dynamic_security.so"
+PLUGIN_FOLDERS: Final = ("lib", "lib64", "lib/*", "lib/mosquitto/plugins")
+"""Below the folder that holds ``bin`` or ``sbin``; Debian's has the machine's kind in its name."""
+PREFIXES: Final = ("/usr", "/usr/local", "/opt/homebrew")
 PASSWORD_BITS: Final = 128
 
 LOOPBACK: Final = "127.0.0.1"
@@ -84,6 +92,16 @@ class BrokerMissingError(BrokerError):
         )
 
 
+class PluginMissingError(BrokerError):
+    """Mosquitto is there, its dynamic-security plugin is not: no session could be ended."""
+
+    def __init__(self, plugin: str) -> None:
+        super().__init__(
+            f"{plugin} was not found: install Mosquitto as your system packages it (on Debian the plugin is"
+            " part of `apt-get install mosquitto`), or set broker.plugin to its path"
+        )
+
+
 class DirectoryInUseError(BrokerError):
     """Another process of ours has a broker in this directory."""
 
@@ -118,6 +136,21 @@ def find_executable(name: str = EXECUTABLE) -> str:
     return found
 
 
+def find_plugin(plugin: str = "", executable: str = EXECUTABLE) -> Path:
+    """Return the path of the dynamic-security plugin: the one that is named, or where packages put it."""
+    if plugin:
+        named = Path(plugin).absolute()
+        if named.is_file():
+            return named
+        raise PluginMissingError(plugin)
+    program = Path(find_executable(executable)).resolve()
+    for prefix in (program.parent.parent, *map(Path, PREFIXES)):
+        for folder in PLUGIN_FOLDERS:
+            for found in sorted(prefix.glob(f"{folder}/{PLUGIN}")):
+                return found
+    raise PluginMissingError(PLUGIN)
+
+
 class _Ports(msgspec.Struct, frozen=True):
     """The ports of the last start."""
 
@@ -139,7 +172,10 @@ class Mosquitto:
         executable: str = EXECUTABLE,
     ) -> None:
         config = replace(
-            config, directory=config.directory.absolute(), authority_file=config.authority_file.absolute()
+            config,
+            directory=config.directory.absolute(),
+            authority_file=config.authority_file.absolute(),
+            revocation_file=config.revocation_file and config.revocation_file.absolute(),
         )
         self._wanted = config
         self._config = config
@@ -148,7 +184,7 @@ class Mosquitto:
         self._rng = rng
         self._files = Files(config.directory)
         self._salt = ids.token()
-        self._passwords = {user: ids.token(PASSWORD_BITS) for user in (BRIDGE_USER, PROBE_USER)}
+        self._passwords = {user: ids.token(PASSWORD_BITS) for user in (BRIDGE_USER, JANITOR_USER, PROBE_USER)}
         self._process: asyncio.subprocess.Process | None = None
         self._lock: BinaryIO | None = None
         self._outdated = False
@@ -180,6 +216,11 @@ class Mosquitto:
     def password(self) -> str:
         """The bridge's password: made anew with this object, kept over restarts of the child."""
         return self._passwords[BRIDGE_USER]
+
+    @property
+    def janitor_password(self) -> str:
+        """The same of who may end sessions."""
+        return self._passwords[JANITOR_USER]
 
     @property
     def pid(self) -> int | None:
@@ -253,6 +294,14 @@ class Mosquitto:
         """Show new connections another server certificate; those that are there are not disturbed."""
         self._credentials = credentials
         self._write_files()
+        self.reload()
+
+    def reload(self) -> None:
+        """Have the broker read its certificates and its revocation list again; no session is disturbed.
+
+        It does so before it takes in what it is sent after this: the signal is there first. A broker that
+        is not there reads them when it starts.
+        """
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGHUP)
 
@@ -278,6 +327,8 @@ class Mosquitto:
     async def _launch(self, program: str) -> None:
         """Start the child and see that it answers; no child is left behind when it does not."""
         self._write_files()
+        # Only here: while the broker runs the file is the plugin's own.
+        private_files.replace(self._files.plugin_state, plugin_state())
         log_start = self._log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
         with self._log_path.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
@@ -291,6 +342,7 @@ class Mosquitto:
                 start_new_session=True,  # an interrupt at the terminal is for us to pass on, in our order
             )
         try:
+            _bound_memory(self._process.pid, memory_bytes_max(self._config))
             self._pid_file.write_text(str(self._process.pid))
             async with asyncio.timeout(READY_S_MAX):
                 await self._until_listening(self._process, log_start)
@@ -443,6 +495,13 @@ def _bound_to_us() -> tuple[str, ...]:
     """
     setpriv = shutil.which("setpriv")
     return () if setpriv is None else (setpriv, "--pdeathsig", "TERM")
+
+
+def _bound_memory(pid: int, bytes_max: int) -> None:
+    """Have the kernel refuse a child more memory than this (Linux; elsewhere nothing)."""
+    if hasattr(resource, "prlimit"):
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_DATA, (bytes_max, bytes_max))
 
 
 async def _terminate(process: asyncio.subprocess.Process) -> None:

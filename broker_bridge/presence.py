@@ -16,6 +16,8 @@ class Sign(StrEnum):
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
     SUBSCRIBED = "subscribed"
+    TAKEN_OVER = "taken_over"
+    """Somebody else came with the same name, and this connection was closed for it."""
 
 
 class Presence(NamedTuple):
@@ -32,8 +34,9 @@ _NAME = r"[a-zA-Z0-9:_-]{1,128}"
 _AT = r"\d+: "  # all lines are read from their start: a filter may hold blanks, and what looks like a line
 _CONNECTED = re.compile(rf"{_AT}New client connected from \S+ as ({_NAME}) \(p\d, c([01]),")
 _DISCONNECTED = re.compile(
-    rf"{_AT}Client ({_NAME}) (?:disconnected|closed its connection|has exceeded timeout)"
+    rf"{_AT}Client ({_NAME}) (?:(?:been )?disconnected|closed its connection|has exceeded timeout)"
 )
+_TAKEN_OVER = re.compile(rf"{_AT}Client ({_NAME}) already connected, closing old connection")
 _SUBSCRIBED = re.compile(rf"{_AT}({_NAME}) [012] (.+)")
 
 
@@ -45,6 +48,8 @@ def parse_line(text: str) -> Presence | None:
         return Presence(Sign.CONNECTED, found[1], fresh=found[2] == "1")
     if found := _DISCONNECTED.match(text):
         return Presence(Sign.DISCONNECTED, found[1])
+    if found := _TAKEN_OVER.match(text):
+        return Presence(Sign.TAKEN_OVER, found[1])
     return None
 
 

@@ -156,7 +156,15 @@ def _bridge_line(permission: str) -> str:
 BRIDGE_ACL: Final = tuple(_bridge_line(permission) for tree in TREES for permission in tree.permissions)
 """The lines that let the bridge read all requests and write all answers."""
 
-PRESENCE_SUBSCRIPTIONS: Final = ("$SYS/broker/log/N", "$SYS/broker/log/M/subscribe")
-"""Where the broker says who connects and who subscribes to what (spec shadow, E2 and 13)."""
+PRESENCE_SUBSCRIPTIONS: Final = ("$SYS/broker/log/N", "$SYS/broker/log/E", "$SYS/broker/log/M/subscribe")
+"""Where the broker says who connects, whose connection another one took over (it calls that an error) and
+who subscribes to what (spec shadow, E2 and 13)."""
 
 PRESENCE_ACL: Final = tuple(f"topic read {filter}" for filter in PRESENCE_SUBSCRIPTIONS)
+
+CONTROL_TOPIC: Final = "$CONTROL/dynamic-security/v1"
+"""Where the broker's plugin is asked."""
+
+CONTROL_ANSWERS: Final = f"{CONTROL_TOPIC}/response"
+
+CONTROL_ACL: Final = (f"topic write {CONTROL_TOPIC}", f"topic read {CONTROL_ANSWERS}")

@@ -12,19 +12,22 @@ import re
 import resource
 import shutil
 import socket
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from broker_bridge.mosquitto import BrokerError, find_executable
+from broker_bridge.mosquitto import BrokerError, find_executable, find_plugin
+from broker_bridge.mosquitto_config import Files
 from gnomon.roles import DESCRIPTORS_SPARE, descriptors_wanted
-from gnomon.services import authority_directory, operator_file, store_file, store_url
+from gnomon.services import authority_directory, broker_directory, operator_file, store_file, store_url
 from infra.clock import Clock, SystemClock
 from infra.documents.opening import open_store
 from infra.documents.port import StoreError
 from infra.ids import RandomIds
 from infra.settings import Settings
+from security import private_files
 from security.authority import (
     AUTHORITY_FILE,
     Authority,
@@ -73,6 +76,8 @@ async def examine(settings: Settings) -> list[Finding]:
         check_clock,
         check_descriptors,
         check_broker,
+        check_plugin,
+        check_plugin_state,
         check_device_port,
         check_api_port,
         check_certificates,
@@ -183,6 +188,31 @@ async def check_broker(settings: Settings) -> Finding:
     if (int(found[1]), int(found[2])) < BROKER_VERSION_MIN:
         return Finding("broker", said, "install Mosquitto 2.0 or newer (Debian 12 has it)")
     return Finding("broker", said)
+
+
+async def check_plugin(settings: Settings) -> Finding:
+    """Without the dynamic-security plugin the sessions of revoked things could not be ended."""
+    try:
+        plugin = find_plugin(settings.broker.plugin, settings.broker.executable)
+    except BrokerError as error:
+        return _told("broker plugin", error)
+    return Finding("broker plugin", str(plugin))
+
+
+async def check_plugin_state(settings: Settings) -> Finding:
+    """The plugin's file must be the broker's own: one it cannot read fails every login; no log says why."""
+    file = Files(broker_directory(settings)).plugin_state
+    if not file.exists():
+        return Finding("plugin state", "none yet; the next start makes it")
+    status = file.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid() or mode != private_files.FILE_MODE:
+        return Finding(
+            "plugin state",
+            f"{file} belongs to user {status.st_uid} and has mode {mode:04o}",
+            f"stop the service and delete {file}: the next start makes it",
+        )
+    return Finding("plugin state", "readable by this user alone")
 
 
 async def _first_line(program: str) -> str:

@@ -23,15 +23,16 @@ import structlog
 from api.server import ListenError, listen, serve
 from api.services import ApiServices
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
+from broker_bridge.janitor import Janitor
 from broker_bridge.link import Handler
-from broker_bridge.mosquitto import LOOPBACK, BrokerError, Mosquitto
-from broker_bridge.mosquitto_config import BrokerConfig
+from broker_bridge.mosquitto import LOOPBACK, BrokerError, Mosquitto, find_plugin
+from broker_bridge.mosquitto_config import JANITOR_USER, BrokerConfig
 from broker_bridge.poison import Suspects
 from broker_bridge.role import Bridge
 from broker_bridge.session import Session
-from broker_bridge.topics import PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
+from broker_bridge.topics import CONTROL_ANSWERS, PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
 from gnomon.readiness import PROBES, Readiness
-from gnomon.services import Services, open_services, operator_file
+from gnomon.services import Services, broker_directory, open_services, operator_file
 from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.ids import RandomIds
@@ -197,10 +198,15 @@ def welcome(system: System) -> str:
 async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
     settings = services.settings.broker
     credentials = services.authority.server_credentials(settings.hosts)
+    try:
+        plugin = find_plugin(settings.plugin, settings.executable)
+    except BrokerError as error:
+        raise StartError(str(error)) from error
     broker = Mosquitto(
         BrokerConfig(
-            directory=services.settings.directory / "broker",
+            directory=broker_directory(services.settings),
             authority_file=services.authority.root_pem_path,
+            plugin=plugin,
             listen=settings.listen,
             device_port=settings.device_port,
             service_port=settings.service_port,
@@ -268,6 +274,23 @@ def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge
         settings=services.settings.bridge,
         logged=broker.logged,
     )
+
+
+def _janitor(services: Services, broker: Mosquitto) -> Janitor:
+    def open_session(handler: Handler) -> Session:
+        return Session(
+            host=LOOPBACK,
+            port=broker.service_port,
+            client_id=JANITOR_USER,
+            username=JANITOR_USER,
+            password=broker.janitor_password,
+            subscriptions=[mqtt5.TopicFilter(CONTROL_ANSWERS, max_qos=mqtt5.QoS.AT_LEAST_ONCE)],
+            handler=handler,
+            rng=random.Random(services.ids.number()),  # noqa: S311 - jitter of reconnects
+            outdated=lambda: True,  # what it asked on an earlier connection it asks again
+        )
+
+    return Janitor(open_session)
 
 
 def _filters() -> list[mqtt5.TopicFilter]:

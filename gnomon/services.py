@@ -124,3 +124,8 @@ def master_key_file(settings: Settings) -> Path:
 def authority_directory(settings: Settings) -> Path:
     """Return where the certificate authority keeps its files."""
     return settings.directory / "ca"
+
+
+def broker_directory(settings: Settings) -> Path:
+    """Return where the broker keeps its files."""
+    return settings.directory / "broker"

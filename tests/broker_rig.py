@@ -12,10 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import mqtt5
 from paho.mqtt.client import Client
 
-from broker_bridge.mosquitto import Mosquitto
-from broker_bridge.mosquitto_config import BrokerConfig
+from broker_bridge.janitor import Janitor
+from broker_bridge.link import Handler
+from broker_bridge.mosquitto import LOOPBACK, Mosquitto, find_plugin
+from broker_bridge.mosquitto_config import JANITOR_USER, BrokerConfig
+from broker_bridge.session import Session
+from broker_bridge.topics import CONTROL_ANSWERS
 from infra.clock import SystemClock
 from infra.ids import RandomIds
 from security.authority import Authority
@@ -33,6 +38,7 @@ class BrokerRig:
         self.config = BrokerConfig(
             directory=directory / "broker",
             authority_file=self.authority.root_pem_path,
+            plugin=find_plugin(),
             **{"device_port": 0, **config},
         )
         self.broker = self.new_broker()
@@ -76,6 +82,33 @@ class BrokerRig:
         return certificate_files(self.authority, self.directory / "things", name)
 
     # ------------------------------------------------------------------ clients
+
+    @contextmanager
+    def janitor(self) -> Iterator[Janitor]:
+        """Run who ends sessions for the length of the block."""
+
+        def open_session(handler: Handler) -> Session:
+            return Session(
+                host=LOOPBACK,
+                port=self.broker.service_port,
+                client_id=JANITOR_USER,
+                username=JANITOR_USER,
+                password=self.broker.janitor_password,
+                subscriptions=[mqtt5.TopicFilter(CONTROL_ANSWERS, max_qos=mqtt5.QoS.AT_LEAST_ONCE)],
+                handler=handler,
+                rng=random.Random(0),
+                outdated=lambda: True,
+            )
+
+        async def make() -> Janitor:
+            return Janitor(open_session)
+
+        janitor = self.call(make())
+        running = asyncio.run_coroutine_threadsafe(janitor.run(), self._loop)
+        try:
+            yield janitor
+        finally:
+            running.cancel()
 
     @contextmanager
     def thing(self, name: str, **options: Any) -> Iterator[Thing]:

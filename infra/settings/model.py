@@ -43,6 +43,13 @@ class BrokerSettings(Struct, frozen=True, kw_only=True):
     executable: Annotated[
         str, Meta(min_length=1, description="Mosquitto: a path, or a name to look up in PATH.")
     ] = "mosquitto"
+    plugin: Annotated[
+        str,
+        Meta(
+            title="a path; empty = where packages put it",
+            description="Mosquitto's `mosquitto_dynamic_security.so`, by which live sessions are ended.",
+        ),
+    ] = ""
     listen: Annotated[
         str, Meta(min_length=1, description="Address the device listener binds; `0.0.0.0` = all networks.")
     ] = "127.0.0.1"

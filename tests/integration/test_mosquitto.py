@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import random
+import resource
 import signal
 import socket
 import time
@@ -18,10 +19,12 @@ from broker_bridge.mosquitto import (
     BrokerStartError,
     DirectoryInUseError,
     Mosquitto,
+    PluginMissingError,
     PortInUseError,
     find_executable,
+    find_plugin,
 )
-from broker_bridge.mosquitto_config import BRIDGE_USER, BrokerConfig
+from broker_bridge.mosquitto_config import BRIDGE_USER, CONNECTION_BYTES, MEMORY_BYTES_MAX, BrokerConfig
 from infra.clock import SystemClock
 from infra.ids import RandomIds
 from security.authority import Authority
@@ -127,6 +130,13 @@ async def test_what_it_writes_can_be_read_by_nobody_else(tmp_path):
         assert set(exposed) <= {"mosquitto.log", "mosquitto.pid", "lock"}
 
 
+async def test_the_kernel_bounds_its_memory(tmp_path):
+    async with started(tmp_path, connections_max=100) as broker:
+        assert broker.pid is not None
+        bounds = resource.prlimit(broker.pid, resource.RLIMIT_DATA)
+        assert bounds == (MEMORY_BYTES_MAX + 100 * CONNECTION_BYTES,) * 2
+
+
 async def test_passwords_are_made_anew_for_each_run(tmp_path):
     async with started(tmp_path) as first:
         pass
@@ -139,6 +149,23 @@ async def test_passwords_are_made_anew_for_each_run(tmp_path):
 def test_a_missing_program_says_how_to_install_it():
     with pytest.raises(BrokerMissingError, match="apt-get install mosquitto"):
         find_executable("no-such-broker")
+
+
+def test_the_plugin_is_found_beside_the_program_or_where_it_is_said_to_be(tmp_path):
+    assert find_plugin().name == "mosquitto_dynamic_security.so"
+    for folder in ("sbin", "lib/x86_64-linux-gnu"):
+        (tmp_path / folder).mkdir(parents=True)
+    program, plugin = tmp_path / "sbin" / "mosquitto", tmp_path / "lib/x86_64-linux-gnu" / mosquitto.PLUGIN
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    plugin.touch()
+    assert find_plugin(executable=str(program)) == plugin
+    assert find_plugin(str(plugin)) == plugin
+
+
+def test_a_missing_plugin_says_what_to_do(tmp_path):
+    with pytest.raises(PluginMissingError, match=r"set broker\.plugin"):
+        find_plugin(str(tmp_path / "none.so"))
 
 
 async def test_without_the_program_nothing_is_started_and_nothing_is_left(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from broker_bridge.mosquitto_config import (
     BRIDGE_USER,
+    JANITOR_USER,
     PASSWORD_ITERATIONS,
     PROBE_USER,
     BrokerConfig,
@@ -16,6 +17,7 @@ from broker_bridge.mosquitto_config import (
     UnfitForConfigurationError,
     configuration,
     password_file,
+    plugin_state,
     service_acl,
 )
 from tests.vectors import make_mosquitto
@@ -64,8 +66,10 @@ def test_in_a_test_it_is_on_loopback_and_has_the_same_permissions():
         {"directory": Path("/var/lib/gnomon\nallow_anonymous true")},
         {"authority_file": Path("/var/lib/root.crt ")},
         {"listen": "127.0.0.1\r"},
+        {"plugin": Path("/plugin.so\nallow_anonymous true")},
+        {"revocation_file": Path("/revoked.crl\nallow_anonymous true")},
     ],
-    ids=["listen", "directory", "trailing-blank", "return"],
+    ids=["listen", "directory", "trailing-blank", "return", "plugin", "revocations"],
 )
 def test_no_value_can_bring_a_line_of_its_own(change):
     with pytest.raises(UnfitForConfigurationError):
@@ -73,11 +77,27 @@ def test_no_value_can_bring_a_line_of_its_own(change):
 
 
 def test_the_bridge_may_not_touch_the_brokers_controls_and_the_probe_may_do_nothing():
-    assert "$CONTROL" not in service_acl()
+    rules = dict(part.split("\n", 1) for part in service_acl().split("user ")[1:])
+    assert rules.keys() == {BRIDGE_USER, JANITOR_USER}
+    assert "$CONTROL" not in rules[BRIDGE_USER]
+    assert all("$CONTROL/" in line for line in rules[JANITOR_USER].splitlines())
     assert PROBE_USER not in service_acl()
     assert "#\n" not in service_acl().replace("gnomon/gateways/+/up/#", "").replace(
         "gnomon/gateways/+/down/#", ""
     )
+
+
+def test_the_plugin_stands_on_our_own_listener_only_and_allows_nothing():
+    _, device, service = listeners(configuration(CONFIG, "gnomon"))
+    assert "plugin" not in device
+    assert f"plugin {CONFIG.plugin}" in service
+    assert b"true" not in plugin_state()
+    assert plugin_state().count(b"false") == 4
+
+
+def test_the_revocation_list_stands_beside_the_root():
+    _, device, _ = listeners(configuration(CONFIG, "gnomon"))
+    assert f"crlfile {CONFIG.revocation_file}" in device
 
 
 def test_passwords_are_kept_hashed_each_with_its_own_salt():

@@ -28,8 +28,9 @@ def test_a_subscribe_line_tells_thing_and_filter():
         "1790000000: Client th-1 disconnected.",
         "1790000000: Client th-1 closed its connection.",
         "1790000000: Client th-1 has exceeded timeout, disconnecting.",
+        "1790000000: Client th-1 been disconnected by administrative action.",
     ],
-    ids=["disconnected", "closed", "timeout"],
+    ids=["disconnected", "closed", "timeout", "kicked"],
 )
 def test_the_end_of_a_connection_is_seen(line):
     assert parse_line(line) == Presence(Sign.DISCONNECTED, "th-1")
@@ -82,6 +83,7 @@ def test_of_what_the_broker_really_writes_each_sign_is_understood():
     assert signs == {
         Sign.CONNECTED: sum("New client connected" in line and "svc." not in line for line in said),
         Sign.SUBSCRIBED: sum("log/M/subscribe" in topic and "svc." not in line for topic, line in recorded()),
+        Sign.TAKEN_OVER: sum("already connected" in line for line in said),
         Sign.DISCONNECTED: sum(any(end in line for end in ends) and "<" not in line for line in said),
     }
 

@@ -191,6 +191,31 @@ async def test_a_port_for_root_alone_is_a_fault_with_the_right_remedy(settings, 
     assert "stop what listens" not in finding.remedy
 
 
+async def test_no_plugin_is_a_fault_that_names_the_setting(settings, tmp_path):
+    executable = program(tmp_path / "mosquitto", "mosquitto version 2.0.11")
+    missing = with_broker(settings, executable=executable, plugin=str(tmp_path / "none.so"))
+    fault(await doctor.check_plugin(missing), "none.so", "set broker.plugin")
+    (tmp_path / "here.so").touch()
+    good(
+        await doctor.check_plugin(
+            with_broker(settings, executable=executable, plugin=str(tmp_path / "here.so"))
+        )
+    )
+
+
+async def test_a_plugin_file_that_is_not_the_brokers_alone_is_a_fault(settings, monkeypatch):
+    good(await doctor.check_plugin_state(settings))
+    file = settings.directory / "broker" / "dynamic-security.json"
+    file.parent.mkdir(parents=True)
+    file.touch(mode=0o600)
+    good(await doctor.check_plugin_state(settings))
+    file.chmod(0o640)
+    fault(await doctor.check_plugin_state(settings), "0640", f"delete {file}")
+    file.chmod(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: 4_711)
+    fault(await doctor.check_plugin_state(settings), "belongs to user")
+
+
 # ---------------------------------------------------------------------- certificates, token, store
 
 
@@ -278,7 +303,7 @@ async def test_all_checks_are_made_whatever_the_others_find(settings):
     changed = with_broker(settings, executable="no-such-broker", device_port=0)
     findings = await doctor.examine(changed)
     assert [one.subject for one in findings] == [
-        "directory", "disk", "clock", "descriptors", "broker", "device port", "api port", "certificates",
-        "token", "store",
+        "directory", "disk", "clock", "descriptors", "broker", "broker plugin", "plugin state", "device port",
+        "api port", "certificates", "token", "store",
     ]  # fmt: skip
     assert {one.subject for one in findings if not one.good} >= {"broker"}
