@@ -194,7 +194,7 @@ class CatchUp:
         thing = turn.thing
         try:
             standing = (await self._registry.standings([thing])).get(thing)
-            if standing is None or standing.thing.revoked_at_ms is not None:
+            if standing is None or standing.thing.barred:
                 return
             if not turn.by_gateways:
                 said = await self._remind_itself(standing)
@@ -225,7 +225,7 @@ class CatchUp:
             page = await self._registry.attached_to(gateway, limit=ATTACHED_PAGE, cursor=cursor)
             standings = await self._registry.standings([pair.thing for pair in page.attachments])
             for name, standing in standings.items():
-                if standing.thing.revoked_at_ms is None and gateway in standing.gateways:
+                if not standing.thing.barred and gateway in standing.gateways:
                     said &= await self._remind(name, [gateway])
             cursor = page.next
             if cursor is None:

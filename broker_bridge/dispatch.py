@@ -22,7 +22,7 @@ from infra.documents.port import StoreError, StoreUnavailableError
 from infra.ids import Ids
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Journeys, Metrics
-from registry.models import Standing, ThingKind
+from registry.models import Standing, Thing, ThingKind
 from registry.service import RegistryService
 from security.audit import Refusals, Via
 from security.policy import Principal, Role
@@ -48,6 +48,7 @@ _NOT_NOW: Final = UnavailableError("the registry cannot be asked now; send again
 
 
 REVOKED: Final = "revoked"
+SUSPENDED: Final = "suspended"
 NO_CERTIFICATE: Final = "no_certificate"
 
 
@@ -131,8 +132,8 @@ class Dispatcher:
     def overloaded(self, message: Message, error: ShadowError) -> None:
         """Answer a message that the inbox did not take, and acknowledge it; written as in :meth:`drop`."""
         speaker = self._registry.standing(message.request.gateway or message.request.id.thing)
-        if isinstance(speaker, Standing) and speaker.thing.revoked_at_ms is not None:
-            self._metrics.dropped("revoked")
+        if isinstance(speaker, Standing) and speaker.thing.barred:
+            self._metrics.dropped(_bar(speaker.thing))
         else:
             self._refuse(message, error, peek_token(message.payload, self._limits))
         self.drop(message.packet_id, message.connection)
@@ -261,31 +262,35 @@ def admit(request: Request, thing: Standing | None, gateway: Standing | None) ->
     """Return on whose behalf a request is carried out (spec: shadow 8, rows 2 and 3).
 
     Raises:
-        SilenceError: revoked, or registered as one that has no certificate; nothing is said.
+        SilenceError: revoked, suspended, or registered as one that has no certificate; nothing is said.
         ThingNotFoundError: the thing speaks for itself and is not registered.
         ForbiddenError: not attached to this gateway, whether or not the thing exists.
     """
     if request.gateway is None:
         if thing is None:
             raise ThingNotFoundError
-        if thing.thing.revoked_at_ms is not None:
-            raise SilenceError(REVOKED)
+        if thing.thing.barred:
+            raise SilenceError(_bar(thing.thing))
         if not thing.thing.has_certificate:
             # Whoever holds one of this name, it is from another life of the name.
             raise SilenceError(NO_CERTIFICATE)
         role = Role.GATEWAY if thing.thing.kind is ThingKind.GATEWAY else Role.DEVICE
         return _origin(request.id.thing, role, None)
-    if gateway is not None and gateway.thing.revoked_at_ms is not None:
-        raise SilenceError(REVOKED)
+    if gateway is not None and gateway.thing.barred:
+        raise SilenceError(_bar(gateway.thing))
     if (
         gateway is None
         or gateway.thing.kind is not ThingKind.GATEWAY
         or thing is None
-        or thing.thing.revoked_at_ms is not None
+        or thing.thing.barred
         or request.gateway not in thing.gateways
     ):
         raise ForbiddenError("this thing is not attached to this gateway")
     return _origin(request.gateway, Role.RELAY, request.gateway)
+
+
+def _bar(thing: Thing) -> str:
+    return REVOKED if thing.revoked_at_ms is not None else SUSPENDED
 
 
 @lru_cache(ORIGINS_CACHED_MAX)

@@ -219,7 +219,7 @@ class Speaker:
         standing = self._registry.standing(id.thing)
         if standing is Unknown.UNKNOWN:
             return None
-        if standing is None or standing.thing.revoked_at_ms is not None:
+        if standing is None or standing.thing.barred:
             return ()
         own = (_tree(id, None),) if standing.thing.has_certificate else ()
         if not standing.gateways:

@@ -17,6 +17,14 @@ class InvalidThingNameError(InvalidThingError):
         self.name = name
 
 
+class ReservedNameError(InvalidThingError):
+    """The name is one of ours."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("names that begin like this are the broker's canaries: choose another one")
+        self.name = name
+
+
 class InvalidPremisesError(InvalidThingError):
     """The id cannot be that of premises."""
 

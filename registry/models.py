@@ -39,6 +39,13 @@ class Thing:
     revoked_at_ms: int | None = None
     registration: int = 1
     """Rises each time the name is registered again: tells this thing from earlier ones of the same name."""
+    suspended_at_ms: int | None = None
+    """Since when nothing is taken from it or told to it, until somebody lets it go on."""
+
+    @property
+    def barred(self) -> bool:
+        """Whether it counts for nothing now: revoked for ever, or suspended for a while."""
+        return self.revoked_at_ms is not None or self.suspended_at_ms is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from registry.errors import (
     InvalidThingNameError,
     NotAGatewayError,
     PremisesMismatchError,
+    ReservedNameError,
     ThingExistsError,
     ThingNotFoundError,
 )
@@ -26,6 +27,8 @@ from registry.models import Attachment, NewThing, Standing, Thing, ThingKind
 NAME_CHARS_MAX: Final = 128
 CERTIFIED_NAME_CHARS_MAX: Final = 64
 """A certificate's common name ends here."""
+RESERVED_PREFIX: Final = "gnomon-canary-"
+"""Names of things that we play ourselves, to see what the broker lets them do; no thing may have one."""
 PREMISES_CHARS_MAX: Final = 128
 MODEL_CHARS_MAX: Final = 128
 
@@ -57,6 +60,8 @@ def check(new: NewThing) -> None:
     chars_max = CERTIFIED_NAME_CHARS_MAX if new.has_certificate else NAME_CHARS_MAX
     if len(new.name) > chars_max or not _NAME.fullmatch(new.name):
         raise InvalidThingNameError(new.name, chars_max)
+    if new.name.startswith(RESERVED_PREFIX):
+        raise ReservedNameError(new.name)
     if len(new.premises) > PREMISES_CHARS_MAX or not _NAME.fullmatch(new.premises):
         raise InvalidPremisesError(f"an id of premises has 1 to {PREMISES_CHARS_MAX} of A-Z a-z 0-9 : _ -")
     if len(new.model) > MODEL_CHARS_MAX or not _MODEL.fullmatch(new.model):
@@ -93,6 +98,17 @@ def revoke(name: str, before: ThingRecord | None, now_ms: int) -> ThingRecord:
     """Return the record of a thing that no longer counts; the first revocation stays the date."""
     thing = live(name, before)
     return ThingRecord(thing if thing.revoked_at_ms is not None else replace(thing, revoked_at_ms=now_ms))
+
+
+def suspend(name: str, before: ThingRecord | None, now_ms: int) -> ThingRecord:
+    """Return the record of a thing that counts for nothing until :func:`resume`; the first time stays."""
+    thing = live(name, before)
+    return ThingRecord(thing if thing.suspended_at_ms is not None else replace(thing, suspended_at_ms=now_ms))
+
+
+def resume(name: str, before: ThingRecord | None) -> ThingRecord:
+    """Return the record of a thing that goes on. What is revoked stays revoked."""
+    return ThingRecord(replace(live(name, before), suspended_at_ms=None))
 
 
 def remove(name: str, before: ThingRecord | None) -> ThingRecord:
@@ -145,6 +161,6 @@ def standing(thing: Thing, records: Iterable[AttachmentRecord], gateways: Mappin
         for record in records
         if (gateway := gateways.get(record.attachment.gateway)) is not None
         and counts(record, gateway, thing)
-        and gateway.revoked_at_ms is None
+        and not gateway.barred
     )
     return Standing(thing, frozenset(able))

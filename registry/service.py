@@ -81,10 +81,22 @@ class RegistryService:
         thing = await self._change(
             name, lambda before: rules.revoke(name, before, now_ms), "thing.revoke", by, via
         )
-        # The things it spoke for must not go on believing it.
-        async for pair in self._attached("gateway", name):
-            self._standings.drop(pair.thing)
-            self._changed(pair.thing)
+        await self._tell_attached(name)
+        return thing
+
+    async def suspend(self, name: str, by: Principal, via: Via = INSIDE, reason: str = "") -> Thing:
+        """Take nothing from a thing and tell it nothing, until :meth:`resume`."""
+        now_ms = self._clock.now_ms()
+        thing = await self._change(
+            name, lambda before: rules.suspend(name, before, now_ms), "thing.suspend", by, via, reason
+        )
+        await self._tell_attached(name)
+        return thing
+
+    async def resume(self, name: str, by: Principal, via: Via = INSIDE) -> Thing:
+        """Let a suspended thing go on."""
+        thing = await self._change(name, lambda before: rules.resume(name, before), "thing.resume", by, via)
+        await self._tell_attached(name)
         return thing
 
     async def remove(self, name: str, by: Principal, via: Via = INSIDE) -> None:
@@ -191,6 +203,12 @@ class RegistryService:
             if rules.counts(record, things.get(pair.gateway), things.get(pair.thing))
         ]
 
+    async def _tell_attached(self, gateway: str) -> None:
+        """The things a gateway speaks for must not go on believing it, or may believe it again."""
+        async for pair in self._attached("gateway", gateway):
+            self._standings.drop(pair.thing)
+            self._changed(pair.thing)
+
     async def _attached(self, field: str, name: str) -> AsyncIterator[Attachment]:
         cursor: str | None = None
         for _ in range(SWEEPS_MAX):
@@ -211,6 +229,7 @@ class RegistryService:
         action: str,
         by: Principal,
         via: Via,
+        reason: str = "",
     ) -> Thing:
         """Put what ``decide`` makes of a thing in its place; nothing is written when it stays the same."""
         for _ in range(SAVE_ATTEMPTS_MAX):
@@ -218,7 +237,7 @@ class RegistryService:
             after = decide(kept.record)
             if after == kept.record:
                 return after.thing
-            entry = self._entry(by, via, action, f"thing/{name}", kept.revision)
+            entry = self._entry(by, via, action, f"thing/{name}", kept.revision, reason)
             try:
                 won = await self._store.put_thing(after, kept.revision, entry)
             finally:

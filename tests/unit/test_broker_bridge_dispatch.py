@@ -32,8 +32,13 @@ def rig(tmp_path):
 # ---------------------------------------------------------------------- who may
 
 
-def standing(name, kind=ThingKind.DEVICE, *, gateways=(), revoked=False, has_certificate=True):
-    thing = Thing(name, kind, "acme", "home-1", has_certificate, 1, revoked_at_ms=2 if revoked else None)
+def standing(
+    name, kind=ThingKind.DEVICE, *, gateways=(), revoked=False, suspended=False, has_certificate=True
+):
+    revoked_at_ms, suspended_at_ms = (2 if barred else None for barred in (revoked, suspended))
+    thing = Thing(
+        name, kind, "acme", "home-1", has_certificate, 1, revoked_at_ms, suspended_at_ms=suspended_at_ms
+    )
     return Standing(thing, frozenset(gateways))
 
 
@@ -66,6 +71,7 @@ def test_who_may_speak_speaks_in_its_own_name(request_, thing, gateway, origin):
     [
         (BY_ITSELF, None, None, ThingNotFoundError),
         (BY_ITSELF, standing("hall", revoked=True), None, SilenceError),
+        (BY_ITSELF, standing("hall", suspended=True), None, SilenceError),
         (BY_ITSELF, standing("hall", has_certificate=False), None, SilenceError),
         (BY_METER, standing("hall"), METER_ITSELF, ForbiddenError),
         (BY_METER, None, METER_ITSELF, ForbiddenError),
@@ -77,11 +83,17 @@ def test_who_may_speak_speaks_in_its_own_name(request_, thing, gateway, origin):
             BY_METER, standing("hall", gateways=["meter"]),
             standing("meter", ThingKind.GATEWAY, revoked=True), SilenceError,
         ),
+        (BY_METER, standing("hall", gateways=["meter"], suspended=True), METER_ITSELF, ForbiddenError),
+        (
+            BY_METER, standing("hall", gateways=["meter"]),
+            standing("meter", ThingKind.GATEWAY, suspended=True), SilenceError,
+        ),
     ],
     ids=[
-        "not registered", "revoked", "without certificate", "not attached", "not attached and not registered",
+        "not registered", "revoked", "suspended", "without certificate", "not attached",
+        "not attached and not registered",
         "attached to another gateway", "attached but revoked", "by an unregistered gateway",
-        "by what is no gateway", "by a revoked gateway",
+        "by what is no gateway", "by a revoked gateway", "attached but suspended", "by a suspended gateway",
     ],
 )  # fmt: skip
 def test_who_may_not_speak_does_not(request_, thing, gateway, error):
@@ -115,16 +127,30 @@ async def test_an_unregistered_thing_is_told_404_with_its_token(rig):
         await _nothing_changed(rig)
 
 
-async def test_a_revoked_thing_hears_nothing_is_counted_and_stands_in_the_audit(rig):
+@pytest.mark.parametrize("act", ["revoke", "suspend"])
+async def test_a_barred_thing_hears_nothing_is_counted_and_stands_in_the_audit(rig, act):
     async with running(rig):
         await rig.register("hall")
-        await rig.registry.revoke("hall", ANNA)
+        await getattr(rig.registry, act)("hall", ANNA)
         packet = rig.report("hall", {"n": 1})
         await rig.quiet()
         assert rig.session.log == [Acked(packet)]
-        assert rig.dropped("revoked") == 1
-        assert await _refused(rig) == [("hall", "device", "shadow.update", "shadow/hall/", "revoked", 1)]
+        reason = {"revoke": "revoked", "suspend": "suspended"}[act]
+        assert rig.dropped(reason) == 1
+        assert await _refused(rig) == [("hall", "device", "shadow.update", "shadow/hall/", reason, 1)]
         await _nothing_changed(rig)
+
+
+async def test_a_suspended_thing_that_may_go_on_is_answered_again(rig):
+    async with running(rig):
+        await rig.register("hall")
+        await rig.registry.suspend("hall", ANNA)
+        rig.report("hall", {"n": 1})
+        await rig.quiet()
+        await rig.registry.resume("hall", ANNA)
+        rig.report("hall", {"n": 2})
+        await rig.quiet()
+        assert len(rig.session.on(f"{OWN}/update/accepted")) == 1
 
 
 @pytest.mark.parametrize("registered", [True, False])

@@ -10,6 +10,7 @@ from registry.errors import (
     InvalidThingNameError,
     NotAGatewayError,
     PremisesMismatchError,
+    ReservedNameError,
     ThingExistsError,
     ThingNotFoundError,
 )
@@ -19,6 +20,7 @@ from registry.rules import (
     MODEL_CHARS_MAX,
     NAME_CHARS_MAX,
     PREMISES_CHARS_MAX,
+    RESERVED_PREFIX,
     ThingRecord,
 )
 
@@ -112,6 +114,27 @@ def test_a_removed_name_is_free_and_counts_on():
 # The end of things
 
 
+def test_the_names_of_our_canaries_are_nobody_elses():
+    with pytest.raises(ReservedNameError, match="choose another"):
+        rules.check(new(name=RESERVED_PREFIX + "9"))
+
+
+def test_a_suspended_thing_keeps_the_date_of_the_first_time_and_goes_on_without_one():
+    record = rules.suspend("hall", ThingRecord(thing()), AT)
+    assert record.thing.suspended_at_ms == AT
+    assert rules.suspend("hall", record, AT + 1) == record
+    assert rules.resume("hall", record) == ThingRecord(thing())
+
+
+@pytest.mark.parametrize(
+    ("fields", "barred"),
+    [({}, False), ({"revoked_at_ms": AT}, True), ({"suspended_at_ms": AT}, True)],
+    ids=["sound", "revoked", "suspended"],
+)
+def test_what_is_revoked_or_suspended_is_barred(fields, barred):
+    assert thing(**fields).barred is barred
+
+
 def test_a_revoked_thing_keeps_the_date_of_the_first_revocation():
     record = rules.revoke("hall", ThingRecord(thing()), AT)
     assert record.thing.revoked_at_ms == AT
@@ -124,6 +147,10 @@ def test_what_is_not_there_can_neither_be_found_revoked_nor_removed(before: Thin
         rules.live("hall", before)
     with pytest.raises(ThingNotFoundError):
         rules.revoke("hall", before, AT)
+    with pytest.raises(ThingNotFoundError):
+        rules.suspend("hall", before, AT)
+    with pytest.raises(ThingNotFoundError):
+        rules.resume("hall", before)
     with pytest.raises(ThingNotFoundError):
         rules.remove("hall", before)
 
@@ -209,6 +236,12 @@ def test_a_standing_names_the_gateways_that_count():
     other = rules.attach(None, gateway("box"), thing(), AT)
     found = {"meter": gateway("meter"), "box": gateway("box", registration=2)}
     assert rules.standing(thing(), [record, other], found) == Standing(thing(), frozenset({"meter"}))
+
+
+def test_a_suspended_gateway_speaks_for_nobody():
+    record = rules.attach(None, gateway(), thing(), AT)
+    suspended = {"meter": gateway(suspended_at_ms=AT)}
+    assert rules.standing(thing(), [record], suspended).gateways == frozenset()
 
 
 def test_a_revoked_gateway_speaks_for_nobody():

@@ -154,6 +154,35 @@ async def test_a_revoked_thing_stays_registered_and_is_revoked_once(registry, st
     assert await acts(store) == [("thing.register", "thing/hall"), ("thing.revoke", "thing/hall")]
 
 
+async def test_a_suspended_thing_goes_on_when_it_is_let(registry, store, clock):
+    thing = await registry.register(HALL, ANNA)
+    suspended = await registry.suspend("hall", ANNA, reason="a cloned key")
+    assert (suspended.suspended_at_ms, suspended.barred) == (clock.now_ms(), True)
+    clock.advance(60)
+    assert await registry.suspend("hall", ANNA) == suspended
+    assert await registry.resume("hall", ANNA) == thing == await registry.thing("hall")
+    assert await registry.resume("hall", ANNA) == thing
+    assert await acts(store) == [
+        ("thing.register", "thing/hall"), ("thing.resume", "thing/hall"), ("thing.suspend", "thing/hall"),
+    ]  # fmt: skip
+    page = await audit.read(store, 0, clock.now_ms(), 10)
+    assert [row.reason for row in page.entries if row.action == "thing.suspend"] == ["a cloned key"]
+
+
+async def test_to_let_a_revoked_thing_go_on_does_not_undo_its_revocation(registry):
+    await registry.register(HALL, ANNA)
+    await registry.suspend("hall", ANNA)
+    await registry.revoke("hall", ANNA)
+    assert (await registry.resume("hall", ANNA)).barred
+
+
+async def test_a_thing_that_is_registered_again_is_not_suspended(registry):
+    await registry.register(HALL, ANNA)
+    await registry.suspend("hall", ANNA)
+    await registry.remove("hall", ANNA)
+    assert not (await registry.register(HALL, ANNA)).barred
+
+
 # Pages
 
 
@@ -380,7 +409,7 @@ async def test_more_standings_than_fit_one_question_are_all_found(registry, monk
     assert found["d9"].gateways == {"meter"}
 
 
-@pytest.mark.parametrize("act", ["detach", "revoke", "revoke_gateway", "remove"])
+@pytest.mark.parametrize("act", ["detach", "revoke", "revoke_gateway", "suspend_gateway", "remove"])
 async def test_a_standing_is_as_the_last_act_left_it(registry, act):
     async def now():
         return (await registry.standings(["hall"])).get("hall")
@@ -401,6 +430,11 @@ async def test_a_standing_is_as_the_last_act_left_it(registry, act):
         case "revoke_gateway":
             await registry.revoke("meter", ANNA)
             assert await now() == Standing(thing, frozenset())
+        case "suspend_gateway":
+            await registry.suspend("meter", ANNA)
+            assert await now() == Standing(thing, frozenset())
+            await registry.resume("meter", ANNA)
+            assert await now() == Standing(thing, frozenset({"meter"}))
         case "remove":
             await registry.remove("meter", ANNA)
             assert await now() == Standing(thing, frozenset())
