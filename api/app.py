@@ -14,7 +14,7 @@ from api.desk import Desk
 from api.docs import Docs
 from api.edge import Counts, Edge
 from api.gateways import Gateways
-from api.guards import Guard, refuse_unguarded
+from api.guards import ByToken, Guard, refuse_unguarded
 from api.live import LiveShadows
 from api.operations import Route
 from api.problems import FORBIDDEN, INTERNAL, aws_reply, describe, is_aws, problem_reply
@@ -38,9 +38,10 @@ def create_app(services: ApiServices, on_broken: Callable[[StoreBrokenError], No
     """
     routes = all_routes(services)
     refusals = Refusals(services, on_broken)
+    identify = ByToken(services.bearer, compat_http=services.settings.api.compat_http)
     app = Litestar(
         [route.handler() for route in routes],
-        before_request=Guard(services.tokens, compat_http=services.settings.api.compat_http),
+        before_request=Guard(identify),
         exception_handlers={HTTPException: refusals, Exception: refusals},
         openapi_config=None,  # we make the document ourselves, so that it says all that is true
         logging_config=None,

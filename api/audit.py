@@ -3,13 +3,13 @@
 from typing import Final
 
 from api import problems
-from api.guards import Action
 from api.operations import CURSOR, FROM, LIMIT, TO, Answer, Content, Operation, Route
 from api.reading import HttpRequest, instant_ms, page_limit, query
 from api.replies import Reply, json_reply
 from api.schemas import AuditDocument, AuditList
 from api.services import ApiServices
 from security import audit
+from security.policy import Action
 
 
 class Audit:

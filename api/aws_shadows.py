@@ -10,7 +10,6 @@ from typing import Final
 
 from api import problems
 from api.desk import Desk, document, origin_of, parsed, require_readable
-from api.guards import Action
 from api.operations import THING, Answer, Content, Operation, Route, in_query
 from api.problems import INVALID_REQUEST, ApiError
 from api.reading import HttpRequest, query, read_body, whole
@@ -18,6 +17,7 @@ from api.replies import Reply, bytes_reply, json_reply
 from api.schemas import DeleteAccepted, NamedShadowList, ShadowDocument, UpdateAccepted, UpdateBody
 from api.services import ApiServices
 from infra.clock import MS_PER_S
+from security.policy import Action
 from shadow.commands import parse_delete, parse_id, parse_update
 from shadow.document import ShadowId
 from shadow.errors import InvalidRequestError
@@ -159,7 +159,7 @@ UPDATE_SHADOW: Final = Operation(
     tag="AWS-shaped",
     summary="Change a shadow",
     description="The body is a request document, with any content type.",
-    action=Action.SHADOW_WRITE,
+    action=Action.SHADOW_DESIRE,
     parameters=(THING, NAME),
     bodies=(
         Content(

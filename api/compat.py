@@ -7,7 +7,6 @@ import hashlib
 from contextlib import suppress
 from typing import Final
 
-from api.guards import Action
 from api.operations import THING, WITH_BODY, Answer, Content, Operation, Route
 from api.reading import HttpRequest, read_body, via_of
 from api.removal import remove_thing
@@ -15,6 +14,7 @@ from api.replies import Reply, json_reply
 from api.services import ApiServices
 from registry.errors import ThingExistsError, ThingNotFoundError
 from registry.models import NewThing, ThingKind
+from security.policy import Action
 from shadow.commands import parse_id
 
 MODEL: Final = "compat"

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import msgspec
 
-from api.guards import Action
 from api.openapi import openapi
 from api.operations import Answer, Content, Operation, Route
 from api.page import api_page, problem_page
 from api.problems import KINDS
 from api.reading import HttpRequest
 from api.replies import Field, Reply, bytes_reply
+from security.policy import Action
 
 HTML: Final = b"text/html; charset=utf-8"
 PAGE_FIELDS: Final[tuple[Field, ...]] = (

@@ -4,12 +4,12 @@ from typing import Final
 
 from api import problems
 from api.desk import path_thing
-from api.guards import Action
 from api.operations import CURSOR, GATEWAY, LIMIT, THING, Answer, Content, Operation, Route
 from api.reading import HttpRequest, page_limit, query, via_of
 from api.replies import Reply, json_reply, no_content
 from api.schemas import AttachmentDocument, AttachmentList
 from api.services import ApiServices
+from security.policy import Action
 
 
 class Gateways:

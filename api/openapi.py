@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
-from api.guards import Action
 from api.operations import ALWAYS, GUARDED, Answer, Content, Operation, Parameter, Route, Schema
 from api.problems import TYPE_BASE, Kind
 from api.schemas import AwsError, ProblemDocument
+from security.policy import Action
 
 REF: Final = "#/components/schemas/{name}"
 

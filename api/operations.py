@@ -12,11 +12,11 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import Method
 
 from api import problems
-from api.guards import Action
 from api.limits import PAGE_MAX
 from api.problems import Kind
 from api.reading import HttpRequest
 from api.replies import Reply
+from security.policy import Action
 
 Schema = Mapping[str, Any]
 

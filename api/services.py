@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from api.limits import ApiLimits
 from infra.clock import Clock
@@ -12,7 +13,7 @@ from infra.settings import Settings
 from infra.telemetry import Metrics
 from registry.service import RegistryService
 from security.audit import Refusals
-from security.tokens import OperatorToken
+from security.policy import Principal
 from shadow.service import ShadowService
 
 Readiness = Callable[[], Awaitable[tuple[str, ...]]]
@@ -20,6 +21,13 @@ Readiness = Callable[[], Awaitable[tuple[str, ...]]]
 
 Figures = Callable[[], Awaitable[Mapping[str, int | float | str]]]
 """Returns the figures of the fleet by name, each with its unit in the name."""
+
+
+class Bearer(Protocol):
+    """Knows who holds a bearer token now."""
+
+    async def principal(self, bearer: str) -> Principal | None:
+        """Return who that is; None for whatever is no token, or is one no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,7 @@ class ApiServices:
     store: DocumentStore
     """Only to read the audit log."""
     refusals: Refusals
-    tokens: OperatorToken
+    bearer: Bearer
     metrics: Metrics
     live: Live
     clock: Clock

@@ -3,7 +3,6 @@
 from typing import Final
 
 from api import problems
-from api.guards import Action
 from api.operations import (
     CURSOR,
     FROM,
@@ -30,6 +29,7 @@ from api.schemas import (
     VersionList,
     WrittenSections,
 )
+from security.policy import Action
 
 TAG: Final = "Shadows"
 
@@ -152,7 +152,7 @@ PATCH_SHADOW: Final = Operation(
         "if there is none, and `If-None-Match: *` demands that there is none. A JSON Patch (RFC 6902) speaks "
         'of `{"desired": …}`, is applied whole or not at all, and needs If-Match.'
     ),
-    action=Action.SHADOW_WRITE,
+    action=Action.SHADOW_DESIRE,
     parameters=(THING, SHADOW, IF_MATCH, IDEMPOTENCY_KEY),
     bodies=(
         Content("application/merge-patch+json", WrittenSections, {"desired": {"set": 21.5}}),
@@ -224,7 +224,7 @@ RESTORE_SHADOW: Final = Operation(
         "Makes a new version; what is reported stays. To bring a deleted shadow back, send "
         "`If-None-Match: *` instead of If-Match."
     ),
-    action=Action.SHADOW_WRITE,
+    action=Action.SHADOW_DESIRE,
     parameters=(THING, SHADOW, IF_MATCH_REQUIRED, IDEMPOTENCY_KEY),
     bodies=(Content("application/json", RestoreBody, {"version": 38}),),
     answers={

@@ -3,13 +3,13 @@
 import asyncio
 from typing import Final
 
-from api.guards import Action
 from api.operations import Answer, Content, Operation, Route
 from api.reading import HttpRequest
 from api.replies import Reply, bytes_reply, json_reply
 from api.schemas import Alive, FleetStatus, Health
 from api.services import ApiServices
 from infra.documents.port import StoreError
+from security.policy import Action
 
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -4,7 +4,6 @@ from typing import Final
 
 from api import problems
 from api.desk import path_thing
-from api.guards import Action
 from api.operations import (
     CURSOR,
     IDEMPOTENCY_KEY,
@@ -36,6 +35,7 @@ from api.schemas import AttachmentDocument, AttachmentList, NewThingBody, ThingD
 from api.services import ApiServices
 from registry.errors import ThingExistsError
 from registry.models import NewThing, Thing, ThingKind
+from security.policy import Action
 
 
 class Things:

@@ -39,6 +39,7 @@ from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.telemetry import Metrics
 from security.authority import AuthorityError, Credentials
+from security.tokens import OperatorBearer
 
 READY_S_MAX: Final = 15.0
 """How long the bridge may take to be served by the broker at start."""
@@ -342,7 +343,7 @@ async def _api(services: Services, bridge: Bridge, readiness: Readiness) -> Asyn
         registry=services.registry,
         store=services.store,
         refusals=services.refusals,
-        tokens=services.token,
+        bearer=OperatorBearer(services.token),
         metrics=services.metrics,
         live=services.live,
         clock=services.clock,

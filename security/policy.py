@@ -1,28 +1,30 @@
-"""Who may write, read and delete which shadow: one table, pure, and the default is no.
+"""Who may do what: one table of actions, one of shadows, pure, and the default is no.
 
-A role says how somebody stands to the shadow *in this act*, so that the table needs no second argument
-that could be forgotten. Two roles are there for that reason alone:
+``GRANTS`` says for every role and action how the principal must stand to the target; ``SHADOWS`` says which
+section of which shadow a role may touch. Both must agree. Nothing is looked up here: whoever asks brings the
+facts along as a :class:`Target`, so that no answer can depend on what a caller forgot to load.
+(spec: security, 3)
 
-* ``RELAY``: a gateway that speaks, in its own topic tree, for a thing attached to it. It may do what the
-  thing itself may, and never touches a ``han`` shadow: that one only "the gateway itself" reports and reads.
-* ``STAND_IN``: whoever holds the operator token, on the AWS-shaped HTTP routes. Those routes are a device's
-  data plane: clients made for them (boto3, test benches, device simulators) report as well as desire. A
-  role of its own keeps ``reported`` out of an operator's reach everywhere else, and history and audit
-  show which of the two it was. It reports no reserved shadow: those state what a device really did.
+An account has exactly one role (ADR 0008), and a role says how somebody stands to the target *in this act*.
+Three roles are there for that reason alone:
 
-That a role may do something here does not say *for which thing*: a thing is proved by the broker, an
-attachment by the registry, a person by a token, and all of that happens before this table is asked.
+* ``RELAY``: a gateway that speaks for a thing attached to it. It may do what the thing itself may, and never
+  touches a ``han`` shadow: that one only "the gateway itself" reports and reads. See :func:`speaker`.
+* ``STAND_IN``: whoever an unchecked AWS signature stands for (``api.compat_http``, loopback only). Suites
+  made for the cloud report as well as desire, and make things. It reports no reserved shadow: those state
+  what a device really did.
+* ``INTERIM``: whoever holds the token of the first run, until people have accounts of their own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
 
 class Role(StrEnum):
-    """What kind of party acts, and in which standing."""
+    """What kind of party acts, and in which standing. A principal has exactly one."""
 
     DEVICE = "device"
     """A device, for itself."""
@@ -53,28 +55,97 @@ class Role(StrEnum):
     METERDATA = "meterdata"
     """The metering system."""
     STAND_IN = "stand_in"
-    """The same person on the AWS-shaped routes, in the place of the thing."""
+    """An unchecked AWS signature, in the place of any thing."""
+    INTERIM = "interim"
+    """The token of the first run: goes when people have accounts."""
     SYSTEM = "system"
     """Our own workflows, in this process, by their own rule."""
 
 
-class Section(StrEnum):
-    """The two halves of a shadow."""
+class Scope(StrEnum):
+    """How a principal must stand to the target."""
 
-    DESIRED = "desired"
-    REPORTED = "reported"
+    SELF = "self"
+    """It is the thing."""
+    ATTACHED = "attached"
+    """It is a gateway that the thing is attached to now."""
+    ACCOUNT = "account"
+    """The target belongs to the principal's own account."""
+    CASE = "case"
+    """The target's account is under a live verification by this representative."""
+    ORDER = "order"
+    """The target's premises have an open work order assigned to this installer."""
+    ENROLLED = "enrolled"
+    """The target belongs to the utility, or takes part in a program."""
+    ANY = "any"
 
 
 class Action(StrEnum):
-    """What can be done to a shadow."""
+    """What can be done. Routes, topics and audit rows use these words."""
 
-    READ = "read"
-    DELETE = "delete"
-    DESIRE = "desire"
-    REPORT = "report"
-    CLEAR_DESIRED = "clear_desired"
-    """Write a patch of nothing but nulls into ``desired``: to withdraw a finished entry."""
-    CLEAR_REPORTED = "clear_reported"
+    OPEN = "open"
+    """Asked of nobody: it has no row, and the guard lets everybody through."""
+    THING_READ = "thing.read"
+    SHADOW_READ = "shadow.read"
+    SHADOW_HISTORY = "shadow.history"
+    SHADOW_REPORT = "shadow.report"
+    SHADOW_DESIRE = "shadow.desire"
+    SHADOW_DELETE = "shadow.delete"
+    CERTIFICATE_ENROL = "certificate.enrol"
+    CERTIFICATE_READ = "certificate.read"
+    CERTIFICATE_REVOKE = "certificate.revoke"
+    VOUCHER_CREATE = "voucher.create"
+    INSTALL_CODE_WRITE = "install_code.write"
+    THING_REGISTER = "thing.register"
+    THING_REMOVE = "thing.remove"
+    THING_SUSPEND = "thing.suspend"
+    ATTACHMENT_WRITE = "attachment.write"
+    PREMISES_READ = "premises.read"
+    PREMISES_WRITE = "premises.write"
+    CUSTOMER_FIND = "customer.find"
+    VERIFICATION_CREATE = "verification.create"
+    WORK_ORDER_WRITE = "work_order.write"
+    SESSION_WORK = "session.work"
+    """Open, discover, grant, select and push: all of a provisioning session but to confirm it."""
+    SESSION_CONFIRM = "session.confirm"
+    SESSION_ABORT = "session.abort"
+    SESSION_TAKE_OVER = "session.take_over"
+    METER_EXCHANGE = "meter.exchange"
+    ENROLMENT_REQUEST = "enrolment.request"
+    CONSENT_GIVE = "consent.give"
+    CONSENT_WITHDRAW = "consent.withdraw"
+    EVENT_OPT_OUT = "event.opt_out"
+    ACCOUNT_EXPORT = "account.export"
+    ACCOUNT_ERASE = "account.erase"
+    PROGRAM_WRITE = "program.write"
+    EVENT_CREATE = "event.create"
+    EVENT_APPROVE = "event.approve"
+    EVENT_CANCEL = "event.cancel"
+    STOP_ALL = "stop_all"
+    IMAGE_UPLOAD = "image.upload"
+    IMAGE_RELEASE = "image.release"
+    IMAGE_READ = "image.read"
+    CAMPAIGN_CREATE = "campaign.create"
+    CAMPAIGN_APPROVE = "campaign.approve"
+    CAMPAIGN_PAUSE = "campaign.pause"
+    CAMPAIGN_ABORT = "campaign.abort"
+    CAMPAIGN_RESUME = "campaign.resume"
+    JOB_READ = "job.read"
+    JOB_EXECUTE = "job.execute"
+    FLEET_SEARCH = "fleet.search"
+    FLEET_EXPORT = "fleet.export"
+    FLEET_READ = "fleet.read"
+    """Figures of the whole: no thing, no person."""
+    PRINCIPAL_READ = "principal.read"
+    PRINCIPAL_WRITE = "principal.write"
+    ROLE_GRANT = "role.grant"
+    SIGNING_KEY_WRITE = "signing_key.write"
+    REVOKE_ALL = "revoke_all"
+    APPROVAL_WRITE = "approval.write"
+    AUDIT_READ = "audit.read"
+    AUDIT_VERIFY = "audit.verify"
+    SELF_MANAGE = "self.manage"
+    """One's own password, second factor and logins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +162,220 @@ class Principal:
     reach: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The facts about what is acted on. What is left out is not the case: no fact, no right."""
+
+    thing: str = ""
+    gateways: frozenset[str] = frozenset()
+    """Those that may speak for the thing now."""
+    account: str = ""
+    """Whose it is, in the current ownership."""
+    premises: str = ""
+    enrolled: bool = False
+    since_ms: int = 0
+    """When the current ownership began: who stands to the target by its account sees nothing older."""
+
+
+NO_TARGET: Final = Target()
+"""For actions that are not about one thing: only ANY covers it."""
+
+_R = Role
+_S = Scope
+_THING: Final = {_R.DEVICE: _S.SELF, _R.GATEWAY: _S.SELF, _R.RELAY: _S.ATTACHED}
+_VISIT: Final = {_R.CUSTOMER: _S.ACCOUNT, _R.REP: _S.CASE, _R.INSTALLER: _S.ORDER}
+_CASE: Final = {_R.CUSTOMER: _S.ACCOUNT, _R.REP: _S.CASE}
+_OPERATOR: Final = {_R.OPERATOR: _S.ANY}
+_SECURITY: Final = {_R.SECURITY: _S.ANY}
+_SYSTEM: Final = {_R.SYSTEM: _S.ANY}
+_STAND_IN: Final = {_R.STAND_IN: _S.ANY}
+_INTERIM: Final = {_R.INTERIM: _S.ANY}
+_PEOPLE: Final = (_R.CUSTOMER, _R.REP, _R.INSTALLER, _R.OPERATOR, _R.SECURITY, _R.AUDITOR)
+
+_READ: Final = (
+    _THING | _VISIT | {_R.OPERATOR: _S.ENROLLED, _R.VEN: _S.ACCOUNT} | _SYSTEM | _STAND_IN | _INTERIM
+)
+_ON_SITE: Final = {_R.REP: _S.CASE, _R.INSTALLER: _S.ORDER, _R.OPERATOR: _S.ANY}
+
+# The one table of actions: who, standing how to the target. What has no row is nobody's.
+GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
+    {
+        Action.THING_READ: _READ,
+        Action.SHADOW_READ: _READ,
+        Action.SHADOW_HISTORY: {_R.CUSTOMER: _S.ACCOUNT, _R.OPERATOR: _S.ENROLLED} | _SYSTEM | _INTERIM,
+        Action.SHADOW_REPORT: _THING | _SYSTEM | _STAND_IN | _INTERIM,
+        Action.SHADOW_DESIRE: _THING
+        | {_R.CUSTOMER: _S.ACCOUNT, _R.INSTALLER: _S.ORDER, _R.OPERATOR: _S.ENROLLED}
+        | _SYSTEM
+        | _STAND_IN
+        | _INTERIM,
+        Action.SHADOW_DELETE: _THING | {_R.CUSTOMER: _S.ACCOUNT} | _STAND_IN | _INTERIM,
+        Action.CERTIFICATE_ENROL: {_R.DEVICE: _S.SELF, _R.GATEWAY: _S.SELF},
+        Action.CERTIFICATE_READ: _VISIT | _SECURITY,
+        Action.CERTIFICATE_REVOKE: _VISIT | _SECURITY | _INTERIM,
+        Action.VOUCHER_CREATE: _VISIT | _SECURITY | _INTERIM,
+        Action.INSTALL_CODE_WRITE: _SECURITY | _INTERIM,
+        Action.THING_REGISTER: _VISIT | _SECURITY | _STAND_IN | _INTERIM,
+        Action.THING_REMOVE: {_R.CUSTOMER: _S.ACCOUNT} | _SECURITY | _STAND_IN | _INTERIM,
+        Action.THING_SUSPEND: {_R.CUSTOMER: _S.ACCOUNT} | _OPERATOR | _SECURITY | _INTERIM,
+        Action.ATTACHMENT_WRITE: _VISIT | _SECURITY | _INTERIM,
+        Action.PREMISES_READ: _VISIT | {_R.CCS: _S.ANY} | _SYSTEM | _INTERIM,
+        Action.PREMISES_WRITE: {_R.CCS: _S.ANY} | _SYSTEM | _INTERIM,
+        Action.CUSTOMER_FIND: {_R.REP: _S.ANY},
+        Action.VERIFICATION_CREATE: {_R.REP: _S.ANY},
+        Action.WORK_ORDER_WRITE: _OPERATOR | {_R.CCS: _S.ANY},
+        Action.SESSION_WORK: _VISIT,
+        Action.SESSION_CONFIRM: _CASE,
+        Action.SESSION_ABORT: _ON_SITE,
+        Action.SESSION_TAKE_OVER: _ON_SITE,
+        Action.METER_EXCHANGE: _ON_SITE | {_R.CCS: _S.ANY},
+        Action.ENROLMENT_REQUEST: _CASE,
+        Action.CONSENT_GIVE: _CASE,
+        Action.CONSENT_WITHDRAW: _CASE,
+        Action.EVENT_OPT_OUT: _CASE | {_R.DEVICE: _S.SELF},
+        Action.ACCOUNT_EXPORT: {_R.CUSTOMER: _S.ACCOUNT},
+        Action.ACCOUNT_ERASE: {_R.CUSTOMER: _S.ACCOUNT, _R.CCS: _S.ANY},
+        Action.PROGRAM_WRITE: _OPERATOR | {_R.BL: _S.ANY},
+        Action.EVENT_CREATE: _OPERATOR | {_R.BL: _S.ANY},
+        Action.EVENT_APPROVE: _OPERATOR,
+        Action.EVENT_CANCEL: _OPERATOR | _SECURITY | {_R.BL: _S.ACCOUNT},
+        Action.STOP_ALL: _OPERATOR | _SECURITY,
+        Action.IMAGE_UPLOAD: _OPERATOR | {_R.VENDOR: _S.ACCOUNT},
+        Action.IMAGE_RELEASE: _OPERATOR,
+        Action.IMAGE_READ: _THING | {_R.INSTALLER: _S.ORDER},
+        Action.CAMPAIGN_CREATE: _OPERATOR,
+        Action.CAMPAIGN_APPROVE: _OPERATOR,
+        Action.CAMPAIGN_PAUSE: _OPERATOR | _SECURITY,
+        Action.CAMPAIGN_ABORT: _OPERATOR | _SECURITY,
+        Action.CAMPAIGN_RESUME: _OPERATOR,
+        Action.JOB_READ: _THING | {_R.INSTALLER: _S.ORDER},
+        Action.JOB_EXECUTE: _THING | {_R.INSTALLER: _S.ORDER},
+        Action.FLEET_SEARCH: {_R.OPERATOR: _S.ENROLLED},
+        Action.FLEET_EXPORT: {_R.OPERATOR: _S.ENROLLED},
+        Action.FLEET_READ: _OPERATOR | _SECURITY | _INTERIM,
+        Action.PRINCIPAL_READ: _SECURITY,
+        Action.PRINCIPAL_WRITE: _SECURITY,
+        Action.ROLE_GRANT: _SECURITY,
+        Action.SIGNING_KEY_WRITE: _SECURITY,
+        Action.REVOKE_ALL: _SECURITY,
+        Action.APPROVAL_WRITE: _OPERATOR | _SECURITY,
+        Action.AUDIT_READ: {_R.AUDITOR: _S.ANY} | _INTERIM,
+        Action.AUDIT_VERIFY: {_R.AUDITOR: _S.ANY},
+        Action.SELF_MANAGE: dict.fromkeys(_PEOPLE, _S.ANY),
+    }
+)
+
+STEP_UP: Final = frozenset(
+    {
+        (_R.OPERATOR, Action.SHADOW_DESIRE),
+        (_R.OPERATOR, Action.EVENT_CREATE),
+        (_R.OPERATOR, Action.EVENT_APPROVE),
+        (_R.OPERATOR, Action.IMAGE_RELEASE),
+        (_R.OPERATOR, Action.CAMPAIGN_APPROVE),
+        (_R.OPERATOR, Action.CAMPAIGN_RESUME),
+        (_R.OPERATOR, Action.APPROVAL_WRITE),
+        (_R.SECURITY, Action.CERTIFICATE_REVOKE),
+        (_R.SECURITY, Action.PRINCIPAL_WRITE),
+        (_R.SECURITY, Action.ROLE_GRANT),
+        (_R.SECURITY, Action.SIGNING_KEY_WRITE),
+        (_R.SECURITY, Action.REVOKE_ALL),
+        (_R.SECURITY, Action.APPROVAL_WRITE),
+        (_R.CUSTOMER, Action.ACCOUNT_EXPORT),
+        (_R.CUSTOMER, Action.ACCOUNT_ERASE),
+    }
+)
+"""What needs a second factor that was shown a moment ago, for exactly this act."""
+
+TWO_PERSONS: Final = frozenset(
+    {
+        (_R.OPERATOR, Action.PROGRAM_WRITE),
+        (_R.OPERATOR, Action.EVENT_APPROVE),
+        (_R.OPERATOR, Action.IMAGE_RELEASE),
+        (_R.OPERATOR, Action.CAMPAIGN_APPROVE),
+        (_R.SECURITY, Action.PRINCIPAL_WRITE),
+        (_R.SECURITY, Action.ROLE_GRANT),
+        (_R.SECURITY, Action.SIGNING_KEY_WRITE),
+        (_R.SECURITY, Action.REVOKE_ALL),
+    }
+)
+"""What is held until a second person approves. Stopping never needs one; resuming a campaign needs one only
+after an automatic pause, which its own service knows."""
+
+
+def may(principal: Principal, action: Action, target: Target = NO_TARGET) -> bool:
+    """Tell whether this principal may do this to this target."""
+    scope = scope_of(principal.role, action)
+    return scope is not None and covers(scope, principal, target)
+
+
+def may_at_all(role: Role, action: Action) -> bool:
+    """Tell whether a role has any scope for an action: if not, nothing needs to be looked up."""
+    return scope_of(role, action) is not None
+
+
+def needs_step_up(role: Role, action: Action) -> bool:
+    """Tell whether a fresh second factor is needed for this act."""
+    return (role, action) in STEP_UP
+
+
+def needs_second_person(role: Role, action: Action) -> bool:
+    """Tell whether what this role asks for is held until somebody else approves it."""
+    return (role, action) in TWO_PERSONS
+
+
+def speaker(principal: Principal, thing: str) -> Principal:
+    """Return in which role somebody acts on this thing: a gateway that acts for another is its relay."""
+    if principal.role is Role.GATEWAY and principal.name != thing:
+        return replace(principal, role=Role.RELAY)
+    return principal
+
+
+def scope_of(role: Role, action: Action) -> Scope | None:
+    """Return how this role must stand to the target of an action, None if it may not at all."""
+    return GRANTS.get(action, {}).get(role)
+
+
+def covers(scope: Scope, principal: Principal, target: Target) -> bool:
+    """Tell whether the principal stands to the target as the scope says."""
+    match scope:
+        case Scope.SELF:
+            return target.thing != "" and principal.name == target.thing
+        case Scope.ATTACHED:
+            return target.thing != "" and principal.name in target.gateways
+        case Scope.ACCOUNT:
+            return target.account != "" and principal.account == target.account
+        case Scope.CASE:
+            return target.account != "" and target.account in principal.reach
+        case Scope.ORDER:
+            return target.premises != "" and target.premises in principal.reach
+        case Scope.ENROLLED:
+            return target.enrolled
+        case Scope.ANY:
+            return True
+
+
+# ---------------------------------------------------------------------------- shadows
+
+
+class Section(StrEnum):
+    """The two halves of a shadow."""
+
+    DESIRED = "desired"
+    REPORTED = "reported"
+
+
+class Access(StrEnum):
+    """What can be done to a shadow."""
+
+    READ = "read"
+    DELETE = "delete"
+    DESIRE = "desire"
+    REPORT = "report"
+    CLEAR_DESIRED = "clear_desired"
+    """Write a patch of nothing but nulls into ``desired``: to withdraw a finished entry."""
+    CLEAR_REPORTED = "clear_reported"
+
+
 CLASSIC: Final = ""
 RESERVED: Final = ("program", "firmware", "config", "han")
 """Shadow names with a meaning of ours; nobody deletes them."""
@@ -99,86 +384,96 @@ FREE: Final = "*"
 
 THINGS: Final = frozenset({Role.DEVICE, Role.GATEWAY, Role.RELAY})
 """Roles in which a thing speaks, itself or by its gateway: the history says what they did, not the audit."""
-_PERSON: Final = frozenset({Role.OPERATOR, Role.STAND_IN})
-_SYSTEM: Final = frozenset({Role.SYSTEM})
+_READERS: Final = THINGS | {
+    Role.CUSTOMER,
+    Role.REP,
+    Role.INSTALLER,
+    Role.OPERATOR,
+    Role.VEN,
+    Role.STAND_IN,
+    Role.INTERIM,
+    Role.SYSTEM,
+}
+_AS_A_THING: Final = frozenset({Role.STAND_IN, Role.INTERIM})
+_OURSELVES: Final = frozenset({Role.SYSTEM})
 _ITSELF: Final = frozenset({Role.GATEWAY})
 _NOBODY: Final = frozenset[Role]()
 
-# The one table. An action without a row, and a shadow without a row, is nobody's. What may be written may
-# also be cleared; the CLEAR rows name who may *only* clear. A person may delete, until there are roles.
-TABLE: Final[Mapping[str, Mapping[Action, frozenset[Role]]]] = MappingProxyType(
+# An access without a row, and a shadow without a row, is nobody's. What may be written may also be cleared;
+# the CLEAR rows name who may *only* clear.
+SHADOWS: Final[Mapping[str, Mapping[Access, frozenset[Role]]]] = MappingProxyType(
     {
         CLASSIC: {
-            Action.READ: THINGS | _PERSON | _SYSTEM,
-            Action.DELETE: THINGS | _PERSON,
-            Action.DESIRE: THINGS | _PERSON,
-            Action.REPORT: THINGS | {Role.STAND_IN},
+            Access.READ: _READERS,
+            Access.DELETE: THINGS | {Role.CUSTOMER} | _AS_A_THING,
+            Access.DESIRE: THINGS | {Role.CUSTOMER, Role.INSTALLER, Role.OPERATOR} | _AS_A_THING,
+            Access.REPORT: THINGS | _AS_A_THING,
         },
         "program": {
-            Action.READ: THINGS | _PERSON | _SYSTEM,
-            Action.DESIRE: _SYSTEM,
-            Action.REPORT: THINGS,
-            Action.CLEAR_REPORTED: _SYSTEM,
+            Access.READ: _READERS,
+            Access.DESIRE: _OURSELVES,
+            Access.REPORT: THINGS,
+            Access.CLEAR_REPORTED: _OURSELVES,
         },
         "firmware": {
-            Action.READ: THINGS | _PERSON | _SYSTEM,
-            Action.DESIRE: _NOBODY,
-            Action.REPORT: THINGS,
-            Action.CLEAR_REPORTED: _SYSTEM,
+            Access.READ: _READERS,
+            Access.DESIRE: _NOBODY,
+            Access.REPORT: THINGS,
+            Access.CLEAR_REPORTED: _OURSELVES,
         },
         "config": {
-            Action.READ: THINGS | _PERSON | _SYSTEM,
-            Action.DESIRE: _PERSON | _SYSTEM,
-            Action.REPORT: THINGS,
-            Action.CLEAR_REPORTED: _SYSTEM,
+            Access.READ: _READERS,
+            Access.DESIRE: _AS_A_THING | _OURSELVES | {Role.OPERATOR},
+            Access.REPORT: THINGS,
+            Access.CLEAR_REPORTED: _OURSELVES,
         },
         "han": {
-            Action.READ: _ITSELF | _SYSTEM,
-            Action.DESIRE: _SYSTEM,
-            Action.REPORT: _ITSELF,
-            Action.CLEAR_REPORTED: _SYSTEM,
+            Access.READ: _ITSELF | {Role.CUSTOMER} | _OURSELVES,
+            Access.DESIRE: _OURSELVES,
+            Access.REPORT: _ITSELF,
+            Access.CLEAR_REPORTED: _OURSELVES,
         },
         FREE: {
-            Action.READ: THINGS | _PERSON | _SYSTEM,
-            Action.DELETE: THINGS | _PERSON,
-            Action.DESIRE: THINGS | _PERSON,
-            Action.REPORT: THINGS | {Role.STAND_IN},
+            Access.READ: _READERS,
+            Access.DELETE: THINGS | _AS_A_THING,
+            Access.DESIRE: THINGS | _AS_A_THING,
+            Access.REPORT: THINGS | _AS_A_THING,
         },
     }
 )
 
-_CLEARING: Final = {Action.CLEAR_DESIRED: Action.DESIRE, Action.CLEAR_REPORTED: Action.REPORT}
-_WRITING: Final = {Section.DESIRED: Action.DESIRE, Section.REPORTED: Action.REPORT}
-_EMPTYING: Final = {Section.DESIRED: Action.CLEAR_DESIRED, Section.REPORTED: Action.CLEAR_REPORTED}
+_CLEARING: Final = {Access.CLEAR_DESIRED: Access.DESIRE, Access.CLEAR_REPORTED: Access.REPORT}
+_WRITING: Final = {Section.DESIRED: Access.DESIRE, Section.REPORTED: Access.REPORT}
+_EMPTYING: Final = {Section.DESIRED: Access.CLEAR_DESIRED, Section.REPORTED: Access.CLEAR_REPORTED}
 
 
-def _allowed(shadow: str, action: Action) -> frozenset[Role]:
-    rows = TABLE[shadow]
-    allowed = rows.get(action, _NOBODY)
-    wider = _CLEARING.get(action)
+def _allowed(shadow: str, access: Access) -> frozenset[Role]:
+    rows = SHADOWS[shadow]
+    allowed = rows.get(access, _NOBODY)
+    wider = _CLEARING.get(access)
     return allowed if wider is None else allowed | rows.get(wider, _NOBODY)
 
 
-_NAMES: Final = {shadow: shadow for shadow in TABLE if shadow != FREE}
+_NAMES: Final = {shadow: shadow for shadow in SHADOWS if shadow != FREE}
 _MAY: Final = frozenset(
-    (role, action, shadow) for shadow in TABLE for action in Action for role in _allowed(shadow, action)
+    (role, access, shadow) for shadow in SHADOWS for access in Access for role in _allowed(shadow, access)
 )
 
 
-def may(role: Role, action: Action, shadow_name: str) -> bool:
+def may_access(role: Role, access: Access, shadow_name: str) -> bool:
     """Tell whether this role may do this to a shadow of this name (``""`` = classic)."""
     # Asked for every update of every device: one look-up for the name, one for the answer.
-    return (role, action, _NAMES.get(shadow_name, FREE)) in _MAY
+    return (role, access, _NAMES.get(shadow_name, FREE)) in _MAY
 
 
 def may_read(role: Role, shadow_name: str) -> bool:
     """Tell whether this role may read the shadow and its history."""
-    return may(role, Action.READ, shadow_name)
+    return may_access(role, Access.READ, shadow_name)
 
 
 def may_delete(role: Role, shadow_name: str) -> bool:
     """Tell whether this role may delete the shadow."""
-    return may(role, Action.DELETE, shadow_name)
+    return may_access(role, Access.DELETE, shadow_name)
 
 
 def may_write(role: Role, shadow_name: str, section: Section, *, nulls_only: bool = False) -> bool:
@@ -188,10 +483,5 @@ def may_write(role: Role, shadow_name: str, section: Section, *, nulls_only: boo
     it wrote values.
     """
     if nulls_only:
-        return may(role, _EMPTYING[section], shadow_name)
-    return may(role, _WRITING[section], shadow_name)
-
-
-def stand_in(principal: Principal) -> Principal:
-    """Return who acts on the AWS-shaped routes: an operator stands in for the thing, all others stay."""
-    return Principal(principal.name, Role.STAND_IN) if principal.role is Role.OPERATOR else principal
+        return may_access(role, _EMPTYING[section], shadow_name)
+    return may_access(role, _WRITING[section], shadow_name)

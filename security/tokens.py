@@ -19,7 +19,7 @@ PREFIX: Final = "gnomon_op_"
 SECRET_BITS: Final = 256
 SECRET_CHARS_MAX: Final = 128
 """What is longer is no token of ours and is not hashed."""
-OPERATOR: Final = Principal("operator", Role.OPERATOR)
+OPERATOR: Final = Principal("operator", Role.INTERIM)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\n?")
 
 
@@ -49,6 +49,17 @@ class OperatorToken:
         if len(secret) > SECRET_CHARS_MAX:
             return None
         return OPERATOR if hmac.compare_digest(_digest_of(secret), self._digest) else None
+
+
+class OperatorBearer:
+    """The operator token where the API asks for whoever holds a bearer token."""
+
+    def __init__(self, token: OperatorToken) -> None:
+        self._token = token
+
+    async def principal(self, bearer: str) -> Principal | None:
+        """Return who holds this token, None for a wrong one."""
+        return self._token.principal(bearer)
 
 
 def _digest_of(secret: str) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
 from security.policy import Principal, Role
-from security.tokens import OperatorToken
+from security.tokens import OperatorBearer, OperatorToken
 from shadow.commands import Channel, Origin, parse_update
 from shadow.decisions import Accepted, Outcome
 from shadow.document import ShadowId
@@ -37,6 +37,7 @@ from tests.fakes import FakeClock, SeededIds
 
 OPERATOR = Principal("operator", Role.OPERATOR)
 HALL = "hall"
+ACCOUNT = "account-7"
 SHADOW = f"/v1/things/{HALL}/shadows/@classic"
 AWS = f"/things/{HALL}/shadow"
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -50,8 +51,11 @@ class Rig:
     services: ApiServices
     app: Litestar
     http: httpx.AsyncClient
+    by: Mapping[Role, httpx.AsyncClient]
+    """A caller for each role."""
     stranger: httpx.AsyncClient
     token: str
+    """What opens it for ``http``."""
     clock: FakeClock
     store: DocumentStore
     reasons: list[str]
@@ -76,6 +80,18 @@ class Rig:
         answer = await self.http.get("/v1/audit")
         items: list[Mapping[str, Any]] = answer.json()["items"]
         return items
+
+
+class Tokens:
+    """Who holds a bearer token: as many as a test likes, and the operator."""
+
+    def __init__(self, operator: OperatorBearer) -> None:
+        self._operator = operator
+        self.holders: dict[str, Principal] = {}
+
+    async def principal(self, bearer: str) -> Principal | None:
+        """Return who holds it."""
+        return self.holders.get(bearer) or await self._operator.principal(bearer)
 
 
 @asynccontextmanager
@@ -122,6 +138,8 @@ async def _over(
     shadows.listen(lambda outcomes: _deliver(shadows, outcomes))
     tokens, secret = OperatorToken.open(directory / "operator.sha256", ids)
     assert secret is not None
+    bearer = Tokens(OperatorBearer(tokens))
+    bearer.holders = {f"token-{role}": principal_of(role) for role in Role}
     reasons: list[str] = []
 
     async def readiness() -> tuple[str, ...]:
@@ -135,7 +153,7 @@ async def _over(
         registry=RegistryService(store, clock),
         store=store,
         refusals=Refusals(store, clock, ids),
-        tokens=tokens,
+        bearer=bearer,
         metrics=metrics,
         live=live,
         clock=clock,
@@ -152,8 +170,20 @@ async def _over(
         _lane(shadows),
         client(app, {"Authorization": f"Bearer {secret}"}) as http,
         client(app, {}) as stranger,
+        AsyncExitStack() as callers,
     ):
-        yield Rig(services, app, http, stranger, secret, clock, store, reasons, broken)
+        by = {
+            role: await callers.enter_async_context(client(app, {"Authorization": f"Bearer token-{role}"}))
+            for role in Role
+        }
+        yield Rig(services, app, http, by, stranger, secret, clock, store, reasons, broken)
+
+
+def principal_of(role: Role) -> Principal:
+    """Return somebody with this role: a thing is the one in the hall, people are called like their role."""
+    if role in {Role.DEVICE, Role.GATEWAY}:
+        return Principal(HALL, role)
+    return Principal(role.value, role, ACCOUNT if role is Role.CUSTOMER else "")
 
 
 def client(app: Litestar, headers: Mapping[str, str]) -> httpx.AsyncClient:

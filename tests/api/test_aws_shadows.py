@@ -36,7 +36,7 @@ async def test_a_caller_stands_in_for_the_thing_and_may_report(rig: Rig):
     answer = await rig.http.post(AWS, json={"state": {"reported": {"set": 20}}})
     assert answer.status_code == 200
     row = (await rig.http.get("/v1/things/hall/shadows/@classic/history")).json()["items"][0]
-    assert row["role"] == "stand_in"
+    assert row["role"] == "interim"
 
 
 async def test_get_shows_state_delta_metadata_and_version(rig: Rig):
@@ -233,7 +233,7 @@ async def test_what_a_reserved_shadow_wants_is_not_for_this_caller_and_is_audite
     assert (answer.status_code, answer.headers["x-amzn-errortype"]) == (403, "ForbiddenException")
     assert answer.json()["message"] == "Forbidden"
     refused = [entry for entry in await rig.audit() if entry["decision"] == "refused"]
-    assert [(entry["actor"], entry["action"]) for entry in refused] == [("operator", "shadow.write")]
+    assert [(entry["actor"], entry["action"]) for entry in refused] == [("operator", "shadow.desire")]
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD", "OPTIONS"])

@@ -8,11 +8,12 @@ from litestar import Litestar
 
 from api import guards
 from api.app import all_routes
-from api.guards import ALLOWED, Action, Guard, UnguardedRouteError, refuse_unguarded
+from api.guards import ByToken, Guard, UnguardedRouteError, refuse_unguarded
 from api.operations import Answer, Operation, Route
 from api.reading import HttpRequest
 from api.replies import Reply, no_content
-from security.policy import Role
+from security import policy
+from security.policy import GRANTS, Action, Role, Scope
 from tests.api.rig import AWS, SHADOW, Rig, api
 
 OPEN = {"/", "/docs", "/docs/problems", "/docs/openapi.json", "/healthz"}
@@ -76,25 +77,19 @@ async def test_the_token_opens_whatever_the_scheme_is_spelled_like(rig: Rig):
         assert answer.status_code == 200
 
 
-async def test_every_action_has_its_row_and_devices_have_no_place_here():
-    assert set(ALLOWED) == set(Action) - {Action.OPEN}
-    for roles in ALLOWED.values():
-        assert not roles & {Role.DEVICE, Role.GATEWAY, Role.RELAY, Role.STAND_IN}
-
-
 async def test_an_action_that_is_not_this_roles_is_403_and_audited(rig: Rig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(guards, "ALLOWED", {**ALLOWED, Action.SHADOW_WRITE: frozenset({Role.SYSTEM})})
+    monkeypatch.setattr(policy, "GRANTS", {**GRANTS, Action.SHADOW_DESIRE: {Role.SYSTEM: Scope.ANY}})
     answer = await rig.desire({"a": 1})
     assert answer.status_code == 403
     assert (await rig.http.get(SHADOW)).status_code == 404
     refused = [entry for entry in await rig.audit() if entry["decision"] == "refused"]
     assert [(entry["actor"], entry["action"], entry["target"]) for entry in refused] == [
-        ("operator", "shadow.write", "hall/@classic")
+        ("operator", "shadow.desire", "hall/@classic")
     ]
 
 
 async def test_an_action_without_a_row_is_nobodys(rig: Rig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(guards, "ALLOWED", {})
+    monkeypatch.setattr(policy, "GRANTS", {})
     for method, path, _ in _paths(rig):
         if path not in OPEN:
             assert (await rig.http.request(method, path)).status_code == 403, path
@@ -106,7 +101,7 @@ async def _handle(request: HttpRequest) -> Reply:
 
 
 def _app(rig: Rig, *handlers: object) -> Litestar:
-    guard = Guard(rig.services.tokens, compat_http=False)
+    guard = Guard(ByToken(rig.services.bearer, compat_http=False))
     return Litestar(list(handlers), before_request=guard, openapi_config=None)  # type: ignore[arg-type]
 
 
@@ -120,6 +115,12 @@ async def test_a_route_without_an_action_stops_the_start(rig: Rig):
     for missing in (None, "fleet.read"):
         with pytest.raises(UnguardedRouteError, match="declare its action"):
             refuse_unguarded(_app(rig, _route(missing).handler()))
+
+
+async def test_an_action_without_a_row_stops_the_start(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guards, "GRANTS", {})
+    with pytest.raises(UnguardedRouteError, match=r"give fleet\.read a row"):
+        refuse_unguarded(_app(rig, _route(Action.FLEET_READ).handler()))
 
 
 async def test_a_route_that_puts_another_hook_in_the_guards_place_stops_the_start(rig: Rig):

@@ -129,7 +129,7 @@ async def test_people_write_desired_only(rig: Rig):
     await rig.desire({"a": 1})
     before = (await rig.http.get(SHADOW)).content
     for body in ({"reported": {"a": 1}}, {"desired": {"a": 2}, "reported": {"a": 2}}, None):
-        answer = await rig.http.patch(SHADOW, content=msgspec.json.encode(body), headers=MERGE)
+        answer = await rig.by[Role.CUSTOMER].patch(SHADOW, content=msgspec.json.encode(body), headers=MERGE)
         assert (answer.status_code, slug(answer)) == (403, "forbidden")
     await _unchanged(rig, before)
 

@@ -20,7 +20,7 @@ def opened(directory: Path, seed: int = 1) -> tuple[OperatorToken, str]:
 
 def test_the_secret_lets_its_holder_in_as_operator(tmp_path: Path):
     token, secret = opened(tmp_path)
-    assert token.principal(secret) == Principal("operator", Role.OPERATOR)
+    assert token.principal(secret) == Principal("operator", Role.INTERIM)
 
 
 def test_the_secret_has_256_bits_and_says_what_it_is(tmp_path: Path):

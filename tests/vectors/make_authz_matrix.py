@@ -1,26 +1,85 @@
 """Prints the whole permission table, asked cell by cell: a changed permission is a diff somebody can read.
 
-`python tests/vectors/make_authz_matrix.py` writes ``authz_matrix.txt`` beside this file.
+`python tests/vectors/make_authz_matrix.py` writes ``authz_matrix.txt`` beside this file: first the actions,
+each cell naming the relations to the target that suffice, then the shadows.
 """
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from security.policy import FREE, RESERVED, Action, Role, may
+from security.policy import (
+    FREE,
+    RESERVED,
+    Access,
+    Action,
+    Principal,
+    Role,
+    Target,
+    may,
+    may_access,
+    needs_second_person,
+    needs_step_up,
+)
 
 PATH = Path(__file__).with_name("authz_matrix.txt")
 SHADOWS = ("", *sorted(RESERVED), "anything-else")
+NAME: Final = "me"
+ACCOUNT: Final = "my-account"
+PREMISES: Final = "my-premises"
+RELATIONS: Final[Mapping[str, Target]] = MappingProxyType(
+    {
+        "self": Target(thing=NAME),
+        "attached": Target(thing="other", gateways=frozenset({"x", NAME})),
+        "own": Target(thing="other", account=ACCOUNT),
+        "case": Target(thing="other", account="verified"),
+        "order": Target(thing="other", account="x", premises=PREMISES),
+        "enrolled": Target(thing="other", account="x", premises="x", enrolled=True),
+        "none": Target(thing="other", gateways=frozenset({"x"}), account="x", premises="x"),
+    }
+)
+"""How somebody may stand to a target; each holds that relation only."""
+LEGEND: Final = """\
+# By action: which relation to the target suffices for a role. any: whatever the target is.
+# ^ a fresh second factor as well, 2 a second person as well.
+"""
+
+
+def principal(role: Role) -> Principal:
+    """Return somebody to whom each of :data:`RELATIONS` stands as it is called."""
+    return Principal(NAME, role, ACCOUNT, frozenset({"verified", PREMISES}))
+
+
+def cell(role: Role, action: Action) -> str:
+    """Return the relations in which a role may do this."""
+    open_to = [name for name, target in RELATIONS.items() if may(principal(role), action, target)]
+    if not open_to:
+        return "-"
+    marks = ("^" if needs_step_up(role, action) else "") + ("2" if needs_second_person(role, action) else "")
+    return ("any" if len(open_to) == len(RELATIONS) else ",".join(open_to)) + marks
 
 
 def render() -> str:
-    rows = [("shadow", "action", *Role)]
-    rows += [
-        (shadow or "(classic)", action, *("yes" if may(role, action, shadow) else "-" for role in Role))
+    actions = [("action", *Role)]
+    actions += [(action, *(cell(role, action) for role in Role)) for action in sorted(Action)]
+    shadows = [("shadow", "access", *Role)]
+    shadows += [
+        (
+            shadow or "(classic)",
+            access,
+            *("yes" if may_access(role, access, shadow) else "-" for role in Role),
+        )
         for shadow in SHADOWS
-        for action in sorted(Action)
+        for access in sorted(Access)
     ]
+    return LEGEND + _table(actions) + "\n" + _table(shadows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "".join(line.rstrip() + "\n" for line in lines)
