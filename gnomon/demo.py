@@ -24,7 +24,7 @@ from gnomon.roles import System, interruptible, running, stop_signal, tasks, wel
 from gnomon.services import Services
 from infra.clock import Clock
 from infra.settings import Settings
-from registry.models import NewThing, ThingKind
+from registry.models import NewThing, Owner, ThingKind
 from security import private_files
 from security.policy import Principal, Role
 from shadow.commands import Channel, Origin, update
@@ -101,7 +101,7 @@ async def _settle_in(services: Services, plan: Plan, directory: Path) -> None:
 def _things(plan: Plan) -> Iterator[NewThing]:
     for home in plan.homes:
         for gateway in home.gateways:
-            yield NewThing(gateway.name, ThingKind.GATEWAY, gateway.model, home.premises)
+            yield NewThing(gateway.name, ThingKind.GATEWAY, gateway.model, home.premises, owner=Owner.UTILITY)
         for device in home.devices:
             yield NewThing(device.name, ThingKind.DEVICE, device.model, home.premises, device.has_certificate)
 

@@ -29,6 +29,10 @@ class InvalidPremisesError(InvalidThingError):
     """The id cannot be that of premises."""
 
 
+class InvalidAccountError(InvalidThingError):
+    """The id cannot be that of an account."""
+
+
 class InvalidModelError(InvalidThingError):
     """The text cannot be a device model."""
 
@@ -43,6 +47,14 @@ class ThingNotFoundError(NotFoundError):
     def __init__(self, name: str) -> None:
         super().__init__("no thing of this name is registered: register it, or correct the name")
         self.name = name
+
+
+class PremisesNotFoundError(NotFoundError):
+    """Nothing is known of these premises."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("no premises of this id are known: put them there, or correct the id")
+        self.id = id
 
 
 class AttachmentNotFoundError(NotFoundError):

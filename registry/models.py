@@ -1,4 +1,4 @@
-"""The registry's values: things, attachments, and what must be known of a thing for every message.
+"""The registry's values: things, premises, attachments, and what must be known of a thing for every message.
 
 Values only: what may become of them is decided in ``rules``, kept by ``store``.
 """
@@ -14,6 +14,13 @@ class ThingKind(StrEnum):
     GATEWAY = "gateway"
 
 
+class Owner(StrEnum):
+    """Whose property a thing is, whoever lives where it stands."""
+
+    UTILITY = "utility"
+    CUSTOMER = "customer"
+
+
 @dataclass(frozen=True, slots=True)
 class NewThing:
     """A thing to be registered."""
@@ -24,6 +31,7 @@ class NewThing:
     premises: str
     has_certificate: bool = True
     """False for a thing without IP: its gateway vouches for it."""
+    owner: Owner = Owner.CUSTOMER
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +49,26 @@ class Thing:
     """Rises each time the name is registered again: tells this thing from earlier ones of the same name."""
     suspended_at_ms: int | None = None
     """Since when nothing is taken from it or told to it, until somebody lets it go on."""
+    owner: Owner = Owner.CUSTOMER
 
     @property
     def barred(self) -> bool:
         """Whether it counts for nothing now: revoked for ever, or suspended for a while."""
         return self.revoked_at_ms is not None or self.suspended_at_ms is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Premises:
+    """A place where things are, and whose account it belongs to: a random id, no address.
+
+    ``epoch`` rises each time it changes hands; who has it sees nothing that is older than ``since_ms``.
+    """
+
+    id: str
+    account: str
+    """Empty while it is nobody's."""
+    epoch: int
+    since_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +87,8 @@ class Standing:
 
     thing: Thing
     gateways: frozenset[str]
+    premises: Premises | None = None
+    """None for a place that nobody has told us about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Final
 
 from registry.errors import (
     AttachmentNotFoundError,
+    InvalidAccountError,
     InvalidModelError,
     InvalidPremisesError,
     InvalidThingNameError,
@@ -22,7 +23,8 @@ from registry.errors import (
     ThingExistsError,
     ThingNotFoundError,
 )
-from registry.models import Attachment, NewThing, Standing, Thing, ThingKind
+from registry.models import Attachment, NewThing, Owner, Premises, Standing, Thing, ThingKind
+from security.policy import Target
 
 NAME_CHARS_MAX: Final = 128
 CERTIFIED_NAME_CHARS_MAX: Final = 64
@@ -30,6 +32,7 @@ CERTIFIED_NAME_CHARS_MAX: Final = 64
 RESERVED_PREFIX: Final = "gnomon-canary-"
 """Names of things that we play ourselves, to see what the broker lets them do; no thing may have one."""
 PREMISES_CHARS_MAX: Final = 128
+ACCOUNT_CHARS_MAX: Final = 128
 MODEL_CHARS_MAX: Final = 128
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9:_-]+")
@@ -62,12 +65,55 @@ def check(new: NewThing) -> None:
         raise InvalidThingNameError(new.name, chars_max)
     if new.name.startswith(RESERVED_PREFIX):
         raise ReservedNameError(new.name)
-    if len(new.premises) > PREMISES_CHARS_MAX or not _NAME.fullmatch(new.premises):
-        raise InvalidPremisesError(f"an id of premises has 1 to {PREMISES_CHARS_MAX} of A-Z a-z 0-9 : _ -")
+    check_premises(new.premises)
     if len(new.model) > MODEL_CHARS_MAX or not _MODEL.fullmatch(new.model):
         raise InvalidModelError(
             f"a device model has 1 to {MODEL_CHARS_MAX} letters, digits, blanks and . _ : + / ( ) -"
         )
+
+
+def check_premises(id: str) -> None:
+    """Raise :class:`InvalidPremisesError` unless premises can be called so."""
+    if len(id) > PREMISES_CHARS_MAX or not _NAME.fullmatch(id):
+        raise InvalidPremisesError(f"an id of premises has 1 to {PREMISES_CHARS_MAX} of A-Z a-z 0-9 : _ -")
+
+
+def enrolled(thing: Thing) -> bool:
+    """Tell whether the utility may see a thing: so far, whether it is the utility's own."""
+    return thing.owner is Owner.UTILITY
+
+
+def hand_over(before: Premises | None, id: str, account: str, now_ms: int) -> Premises:
+    """Return premises that belong to an account; a new ownership begins only where it changes hands."""
+    check_premises(id)
+    if len(account) > ACCOUNT_CHARS_MAX or (account and not _NAME.fullmatch(account)):
+        raise InvalidAccountError(f"an id of an account has 1 to {ACCOUNT_CHARS_MAX} of A-Z a-z 0-9 : _ -")
+    if before is None:
+        return Premises(id, account, 1, now_ms)
+    if before.account == account:
+        return before
+    # Times never fall: what was seen before must not come into view again when the clock is set back.
+    return Premises(id, account, before.epoch + 1, max(now_ms, before.since_ms + 1))
+
+
+def place(id: str, premises: Premises | None) -> Target:
+    """Return what the permission table must know of premises, known or not."""
+    if premises is None:
+        return Target(premises=id)
+    return Target(premises=id, account=premises.account, since_ms=premises.since_ms)
+
+
+def target(standing: Standing) -> Target:
+    """Return what the permission table must know of a thing."""
+    thing, premises = standing.thing, standing.premises
+    return Target(
+        thing.name,
+        standing.gateways,
+        "" if premises is None else premises.account,
+        thing.premises,
+        enrolled(thing),
+        0 if premises is None else premises.since_ms,
+    )
 
 
 def register(before: ThingRecord | None, new: NewThing, now_ms: int) -> ThingRecord:
@@ -83,6 +129,7 @@ def register(before: ThingRecord | None, new: NewThing, now_ms: int) -> ThingRec
             new.has_certificate,
             registered_at_ms=now_ms,
             registration=1 if before is None else before.thing.registration + 1,
+            owner=new.owner,
         )
     )
 
@@ -154,7 +201,12 @@ def counts(record: AttachmentRecord, gateway: Thing | None, thing: Thing | None)
     )
 
 
-def standing(thing: Thing, records: Iterable[AttachmentRecord], gateways: Mapping[str, Thing]) -> Standing:
+def standing(
+    thing: Thing,
+    records: Iterable[AttachmentRecord],
+    gateways: Mapping[str, Thing],
+    premises: Premises | None = None,
+) -> Standing:
     """Return what messages about a thing are judged by; ``gateways`` holds the registered ones by name."""
     able = (
         gateway.name
@@ -163,4 +215,4 @@ def standing(thing: Thing, records: Iterable[AttachmentRecord], gateways: Mappin
         and counts(record, gateway, thing)
         and not gateway.barred
     )
-    return Standing(thing, frozenset(able))
+    return Standing(thing, frozenset(able), premises)

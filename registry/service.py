@@ -13,16 +13,26 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Final
 
 from infra.clock import Clock
-from infra.documents.port import PAGE_MAX, DocumentStore, Entry
+from infra.documents.port import PAGE_MAX, DocumentStore, Entry, StoreError
 from registry import rules
-from registry.errors import RegistryBusyError, TooManyAttachmentsError
-from registry.models import Attachment, AttachmentPage, NewThing, Standing, Thing, ThingKind, ThingPage
+from registry.errors import PremisesNotFoundError, RegistryBusyError, TooManyAttachmentsError
+from registry.listing import Listing
+from registry.models import (
+    Attachment,
+    AttachmentPage,
+    NewThing,
+    Premises,
+    Standing,
+    Thing,
+    ThingKind,
+    ThingPage,
+)
 from registry.rules import AttachmentRecord, ThingRecord
 from registry.standings import STANDING_TTL_S, STANDINGS_CACHED_MAX, UNKNOWN, Standings, Unknown
 from registry.store import GATEWAYS_PER_THING_MAX, Kept, RegistryStore
 from security import audit
 from security.audit import INSIDE, Via
-from security.policy import Principal
+from security.policy import Action, Principal, Target
 
 __all__ = ["UNKNOWN", "RegistryService", "Unknown"]
 
@@ -32,6 +42,9 @@ STANDINGS_LOADED_MAX: Final = 1_000
 """Things of one look-up; more are asked for in several."""
 SWEEPS_MAX: Final = 100
 """Pages of attachments that one removal ends."""
+
+NOWHERE: Final = "-"
+"""Premises to look up where there is no thing that could be anywhere."""
 
 Listener = Callable[[str], None]
 """Is told the name of a thing whose standing has changed, once that is durable. Must not raise or wait."""
@@ -45,6 +58,7 @@ class RegistryService:
     ) -> None:
         self._store = RegistryStore(store)
         self._clock = clock
+        self.listing = Listing(self._store)
         self._standings = Standings(clock, None if store.exclusive else STANDING_TTL_S, standings_max)
         self.listeners: list[Listener] = []
 
@@ -107,6 +121,36 @@ class RegistryService:
         # Again, for an attach that was under way: its row no longer counts, but a standing may have seen it.
         await self._detach_everywhere(name, by, via)
 
+    # Premises
+
+    async def premises(self, id: str) -> Premises:
+        """Return premises that are known."""
+        known = (await self._store.premises([id])).get(id)
+        if known is None:
+            raise PremisesNotFoundError(id)
+        return known
+
+    async def hand_over(self, id: str, account: str, by: Principal, via: Via = INSIDE) -> Premises:
+        """Let premises belong to an account (empty: to nobody); from then on the one before sees nothing."""
+        for _ in range(SAVE_ATTEMPTS_MAX):
+            kept = await self._store.kept_premises(id)
+            after = rules.hand_over(kept.record, id, account, self._clock.now_ms())
+            if after is kept.record:
+                return after
+            entry = self._entry(by, via, Action.PREMISES_WRITE, f"premises/{id}", kept.revision)
+            try:
+                won = await self._store.put_premises(after, kept.revision, entry)
+            finally:
+                # Also after a failure: the write may have reached the disk.
+                await self._forget_at(id)
+            if won:
+                return after
+        raise RegistryBusyError("these premises")
+
+    async def place(self, id: str) -> Target:
+        """Return the facts about premises for the permission table, known or not."""
+        return rules.place(id, (await self._store.premises([id])).get(id))
+
     # Attachments
 
     async def attach(self, gateway: str, thing: str, by: Principal, via: Via = INSIDE) -> Attachment:
@@ -168,6 +212,13 @@ class RegistryService:
             known |= await self._load(missing[first : first + STANDINGS_LOADED_MAX])
         return known
 
+    async def targets(self, names: Collection[str]) -> dict[str, Target]:
+        """Return the facts about things for the permission table; what is not registered has none.
+
+        A thing that is there, one of somebody else and one that is not cost the same look-ups.
+        """
+        return {name: rules.target(one) for name, one in (await self.standings(names)).items()}
+
     async def _load(self, names: Sequence[str]) -> dict[str, Standing]:
         began_s = self._standings.begin_load()
         found: dict[str, Standing] = {}
@@ -185,8 +236,12 @@ class RegistryService:
         rows = await self._store.attachments_of(names)
         gateways = {record.attachment.gateway for records in rows.values() for record in records}
         things = await self._registered({*names, *gateways})
+        # Asked for also when nothing is there: how long an answer takes tells nothing.
+        homes = await self._store.premises({thing.premises for thing in things.values()} or {NOWHERE})
         return {
-            name: rules.standing(things[name], rows.get(name, ()), things) for name in names if name in things
+            name: rules.standing(thing, rows.get(name, ()), things, homes.get(thing.premises))
+            for name in names
+            if (thing := things.get(name)) is not None
         }
 
     async def _registered(self, names: Collection[str]) -> dict[str, Thing]:
@@ -221,6 +276,32 @@ class RegistryService:
                 return
 
     # Writing
+
+    async def _forget_at(self, premises: str) -> None:
+        """Forget the standings of all things at these premises, and tell who listens."""
+        try:
+            names = [
+                kept.record.thing.name
+                async for kept in self._everything_at(premises)
+                if kept.record is not None
+            ]
+        except StoreError:
+            self._standings.drop_all()
+            raise
+        for name in names:
+            self._standings.drop(name)
+            self._changed(name)
+
+    async def _everything_at(self, premises: str) -> AsyncIterator[Kept[ThingRecord]]:
+        cursor: str | None = None
+        for _ in range(SWEEPS_MAX):
+            page = await self._store.things_by(premises, None, PAGE_MAX, cursor)
+            for kept in page.kept:
+                yield kept
+            cursor = page.next
+            if cursor is None:
+                return
+        self._standings.drop_all()
 
     async def _change(
         self,

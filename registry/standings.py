@@ -37,6 +37,7 @@ class Standings:
         self._old: dict[str, tuple[Standing | None, float]] = {}
         self._loads = 0
         self._overtaken: set[str] = set()
+        self._all_overtaken = False
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -60,6 +61,11 @@ class Standings:
         if self._loads:
             self._overtaken.add(name)
 
+    def drop_all(self) -> None:
+        """Forget everything, also what look-ups that are under way will find."""
+        self._young, self._old = {}, {}
+        self._all_overtaken = self._loads > 0
+
     def begin_load(self) -> float:
         """Note that a look-up starts now; to be given to :meth:`end_load` in any case."""
         self._loads += 1
@@ -70,11 +76,12 @@ class Standings:
         self._loads -= 1
         until_s = began_s + (self._ttl_s or 0.0)
         for name in names:
-            if name not in self._overtaken:
+            if not self._all_overtaken and name not in self._overtaken:
                 self._old.pop(name, None)
                 self._put(name, (found.get(name), until_s))
         if not self._loads:
             self._overtaken.clear()
+            self._all_overtaken = False
 
     def _put(self, name: str, kept: tuple[Standing | None, float]) -> None:
         if len(self._young) >= self._generation_max and name not in self._young:

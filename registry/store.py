@@ -8,17 +8,21 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from infra.documents.port import Collection, Document, DocumentStore, Entry, Write
-from registry.models import ThingKind
-from registry.rules import AttachmentRecord, ThingRecord
+from infra.documents.port import Collection, Document, DocumentStore, Entry, IndexValue, Write
+from registry.models import Premises, Thing, ThingKind
+from registry.rules import AttachmentRecord, ThingRecord, enrolled
 
 THINGS: Final = "things"
+PREMISES: Final = "premises"
 ATTACHMENTS: Final = "attachments"
 COLLECTIONS: Final = (
-    Collection(THINGS, ("premises", "kind")),
+    Collection(THINGS, ("premises", "kind", "enrolled_premises", "enrolled_kind")),
+    Collection(PREMISES, ("account",)),
     Collection(ATTACHMENTS, ("gateway", "thing")),
 )
 
+ENROLLED: Final = "enrolled_"
+"""Stands before the fields by which only enrolled things are found."""
 GATEWAYS_PER_THING_MAX: Final = 8
 _LEFTOVERS_MAX: Final = 1
 """Rows a thing that a race or a crash left behind, beyond those that count. More would be cut off, which
@@ -28,6 +32,7 @@ _KINDS: Final = sorted(kind.value for kind in ThingKind)
 R = TypeVar("R")
 _encode: Final = msgspec.json.Encoder().encode
 _thing: Final = msgspec.json.Decoder(ThingRecord).decode
+_premises: Final = msgspec.json.Decoder(Premises).decode
 _attachment: Final = msgspec.json.Decoder(AttachmentRecord).decode
 
 
@@ -69,24 +74,52 @@ class RegistryStore:
         return Kept(None, 0) if document is None else _kept_thing(document)
 
     async def things_by(
-        self, premises: str | None, kind: ThingKind | None, limit: int, cursor: str | None
+        self,
+        premises: str | None,
+        kind: ThingKind | None,
+        limit: int,
+        cursor: str | None,
+        *,
+        only_enrolled: bool = False,
     ) -> Page[ThingRecord]:
         """Return a page of live things by one of the two, or all of them; ``premises`` goes first."""
+        prefix = ENROLLED if only_enrolled else ""
         if premises is not None:
             field, low, high = "premises", premises, premises
         elif kind is not None:
             field, low, high = "kind", kind.value, kind.value
         else:
             field, low, high = "kind", _KINDS[0], _KINDS[-1]
-        page = await self._store.find(THINGS, field, low, high, limit=limit, cursor=cursor)
+        page = await self._store.find(THINGS, prefix + field, low, high, limit=limit, cursor=cursor)
         return Page(tuple(_kept_thing(one) for one in page.documents), page.next)
 
     async def put_thing(self, record: ThingRecord, before: int, entry: Entry) -> bool:
         """Write a record over revision ``before`` with its audit entry; False: somebody was first."""
         thing = record.thing
         # What was removed is found by its name only.
-        index = {} if record.removed else {"premises": thing.premises, "kind": thing.kind.value}
+        index = {} if record.removed else _found_by(thing)
         write = Write(THINGS, thing.name, before, _encode(record), index, entries=(entry,))
+        return not await self._store.commit([write])
+
+    async def premises(self, ids: SizedIterable[str]) -> dict[str, Premises]:
+        """Return the premises that are known."""
+        documents = await self._store.get(PREMISES, ids)
+        return {id: _premises(document.body) for id, document in documents.items()}
+
+    async def kept_premises(self, id: str) -> Kept[Premises]:
+        """Return premises, to be followed by another record."""
+        document = (await self._store.get(PREMISES, [id])).get(id)
+        return Kept(None, 0) if document is None else Kept(_premises(document.body), document.revision)
+
+    async def premises_of(self, account: str, limit: int) -> list[Premises]:
+        """Return the premises of an account, by id."""
+        page = await self._store.find(PREMISES, "account", account, account, limit=limit)
+        return [_premises(one.body) for one in page.documents]
+
+    async def put_premises(self, premises: Premises, before: int, entry: Entry) -> bool:
+        """Write premises over revision ``before`` with its audit entry; False: somebody was first."""
+        index = {"account": premises.account} if premises.account else {}
+        write = Write(PREMISES, premises.id, before, _encode(premises), index, entries=(entry,))
         return not await self._store.commit([write])
 
     async def attachment(self, gateway: str, thing: str) -> Kept[AttachmentRecord]:
@@ -114,6 +147,14 @@ class RegistryStore:
     async def put_attachments(self, rows: Sequence[tuple[AttachmentRecord, int, Entry]]) -> frozenset[int]:
         """Write records over their revisions, each with its audit entry; return the positions that lost."""
         return await self._store.commit([_attachment_write(*row) for row in rows])
+
+
+def _found_by(thing: Thing) -> dict[str, IndexValue]:
+    index: dict[str, IndexValue] = {"premises": thing.premises, "kind": thing.kind.value}
+    if enrolled(thing):
+        # In the index, so that who sees only these is never handed a page of others to pick from.
+        index |= {ENROLLED + field: value for field, value in index.items()}
+    return index
 
 
 def _attachment_write(record: AttachmentRecord, before: int, entry: Entry) -> Write:

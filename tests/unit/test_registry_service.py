@@ -396,7 +396,7 @@ async def test_many_standings_cost_two_questions(registry, store):
     await home(registry, *(f"d{number}" for number in range(50)))
     store.calls = 0
     assert len(await registry.standings([f"d{number}" for number in range(50)])) == 50
-    assert store.calls == 2
+    assert store.calls == 3
 
 
 async def test_more_standings_than_fit_one_question_are_all_found(registry, monkeypatch):
