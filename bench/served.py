@@ -24,6 +24,7 @@ from registry.models import NewThing, ThingKind
 from security.policy import Principal, Role
 from shadow.commands import Channel, Origin, update
 from shadow.document import ShadowId
+from tests.certificates import certificate_files
 
 BENCH = Principal("bench", Role.OPERATOR)
 NAME = "load-%05d"
@@ -86,9 +87,7 @@ def issue(services: Services, things: int, directory: Path) -> None:
     directory.mkdir()
     (directory / "ca.crt").write_bytes(services.authority.root_pem)
     for number in range(things):
-        credentials = services.authority.issue_thing(NAME % number)
-        (directory / f"{NAME % number}.crt").write_bytes(credentials.certificate_pem)
-        (directory / f"{NAME % number}.key").write_bytes(credentials.private_key_pem)
+        certificate_files(services.authority, directory, NAME % number)
 
 
 def main() -> None:

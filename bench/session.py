@@ -29,11 +29,10 @@ from broker_bridge.mosquitto import Mosquitto
 from broker_bridge.mosquitto_config import BrokerConfig
 from broker_bridge.session import Session
 from broker_bridge.topics import SUBSCRIPTIONS, Request, answer_base, parse
-from infra.clock import SystemClock
 from infra.ids import RandomIds
 from infra.logs import configure
 from infra.settings import LogSettings
-from security.authority import Authority
+from tests.certificates import issue_server, open_authority
 
 BATCH_MAX = 256
 WARM_UP_S = 1.5
@@ -240,15 +239,15 @@ async def measure_publishes(
 
 @asynccontextmanager
 async def started(directory: Path) -> AsyncIterator[Mosquitto]:
-    authority = Authority.open(directory / "ca", SystemClock())
+    authority = open_authority(directory)
     config = BrokerConfig(
         directory=directory / "broker",
-        authority_file=authority.root_pem_path,
+        authority_file=authority.authorities_path,
         device_port=0,
         plain_port=0,
         testing=True,
     )
-    credentials = authority.issue_server(["localhost"])
+    credentials = issue_server(authority)
     broker = Mosquitto(config, credentials, ids=RandomIds(), rng=random.Random(0))
     await broker.start()
     try:

@@ -37,7 +37,7 @@ from broker_bridge.mosquitto_config import (
 )
 from infra.ids import Ids
 from security import private_files
-from security.certificates import Credentials
+from security.trust.certificates import Credentials
 
 EXECUTABLE: Final = "mosquitto"
 SYSTEM_PATH: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"

@@ -117,7 +117,7 @@ class BrokerConfig:
     directory: Path
     """The broker's own: configuration, passwords, saved sessions, log."""
     authority_file: Path
-    """The root certificate that devices' certificates come from."""
+    """The authorities that devices' certificates come from: roots, and issuing ones below them."""
     revocation_file: Path | None = None
     """Which certificates count no more; read at the start and at each reload. Once it is outdated nobody
     gets in, revoked or not. None: there is no list, for tests that are not about it."""

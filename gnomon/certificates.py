@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from gnomon.services import authority_directory
+from gnomon.services import master_key_file, open_authority
 from infra.clock import SystemClock
+from infra.ids import RandomIds
 from infra.settings import Settings
 from security import private_files
-from security.authority import Authority
+from security.secretbox import SecretBox
+from security.trust import keys
 
 
 def issue(settings: Settings, thing: str, into: Path) -> tuple[Path, Path, Path]:
@@ -16,13 +18,15 @@ def issue(settings: Settings, thing: str, into: Path) -> tuple[Path, Path, Path]
         FileExistsError: there is a key of that name already, and it is not replaced.
         AuthorityError: the name cannot stand in a certificate, or the root is at its end.
     """
-    authority = Authority.open(authority_directory(settings), SystemClock())
+    box = SecretBox.open(master_key_file(settings), RandomIds())
+    authority = open_authority(settings, box, SystemClock())
     authority.check_name(thing)
     into.mkdir(parents=True, exist_ok=True)
     key, certificate, root = into / f"{thing}.key", into / f"{thing}.crt", into / "ca.crt"
-    credentials = authority.issue_thing(thing)
-    if not private_files.create(key, credentials.private_key_pem):
+    made = keys.make_key()
+    if not private_files.create(key, keys.key_pem(made)):
         raise FileExistsError(f"{key} exists: move it away first, or name another folder with --into")
-    private_files.replace(certificate, credentials.certificate_pem, private_files.PUBLIC_MODE)
+    issued = authority.sign_thing(thing, made.public_key())
+    private_files.replace(certificate, issued.chain_pem, private_files.PUBLIC_MODE)
     private_files.replace(root, authority.root_pem, private_files.PUBLIC_MODE)
     return key, certificate, root

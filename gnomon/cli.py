@@ -17,7 +17,7 @@ from gnomon import doctor as checks
 from infra import logs
 from infra.documents.port import StoreError
 from infra.settings import Settings, SettingsError, load, render_toml
-from security.authority import AuthorityError, DamagedFileError, ExposedFileError
+from security.trust.authority import AuthorityError, DamagedFileError, ExposedFileError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 HELP = """Gnomon: device shadows for a utility's home area networks.

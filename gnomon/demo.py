@@ -27,6 +27,7 @@ from infra.settings import Settings
 from registry.models import NewThing, Owner, ThingKind
 from security import private_files
 from security.policy import Principal, Role
+from security.trust import keys
 from shadow.commands import Channel, Origin, update
 from shadow.document import ShadowId
 
@@ -124,10 +125,11 @@ def _trust(services: Services, directory: Path) -> bool:
 
 
 def _issue(services: Services, name: str, directory: Path) -> None:
-    credentials = services.authority.issue_thing(name)
-    private_files.replace(directory / f"{name}.crt", credentials.certificate_pem)
+    key = keys.make_key()
+    issued = services.authority.sign_thing(name, key.public_key())
+    private_files.replace(directory / f"{name}.crt", issued.chain_pem)
     # The key last: where there is one, there is a certificate to it.
-    private_files.replace(directory / f"{name}.key", credentials.private_key_pem)
+    private_files.replace(directory / f"{name}.key", keys.key_pem(key))
 
 
 def _describe(plan: Plan) -> str:

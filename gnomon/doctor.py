@@ -14,34 +14,36 @@ import shutil
 import socket
 import stat
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from broker_bridge.mosquitto import BrokerError, find_executable, find_plugin
 from broker_bridge.mosquitto_config import Files
 from gnomon.roles import DESCRIPTORS_SPARE, descriptors_wanted
-from gnomon.services import authority_directory, broker_directory, operator_file, store_file, store_url
+from gnomon.services import (
+    authority_directory,
+    broker_directory,
+    master_key_file,
+    open_authority,
+    operator_file,
+    store_file,
+    store_url,
+)
 from infra.clock import Clock, SystemClock
 from infra.documents.opening import open_store
 from infra.documents.port import StoreError
 from infra.ids import RandomIds
 from infra.settings import Settings
 from security import private_files
-from security.authority import (
-    AUTHORITY_FILE,
-    Authority,
-    AuthorityError,
-    DamagedFileError,
-    ExposedFileError,
-)
+from security.secretbox import SecretBox
 from security.tokens import OperatorToken
+from security.trust.authority import Authority, AuthorityError, DamagedFileError, ExposedFileError
 
 BROKER_VERSION_MIN: Final = (2, 0)
 DISK_FREE_BYTES_MIN: Final = 1_000_000_000
 FSYNC_MS_MAX: Final = 50.0
 FSYNCS: Final = 20
-EXPIRY_WARNING: Final = timedelta(days=30)
 YEAR_MIN: Final = 2025
 ANSWER_S_MAX: Final = 5.0
 """How long a program may take to say which version it is."""
@@ -268,18 +270,24 @@ _PORT_REMEDIES: Final = {
 
 
 async def check_certificates(settings: Settings, clock: Clock = _CLOCK) -> Finding:
-    """The root of all certificates must be readable by us alone, and last."""
-    directory = authority_directory(settings)
-    if not (directory / AUTHORITY_FILE).exists():
+    """The authorities must be readable by us alone, and last; so must the revocation list."""
+    directory, box_file = authority_directory(settings), master_key_file(settings)
+    if not Authority.is_begun(directory):
         return Finding("certificates", "none yet; the first run makes them")
+    if not box_file.exists():
+        return Finding("certificates", f"{box_file} is missing, which opens their keys", "put back a copy")
     try:
-        authority = Authority.open(directory, clock)
+        authority = open_authority(settings, SecretBox.open(box_file, RandomIds()), clock)
+        alarms = authority.alarms()
     except (AuthorityError, DamagedFileError, ExposedFileError) as error:
         return _told("certificates", error)
+    if alarms:
+        found = "; ".join(f"{alarm.subject} {alarm.found}" for alarm in alarms)
+        return Finding("certificates", found, "; ".join(alarm.remedy for alarm in alarms))
     left = authority.expires - datetime.fromtimestamp(clock.now_ms() / 1_000, UTC)
-    found = f"root valid for {left.days} more days"
-    if left < EXPIRY_WARNING:
-        return Finding("certificates", found, "plan a new root: every thing will need a new certificate")
+    found = f"issuing authority valid for {left.days} more days"
+    if authority.root_in_reach:
+        found += "; the root's key lies here too: gnomon ca move-root takes it away"
     return Finding("certificates", found)
 
 

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -38,8 +38,8 @@ from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.telemetry import Metrics
-from security.authority import AuthorityError, Credentials
 from security.tokens import OperatorBearer
+from security.trust.authority import Authority, AuthorityError, Credentials
 
 READY_S_MAX: Final = 15.0
 """How long the bridge may take to be served by the broker at start."""
@@ -49,6 +49,7 @@ IMPATIENCE_S: Final = 1.0
 EXIT_INTERRUPTED: Final = 130
 RENEWAL_CHECK_S: Final = 21_600
 """A server certificate lasts 90 days and is renewed when 30 are left."""
+AUTHORITY_CHECK_S: Final = 3_600
 DESCRIPTORS_SPARE: Final = 256
 """Beside the connections of devices: files, our own connections, those of the API."""
 SWITCH_INTERVAL_S: Final = 0.000_5
@@ -131,11 +132,14 @@ async def running(settings: Settings) -> AsyncIterator[System]:
     raise_descriptor_limit(settings)
     suspects = Suspects(settings.directory / "bridge", settings.limits.poison_tries_max)
     async with (
-        open_services(
-            settings, SystemClock(), RandomIds(), collections=[PROBES], logs=[DEAD_LETTERS]
-        ) as services,
+        _services(settings) as services,
         _broker(services) as broker,
-        tasks(services.shadows.run(), services.shadows.sweep(), services.shadows.retain()),
+        tasks(
+            services.shadows.run(),
+            services.shadows.sweep(),
+            services.shadows.retain(),
+            watch_authorities(services.authority),
+        ),
     ):
         suspects.begin()
         bridge = _bridge(services, broker, suspects)
@@ -151,6 +155,23 @@ async def running(settings: Settings) -> AsyncIterator[System]:
         # Only here: whatever ended the block before by an error may have been a request.
         suspects.end()
         await _write_refusals(services)
+
+
+@asynccontextmanager
+async def _services(settings: Settings) -> AsyncIterator[Services]:
+    async with AsyncExitStack() as undo:
+        opening = open_services(
+            settings, SystemClock(), RandomIds(), collections=[PROBES], logs=[DEAD_LETTERS]
+        )
+        try:
+            services = await undo.enter_async_context(opening)
+        except AuthorityError as error:
+            raise StartError(str(error)) from error
+        if services.authority.crl_is_due:
+            services.authority.refresh_crl()
+        if services.authority.root_in_reach:
+            _log.warning("root_in_reach", remedy="gnomon ca move-root DIRECTORY")
+        yield services
 
 
 async def _write_refusals(services: Services) -> None:
@@ -186,6 +207,10 @@ def welcome(system: System) -> str:
         f"devices      mqtts://{settings.broker.listen}:{system.broker.device_port}   (mutual TLS)",
         f"             they trust {system.services.authority.root_pem_path}",
     ]
+    if system.services.authority.root_in_reach:
+        lines.append(
+            "reminder     the root's key lies on this machine; take it away: gnomon ca move-root DIR"
+        )
     if system.services.first_secret is not None:
         lines.append(f"token        {system.services.first_secret}")
         lines.append("             the operator's; shown only now, so keep it")
@@ -206,7 +231,7 @@ async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
     broker = Mosquitto(
         BrokerConfig(
             directory=broker_directory(services.settings),
-            authority_file=services.authority.root_pem_path,
+            authority_file=services.authority.authorities_path,
             plugin=plugin,
             listen=settings.listen,
             device_port=settings.device_port,
@@ -242,6 +267,14 @@ async def renew_certificate(services: Services, broker: Mosquitto, shown: Creden
                 _log.info("server_certificate_renewed")
         except (AuthorityError, OSError) as error:
             _log.error("server_certificate_not_renewed", reason=str(error))
+
+
+async def watch_authorities(authority: Authority) -> None:
+    """Say what ends too soon, at once and now and then, until cancelled."""
+    while True:
+        for alarm in authority.alarms():
+            _log.error("authority_ends", subject=alarm.subject, found=alarm.found, remedy=alarm.remedy)
+        await asyncio.sleep(AUTHORITY_CHECK_S)
 
 
 def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge:

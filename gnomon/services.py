@@ -21,9 +21,9 @@ from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
-from security.authority import Authority
 from security.secretbox import SecretBox
 from security.tokens import OperatorToken
+from security.trust.authority import Authority
 from shadow.records import LOGS, SHADOWS
 from shadow.service import ShadowService
 from shadow.store import ShadowStore
@@ -94,10 +94,18 @@ async def open_services(
             registry=RegistryService(store, clock),
             refusals=Refusals(store, clock, ids),
             box=box,
-            authority=Authority.open(authority_directory(settings), clock),
+            authority=open_authority(settings, box, clock),
             token=token,
             first_secret=secret,
         )
+
+
+def open_authority(settings: Settings, box: SecretBox, clock: Clock) -> Authority:
+    """Open the certificate authorities; make them on first run, unless this is production."""
+    trust = settings.trust
+    return Authority.open(
+        authority_directory(settings), box, clock, wide_names=trust.wide_names, production=trust.production
+    )
 
 
 def store_url(settings: Settings) -> str:

@@ -21,9 +21,8 @@ from broker_bridge.mosquitto import LOOPBACK, Mosquitto, find_plugin
 from broker_bridge.mosquitto_config import JANITOR_USER, BrokerConfig
 from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_ANSWERS
-from infra.clock import SystemClock
 from infra.ids import RandomIds
-from security.authority import Authority
+from tests.certificates import certificate_files, issue_server, open_authority
 from tests.system.mqtt import Thing
 
 WAIT_S_MAX = 20.0
@@ -34,10 +33,10 @@ class BrokerRig:
 
     def __init__(self, directory: Path, **config: Any) -> None:
         self.directory = directory
-        self.authority = Authority.open(directory / "ca", SystemClock())
+        self.authority = open_authority(directory)
         self.config = BrokerConfig(
             directory=directory / "broker",
-            authority_file=self.authority.root_pem_path,
+            authority_file=self.authority.authorities_path,
             plugin=find_plugin(),
             **{"device_port": 0, **config},
         )
@@ -49,7 +48,7 @@ class BrokerRig:
     def new_broker(self, **config: Any) -> Mosquitto:
         return Mosquitto(
             self.config,
-            self.authority.issue_server(["localhost", "127.0.0.1"]),
+            issue_server(self.authority),
             ids=RandomIds(),
             rng=random.Random(0),
             **config,
@@ -148,14 +147,3 @@ class _ServicePort:
 
     def __init__(self, rig: BrokerRig) -> None:
         self.device_port = rig.broker.service_port
-
-
-def certificate_files(authority: Authority, folder: Path, name: str) -> tuple[Path, Path]:
-    """Issue a certificate into a folder, once."""
-    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
-    if not key.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        credentials = authority.issue_thing(name)
-        certificate.write_bytes(credentials.certificate_pem)
-        key.write_bytes(credentials.private_key_pem)
-    return certificate, key

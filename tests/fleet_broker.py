@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from fleet.connection import Connection, Endpoint, plain_identity
-from infra.clock import SystemClock
-from security.authority import Authority
+from tests.certificates import certificate_files, issue_server, open_authority
 from tests.shadow_stand_in import SendList, StandIn
 
 READY_S = 5.0
@@ -32,11 +31,11 @@ class Broker:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.port, self.plain_port = free_port(), free_port()
-        self.authority = Authority.open(directory / "authority", SystemClock())
+        self.authority = open_authority(directory)
         self.certificates = directory / "certificates"
         self.certificates.mkdir()
         shutil.copy(self.authority.root_pem_path, self.certificates / "ca.crt")
-        server = self.authority.issue_server(["localhost", "127.0.0.1"])
+        server = issue_server(self.authority)
         (directory / "server.crt").write_bytes(server.certificate_pem)
         (directory / "server.key").write_bytes(server.private_key_pem)
         self._configuration = directory / "mosquitto.conf"
@@ -46,9 +45,7 @@ class Broker:
     def issue(self, *names: str) -> None:
         """Write certificate and key of these things, as a factory would."""
         for name in names:
-            credentials = self.authority.issue_thing(name)
-            (self.certificates / f"{name}.crt").write_bytes(credentials.certificate_pem)
-            (self.certificates / f"{name}.key").write_bytes(credentials.private_key_pem)
+            certificate_files(self.authority, self.certificates, name)
 
     def start(self) -> None:
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
@@ -81,7 +78,7 @@ class Broker:
                 "max_inflight_messages 4096",
                 f"listener {self.port} 127.0.0.1",
                 "allow_anonymous true",
-                f"cafile {self.authority.root_pem_path}",
+                f"cafile {self.authority.authorities_path}",
                 f"certfile {here / 'server.crt'}",
                 f"keyfile {here / 'server.key'}",
                 "require_certificate true",

@@ -87,6 +87,22 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     ] = False
 
 
+class TrustSettings(Struct, frozen=True, kw_only=True):
+    """The Trust Center: certificates and who may have one."""
+
+    production: Annotated[
+        bool,
+        Meta(
+            description="No start while the root's key is within reach, and no authority is made by itself: "
+            "`gnomon ca init`, `gnomon ca move-root`."
+        ),
+    ] = False
+    wide_names: Annotated[
+        bool,
+        Meta(description="Also certify names with `:` and `_`, for a fleet that has such names already."),
+    ] = False
+
+
 class BridgeSettings(Struct, frozen=True, kw_only=True):
     """The process part between broker and shadows."""
 
@@ -233,6 +249,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     store: StoreSettings = field(default_factory=StoreSettings)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
+    trust: TrustSettings = field(default_factory=TrustSettings)
     bridge: BridgeSettings = field(default_factory=BridgeSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     logs: LogSettings = field(default_factory=LogSettings)

@@ -18,9 +18,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from broker_bridge.mosquitto_config import BRIDGE_USER, KEEP_ALIVE_S_MAX, PROBE_USER
 from broker_bridge.presence import Sign, parse_line
 from broker_bridge.topics import PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
-from infra.clock import SystemClock
-from security.authority import Authority
-from tests.broker_rig import BrokerRig, certificate_files
+from tests.broker_rig import BrokerRig
+from tests.certificates import certificate_files, open_authority
 from tests.system.mqtt import V5, V311
 
 pytestmark = pytest.mark.integration
@@ -84,7 +83,7 @@ def test_a_device_without_certificate_is_not(rig):
 
 
 def test_a_device_with_a_certificate_of_another_authority_is_not(rig, lamp, tmp_path):
-    foreign = Authority.open(tmp_path / "ca", SystemClock())
+    foreign = open_authority(tmp_path)
     assert handshake(rig, certificate_files(foreign, tmp_path / "things", lamp)) == b""
     assert handshake(rig, rig.certificate(lamp)).startswith(CONNACK)
 

@@ -116,7 +116,7 @@ def test_a_broker_that_does_not_work_is_quoted(var):
 
 
 def test_a_damaged_authority_is_refused_and_left_as_it_is(var):
-    file = var / "ca" / "authority.pem"
+    file = var / "ca" / "root.pem"
     file.parent.mkdir(parents=True, mode=0o700)
     file.touch(mode=0o600)
     file.write_bytes(b"garbage")
@@ -131,7 +131,13 @@ def test_a_directory_below_a_file_is_refused(tmp_path):
     assert err.strip().splitlines()[-1] == f"Error: {tmp_path / 'file' / 'var'}: Not a directory"
 
 
-STAGES = ("gnomon.db", "ca/authority.pem", "broker/mosquitto.conf", "broker/mosquitto.pid", "bridge/running")
+STAGES = (
+    "gnomon.db",
+    "ca/issuing-0001.pem",
+    "broker/mosquitto.conf",
+    "broker/mosquitto.pid",
+    "bridge/running",
+)
 """Files that appear one after the other while it starts."""
 
 

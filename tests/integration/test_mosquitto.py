@@ -25,9 +25,8 @@ from broker_bridge.mosquitto import (
     find_plugin,
 )
 from broker_bridge.mosquitto_config import BRIDGE_USER, CONNECTION_BYTES, MEMORY_BYTES_MAX, BrokerConfig
-from infra.clock import SystemClock
 from infra.ids import RandomIds
-from security.authority import Authority
+from tests.certificates import open_authority
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("broker_program")]
 
@@ -36,12 +35,12 @@ WAIT_S_MAX = 10.0
 
 
 def broker_in(directory, **config):
-    authority = Authority.open(directory / "ca", SystemClock())
+    authority = open_authority(directory)
     executable = config.pop("executable", "mosquitto")
     return Mosquitto(
         BrokerConfig(
             directory=directory / "broker",
-            authority_file=authority.root_pem_path,
+            authority_file=authority.authorities_path,
             **{"device_port": 0, **config},
         ),
         authority.server_credentials(["localhost"]),

@@ -7,6 +7,7 @@ import pytest
 from cryptography import x509
 
 from tests.broker_rig import BrokerRig
+from tests.certificates import issue_server
 from tests.system.mqtt import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("broker_program")]
@@ -32,7 +33,7 @@ def test_new_connections_see_the_new_certificate_and_old_ones_and_their_rights_s
         with rig.bridge() as bridge, rig.thing("lamp") as lamp:
             bridge.subscribe("$aws/things/+/shadow/get")
             before = shown(rig)
-            rig.broker.renew(rig.authority.issue_server(["localhost", "127.0.0.1"]))
+            rig.broker.renew(issue_server(rig.authority))
             until(lambda: shown(rig) != before, "the broker shows another certificate")
             lamp.publish("$aws/things/lamp/shadow/get", b"still there")
             assert bridge.wait_on("$aws/things/lamp/shadow/get").payload == b"still there"
@@ -47,7 +48,7 @@ def test_new_connections_see_the_new_certificate_and_old_ones_and_their_rights_s
 
 def test_a_renewal_without_a_child_is_for_the_next_start(tmp_path):
     rig = BrokerRig(tmp_path)
-    credentials = rig.authority.issue_server(["localhost"])
+    credentials = issue_server(rig.authority, ["localhost"])
     rig.start()
     rig.call(rig.broker.stop())
     rig.broker.renew(credentials)

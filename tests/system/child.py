@@ -19,9 +19,8 @@ from typing import Any, Self
 
 import httpx
 
-from infra.clock import SystemClock
-from security.authority import Authority
 from tests.backends.spawning import free_port
+from tests.certificates import certificate_files, open_authority
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S_MAX = 20.0
@@ -62,7 +61,7 @@ class Gnomon:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = directory / "log"
         self._has_prefix = False
-        self._authority: Authority | None = None
+        self._authority: Any = None
         self._http: httpx.Client | None = None
 
     def __enter__(self) -> Self:
@@ -272,16 +271,11 @@ class Gnomon:
     def certificate(self, name: str) -> tuple[Path, Path]:
         """Return the files with a thing's certificate and key; make them at first."""
         folder = self.directory / "things"
-        certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
-        if not key.exists():
-            if self._authority is None:
-                self._authority = Authority.open(self.var / "ca", SystemClock())
-                folder.mkdir(exist_ok=True)
-                (folder / "ca.crt").write_bytes(self._authority.root_pem)
-            credentials = self._authority.issue_thing(name)
-            certificate.write_bytes(credentials.certificate_pem)
-            key.write_bytes(credentials.private_key_pem)
-        return certificate, key
+        if self._authority is None:
+            self._authority = open_authority(self.var)
+            folder.mkdir(exist_ok=True)
+            (folder / "ca.crt").write_bytes(self._authority.root_pem)
+        return certificate_files(self._authority, folder, name)
 
     # ------------------------------------------------------------------ shadows over REST
 

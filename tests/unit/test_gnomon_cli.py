@@ -17,7 +17,7 @@ from infra import logs
 from infra.documents.opening import open_store
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.telemetry import Metrics
-from security.authority import ExposedFileError
+from security.trust.authority import ExposedFileError
 from shadow.document import ShadowId
 from tests.fakes import FakeClock
 
@@ -123,7 +123,7 @@ def test_what_stops_it_is_one_sentence(run, monkeypatch, error, said):
 
 def test_an_exposed_secret_is_one_sentence(run, monkeypatch, tmp_path):
     async def fails(_settings, _on_ready):
-        raise ExposedFileError(tmp_path / "authority.pem", 0o644)
+        raise ExposedFileError(tmp_path / "root.pem", 0o644)
 
     monkeypatch.setattr(roles, "up", fails)
     answer = run("up")
@@ -149,7 +149,9 @@ def test_a_thing_gets_a_key_a_certificate_to_it_and_the_root(run, tmp_path):
     key, certificate, root = (tmp_path / "th-1" / name for name in ("th-1.key", "th-1.crt", "ca.crt"))
     assert answer.output.split() == [str(key), str(certificate), str(root)]
     made = x509.load_pem_x509_certificate(certificate.read_bytes())
-    made.verify_directly_issued_by(x509.load_pem_x509_certificate(root.read_bytes()))
+    _, issuing = x509.load_pem_x509_certificates(certificate.read_bytes())
+    made.verify_directly_issued_by(issuing)
+    issuing.verify_directly_issued_by(x509.load_pem_x509_certificate(root.read_bytes()))
     assert made.subject.rfc4514_string() == "CN=th-1"
     own = load_pem_private_key(key.read_bytes(), None)
     assert made.public_key() == own.public_key()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,13 @@ import pytest
 
 from fleet.plan import city
 from gnomon import demo
-from infra.clock import SystemClock
 from infra.documents.memory import MemoryStore
 from infra.settings import Settings
 from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
-from security.authority import Authority
 from security.policy import Role
+from tests.certificates import open_authority
 from tests.fakes import FakeClock
 from tests.faulty_store import FaultyStore
 
@@ -36,7 +36,7 @@ class Town:
     async def settle(self, plan=PLAN):
         services: Any = SimpleNamespace(
             registry=RegistryService(self.store, FakeClock()),
-            authority=Authority.open(self.directory / "ca", SystemClock()),
+            authority=open_authority(self.directory),
         )
         await demo._settle_in(services, plan, self.certificates)
         return services.registry
@@ -89,7 +89,7 @@ async def test_a_larger_city_later_keeps_what_was_there(town):
 async def test_with_a_new_root_all_get_new_certificates(town):
     await town.settle()
     before = town.files()
-    (town.directory / "ca" / "authority.pem").unlink()
+    shutil.rmtree(town.directory / "ca")
     await town.settle()
     after = town.files()
     assert after.keys() == before.keys()

@@ -17,8 +17,8 @@ from infra.documents.port import StoreUnavailableError
 from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, BrokerSettings, StoreSettings
-from security.authority import Authority
 from security.tokens import OperatorToken
+from tests.certificates import open_authority
 from tests.fakes import FakeClock
 
 YEAR_MS = 365 * 86_400_000
@@ -229,23 +229,25 @@ async def test_before_the_first_run_there_is_nothing_to_find_and_the_doctor_make
 
 
 async def test_a_sound_root_is_good_and_one_that_ends_soon_is_a_fault(settings):
-    Authority.open(settings.directory / "ca", SystemClock())
+    open_authority(settings.directory)
     good(await doctor.check_certificates(settings))
-    late = FakeClock(SystemClock().now_ms() + 20 * YEAR_MS)
-    fault(await doctor.check_certificates(settings, late), "more days", "new root")
+    late = FakeClock(SystemClock().now_ms() + round(4.5 * YEAR_MS))
+    found = await doctor.check_certificates(settings, late)
+    fault(found, "issuing authority ends on", "gnomon ca renew")
+    assert "revocation list ends at" in found.found
 
 
 async def test_a_damaged_root_is_a_fault_and_is_left_as_it_is(settings):
-    Authority.open(settings.directory / "ca", SystemClock())
-    file = settings.directory / "ca" / "authority.pem"
+    open_authority(settings.directory)
+    file = settings.directory / "ca" / "issuing-0001.pem"
     file.write_bytes(b"garbage")
     fault(await doctor.check_certificates(settings), str(file), "put back a copy")
     assert file.read_bytes() == b"garbage"
 
 
 async def test_a_root_that_others_may_read_is_a_fault(settings):
-    Authority.open(settings.directory / "ca", SystemClock())
-    file = settings.directory / "ca" / "authority.pem"
+    open_authority(settings.directory)
+    file = settings.directory / "ca" / "issuing-0001.pem"
     file.chmod(0o644)
     fault(await doctor.check_certificates(settings), "mode 0644", f"chmod go= {file}")
 

@@ -23,7 +23,7 @@ from gnomon.roles import (
 from infra.documents.port import StoreBrokenError
 from infra.settings import Settings
 from infra.settings.model import BrokerSettings
-from security.authority import AuthorityExpiredError, Credentials
+from security.trust.authority import AuthorityExpiredError, Credentials
 
 
 async def for_ever():
@@ -229,7 +229,9 @@ async def test_a_renewal_that_fails_is_told_and_tried_again(monkeypatch):
 def _system(tmp_path, secret) -> Any:
     services = SimpleNamespace(
         settings=Settings(directory=tmp_path),
-        authority=SimpleNamespace(root_pem_path=tmp_path / "ca" / "root.crt"),
+        authority=SimpleNamespace(
+            root_pem_path=tmp_path / "ca" / "root.crt", root_in_reach=secret is not None
+        ),
         first_secret=secret,
     )
     return SimpleNamespace(

@@ -14,9 +14,8 @@ from broker_bridge.mosquitto import Mosquitto
 from broker_bridge.mosquitto_config import BrokerConfig
 from broker_bridge.outbound import WAITING_MESSAGES_MAX
 from broker_bridge.topics import SUBSCRIPTIONS
-from infra.clock import SystemClock
 from infra.ids import RandomIds
-from security.authority import Authority
+from tests.certificates import open_authority
 from tests.session_rig import ONCE, Recorder, Script, filters, running, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("broker_program")]
@@ -32,11 +31,11 @@ def handler():
 
 @asynccontextmanager
 async def a_broker(directory, **config):
-    authority = Authority.open(directory / "ca", SystemClock())
+    authority = open_authority(directory)
     broker = Mosquitto(
         BrokerConfig(
             directory=directory / "broker",
-            authority_file=authority.root_pem_path,
+            authority_file=authority.authorities_path,
             **{"device_port": 0, "plain_port": 0, "testing": True, **config},
         ),
         authority.server_credentials(["localhost"]),
