@@ -23,6 +23,8 @@ REFUSALS_FOLDED_MAX: Final = 4_096
 """Different refusals held apart at a time; further ones are counted together under :data:`OTHERS`."""
 TEXT_CHARS_MAX: Final = 256
 """Length of a text that came from outside; the rest is cut off."""
+REFUSED: Final = "refused/"
+"""What the log keys of folded refusals begin with; their number is the minute."""
 OTHERS: Final = "(others)"
 """Stands for every actor, action and target of the refusals that were too many to tell apart."""
 WRITER_BITS: Final = 64
@@ -146,11 +148,16 @@ class Refusals:
         self._unwritten: set[tuple[str, int]] = set()
         self._others: tuple[str, int] | None = None
 
+    @property
+    def keys(self) -> str:
+        """What the log keys of all rows of this writer begin with."""
+        return f"{REFUSED}{self._writer}/"
+
     def note(self, by: Principal, via: Via, action: str, target: str, reason: str, *, count: int = 1) -> None:
         """Count a refusal; the first of its minute lends the row its reason, way and request."""
         now_ms = self._clock.now_ms()
         actor, action, target = _cut(by.name), _cut(action), _cut(target)
-        place = (f"refused/{self._writer}/{actor}/{action}/{target}", now_ms // MS_PER_MINUTE)
+        place = (f"{self.keys}{actor}/{action}/{target}", now_ms // MS_PER_MINUTE)
         if place not in self._folded and len(self._folded) >= REFUSALS_FOLDED_MAX:
             place, actor, action, target = self._overflow(now_ms), OTHERS, OTHERS, OTHERS
         first = self._folded.get(place) or AuditEntry(
@@ -180,7 +187,7 @@ class Refusals:
     def _overflow(self, now_ms: int) -> tuple[str, int]:
         """Return the place of the row for all that is too much: this minute's, or one still unwritten."""
         if self._others is None or self._others not in self._unwritten:
-            self._others = (f"refused/{self._writer}/{OTHERS}", now_ms // MS_PER_MINUTE)
+            self._others = (f"{self.keys}{OTHERS}", now_ms // MS_PER_MINUTE)
         return self._others
 
     def _let_go(self, written: Mapping[tuple[str, int], AuditEntry]) -> None:

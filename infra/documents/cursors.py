@@ -22,7 +22,7 @@ def make(search: Sequence[IndexValue], position: Sequence[IndexValue]) -> str:
 
 def after_document(cursor: str, search: Sequence[IndexValue]) -> tuple[IndexValue, str]:
     """Return the (value, id) after which ``search`` goes on."""
-    match _position(cursor, search):
+    match position(cursor, search):
         case [value, str(id)] if type(value) is type(search[-1]):
             return value, id
         case _:
@@ -31,7 +31,7 @@ def after_document(cursor: str, search: Sequence[IndexValue]) -> tuple[IndexValu
 
 def after_entry(cursor: str, search: Sequence[IndexValue]) -> tuple[int, str, int]:
     """Return the (at_ms, key, number) after which ``search`` goes on."""
-    match _position(cursor, search):
+    match position(cursor, search):
         case [int(at_ms), str(key), int(number)]:
             return at_ms, key, number
         case _:
@@ -41,11 +41,12 @@ def after_entry(cursor: str, search: Sequence[IndexValue]) -> tuple[int, str, in
 _WORDS = "the cursor was not made by this search: start the search again without one"
 
 
-def _position(cursor: str, search: Sequence[IndexValue]) -> list[IndexValue]:
+def position(cursor: str, search: Sequence[IndexValue]) -> list[IndexValue]:
+    """Return the position that :func:`make` put into a cursor of ``search``."""
     try:
-        made_by, position = _decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        made_by, found = _decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
         raise InvalidCursorError(_WORDS) from error
     if made_by != list(search):
         raise InvalidCursorError(_WORDS)
-    return position
+    return found
