@@ -9,7 +9,7 @@ secrets or state. Who may read them is not decided here.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -48,6 +48,26 @@ class Via:
 
 INSIDE: Final = Via("inside")
 """No request: this process acts on its own."""
+
+
+class Actor(Protocol):
+    """Whom a row names: a principal, or who has not proved to be one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Nobody:
+    name: str = "(unknown)"
+    role: str = ""
+
+
+NOBODY: Final = _Nobody()
+"""Who tried, and has proved nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +173,7 @@ class Refusals:
         """What the log keys of all rows of this writer begin with."""
         return f"{REFUSED}{self._writer}/"
 
-    def note(self, by: Principal, via: Via, action: str, target: str, reason: str, *, count: int = 1) -> None:
+    def note(self, by: Actor, via: Via, action: str, target: str, reason: str, *, count: int = 1) -> None:
         """Count a refusal; the first of its minute lends the row its reason, way and request."""
         now_ms = self._clock.now_ms()
         actor, action, target = _cut(by.name), _cut(action), _cut(target)
