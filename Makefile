@@ -6,7 +6,7 @@ PINS := requirements/bootstrap.txt pyproject.toml scripts/bootstrap
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up doctor test unit check format sizes bench chaos conformance vectors pins test-containers clean
+.PHONY: help run up doctor test unit check format sizes bench chaos conformance attack attack-planted vectors pins test-containers clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -49,6 +49,12 @@ chaos: .venv/.dev ## kill cycles under load, judged by a separate checker (CYCLE
 
 conformance: .venv/.dev ## unmodified outside clients against a running Gnomon
 	@$(PY) -m tests.conformance $(ARGS)
+
+attack: .venv/.dev ## the Bad Actor against a running Gnomon (ARGS="--only B5")
+	@$(PY) -m tests.attack $(ARGS)
+
+attack-planted: .venv/.dev ## take one defence away at a time: the attacks must notice each
+	@$(PY) -m tests.attack --planted $(ARGS)
 
 vectors: .venv/.dev ## rebuild golden files and generated pages; fails if one was not current
 	@$(PY) -m scripts.generate

@@ -47,6 +47,7 @@ class Gnomon:
         directory: Path,
         settings: Mapping[str, object] | None = None,
         faults: Sequence[str] = (),
+        holes: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ class Gnomon:
             "broker.service_port": free_port(),
             **(settings or {}),
         }
-        self.faults = tuple(f"--fault={name}" for name in faults)
+        self.faults = (*(f"--fault={name}" for name in faults), *(f"--hole={name}" for name in holes))
         self.process: subprocess.Popen[bytes] | None = None
         self.log = directory / "log"
         self._has_prefix = False

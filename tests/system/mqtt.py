@@ -7,7 +7,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +87,8 @@ class Thing:
         self._granted: queue.Queue[int] = queue.Queue()
         self._acknowledged: dict[int, ReasonCode] = {}
         self.is_connected = False
+        self.connections = 0
+        """How often it was let in: more than once says that it was thrown off and came back."""
 
     # ------------------------------------------------------------------ connection
 
@@ -144,6 +146,16 @@ class Thing:
         with self._news:
             assert self._news.wait_for(lambda: id in self._acknowledged, ANSWER_S_MAX), "no PUBACK came"
             return self._acknowledged.pop(id)
+
+    def publish_all(self, messages: Iterable[tuple[str, bytes]], *, retain: bool = False) -> None:
+        """Send many at once, and return when the broker has acknowledged each."""
+        ids = {self.send(topic, payload, retain=retain) for topic, payload in messages}
+        with self._news:
+            assert self._news.wait_for(lambda: ids <= self._acknowledged.keys(), ANSWER_S_MAX), (
+                "no PUBACK came"
+            )
+            for id in ids:
+                del self._acknowledged[id]
 
     # ------------------------------------------------------------------ what it was sent
 
@@ -258,6 +270,7 @@ class Thing:
     def _on_connect(self, reason: ReasonCode) -> None:
         with self._news:
             self.is_connected = not reason.is_failure
+            self.connections += self.is_connected
             self._news.notify_all()
         self._connected.put(reason)
 

@@ -1,21 +1,28 @@
 """The command line of Gnomon as tests start it: ``python -m tests.system.up [--fault=NAME …] up …``.
 
 Without a fault it is `gnomon`, nothing else. A fault is planted before the service starts, by one function
-of `faults`; no code of the service knows that there are any.
+of `faults`; no code of the service knows that there are any. A hole (``--hole=NAME``) is the same for
+attacks: a defence taken away, by one function of `tests.attack.holes`.
 """
 
 import sys
 
 from gnomon.cli import main
 
-FAULT = "--fault="
+FAULT, HOLE = "--fault=", "--hole="
 
 if __name__ == "__main__":
     names = [word.removeprefix(FAULT) for word in sys.argv if word.startswith(FAULT)]
-    sys.argv = [word for word in sys.argv if not word.startswith(FAULT)]
+    holes = [word.removeprefix(HOLE) for word in sys.argv if word.startswith(HOLE)]
+    sys.argv = [word for word in sys.argv if not word.startswith((FAULT, HOLE))]
     if names:
         from tests.system import faults  # it loads what the service alone does not
 
         for name in names:
             faults.plant(name)
+    if holes:
+        from tests.attack import holes as attack_holes
+
+        for name in holes:
+            attack_holes.plant(name)
     main()

@@ -1,0 +1,29 @@
+"""All attacks, and the settings of the service that they are carried out against."""
+
+from typing import Final
+
+from tests.attack import gateways, identities, routes, topics
+from tests.attack.attacks import registered
+
+MODULES: Final = (identities, topics, gateways, routes)
+"""Importing them registers their attacks."""
+ATTACKS: Final = registered()
+SETTINGS: Final[dict[str, object]] = {}
+
+LATER: Final[tuple[tuple[str, str, str], ...]] = (
+    ("B9 to B12", "firmware: downgrade, tampering, freeze, a stolen key", "firmware"),
+    (
+        "B18 to B20, B27, B41",
+        "load events, replays, false meter values, webhooks, clocks",
+        "programs and events",
+    ),
+    ("B28, B29", "path tricks, compression bombs", "firmware"),
+    ("B31", "script in names, CSRF, framing", "pages"),
+    ("B33, B39, B40", "staff browsing, what is not enrolled, resale", "provisioning"),
+    (
+        "B36, B37",
+        "look-alike packages, a store open to the network",
+        "a build and a second network namespace",
+    ),
+)
+"""Rows of the table without an attack here, each with what has to be there first."""

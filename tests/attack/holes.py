@@ -1,0 +1,130 @@
+"""Defences to take away, one at a time, each by a patch of one place. (spec: security, 12, "planted holes")
+
+A suite that does not notice a missing defence proves nothing. Holes are planted in the child before the
+service starts (``python -m tests.system.up --hole=NAME``); the service knows nothing of them. A hole whose
+place has moved fails loudly: `mock.patch` refuses a name that is not there, and the service does not start.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from unittest import mock
+
+import mqtt5
+import msgspec
+
+from api import audit, schemas
+from broker_bridge import dispatch, topics
+from broker_bridge.role import Bridge
+from registry.models import Standing
+from registry.standings import Standings
+from security.policy import Action, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A defence that is taken away, and the attacks that must notice."""
+
+    name: str
+    noticed_by: tuple[str, ...]
+    plant: Callable[[], None]
+
+
+HOLES: Final[dict[str, Hole]] = {}
+
+
+def hole(*noticed_by: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register a function that takes a defence away, under its own name."""
+
+    def register(plant_it: Callable[[], None]) -> Callable[[], None]:
+        name = plant_it.__name__.replace("_", "-")
+        HOLES[name] = Hole(name, noticed_by, plant_it)
+        return plant_it
+
+    return register
+
+
+def plant(name: str) -> None:
+    """Plant the hole of this name."""
+    HOLES[name].plant()
+
+
+@hole("B2")
+def rule_with_plus_for_user() -> None:
+    """Let every thing write and read what belongs to any."""
+    widened = tuple(line.replace("%u", "+") for line in topics.DEVICE_ACL)
+    _replace("broker_bridge.mosquitto_config.DEVICE_ACL", widened)
+
+
+@hole("B24")
+def retained_served() -> None:
+    """Serve what the broker marks as retained."""
+    honest = Bridge.received
+
+    def received(bridge: Bridge, packet: Any, connection: int) -> None:
+        honest(bridge, _without_retain(packet), connection)
+
+    _replace("broker_bridge.role.Bridge.received", received)
+
+
+@hole("B7")
+def attachment_not_asked() -> None:
+    """Believe every gateway about every thing."""
+    honest = dispatch.admit
+
+    def admit(request: Any, thing: Any, gateway: Any) -> Any:
+        if request.gateway is not None and thing is not None:
+            return dispatch._origin(request.gateway, Role.RELAY, request.gateway)
+        return honest(request, thing, gateway)
+
+    _replace("broker_bridge.dispatch.admit", admit)
+
+
+@hole("B7")
+def attachment_cached_for_ever() -> None:
+    """Never forget what was once true of a thing."""
+    honest = Standings.drop
+
+    def drop(standings: Standings, name: str) -> None:
+        kept = standings.get(name)
+        if not isinstance(kept, Standing) or not kept.gateways:
+            honest(standings, name)
+
+    _replace("registry.standings.Standings.drop", drop)
+
+
+@hole("B17")
+def unknown_fields_taken() -> None:
+    """Take whatever else a body holds."""
+
+    def lenient(body: type) -> type:
+        fields = [
+            (field.name, field.type, *(() if field.default is msgspec.NODEFAULT else (field.default,)))
+            for field in msgspec.structs.fields(body)
+        ]
+        return msgspec.defstruct(body.__name__, fields)
+
+    for module in ("things", "shadow_changes"):
+        for name in ("NewThingBody", "RestoreBody"):
+            mock.patch(f"api.{module}.{name}", lenient(getattr(schemas, name)), create=True).start()
+
+
+@hole("B16")
+def route_without_guard() -> None:
+    """Leave one route open to anybody."""
+    _replace("api.audit.LIST_AUDIT", _with(audit.LIST_AUDIT, action=Action.OPEN))
+
+
+def _with(value: Any, **changes: Any) -> Any:
+    return dataclasses.replace(value, **changes)
+
+
+def _without_retain(packet: Any) -> Any:
+    return mqtt5.PublishPacket(
+        packet.topic, packet.payload, qos=packet.qos, packet_id=packet.packet_id, duplicate=packet.duplicate
+    )
+
+
+def _replace(what: str, by: Any) -> None:
+    mock.patch(what, by).start()  # never stopped: the child ends with it
