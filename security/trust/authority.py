@@ -73,6 +73,8 @@ ISSUING_ALARM: Final = timedelta(days=365)
 """What is left of the issuing authority when its successor should be there."""
 ROOT_ALARM: Final = ISSUING_LIFE
 """What is left of the root when issuing authorities begin to end with it."""
+SETTLING: Final = timedelta(days=1)
+"""How long a successor is published before it signs: each broker has read its certificate by then."""
 PASSPHRASE_BITS: Final = 256
 CRL_BYTES_MAX: Final = 67_108_864
 
@@ -318,7 +320,10 @@ class Authority:
         return pair
 
     def renew(self, root: Pair) -> None:
-        """Make the next issuing authority, which signs from now on; what the old ones signed stays good."""
+        """Make the next issuing authority; what the old ones signed stays good.
+
+        It signs after :data:`SETTLING`, or at once when there is no other.
+        """
         issuing = certificates.make_issuing(root, self._now())
         with self._locked():
             self._trust(root.certificate)
@@ -359,8 +364,9 @@ class Authority:
         if root_ends - now < ROOT_ALARM:
             remedy = "begin with the next: gnomon ca init --successor (runbook, Authorities)"
             yield Alarm("root", f"ends on {root_ends:%Y-%m-%d}", remedy)
-        if self.expires - now < ISSUING_ALARM:
-            yield Alarm("issuing authority", f"ends on {self.expires:%Y-%m-%d}", "gnomon ca renew")
+        issuing_ends = self._all()[-1].certificate.not_valid_after_utc
+        if issuing_ends - now < ISSUING_ALARM:
+            yield Alarm("issuing authority", f"ends on {issuing_ends:%Y-%m-%d}", "gnomon ca renew")
         lists = self._lists()
         if lists.next_update - now < crl.ALARM:
             # The date is what nobody may reach: then TLS refuses every device.
@@ -448,8 +454,10 @@ class Authority:
             raise DamagedFileError(path, f"does not hold our authority ({error})", _RESTORE) from error
 
     def _newest(self) -> Pair:
-        """Return the authority that signs: the newest that lives, or else the newest, whose end is told."""
-        return (self._living() or self._all())[-1]
+        """Return the authority that signs: the newest that has settled, else the newest; its end is told."""
+        living, settled = self._living(), self._now() - SETTLING - certificates.AUTHORITY_BACKDATING
+        ready = [pair for pair in living if pair.certificate.not_valid_before_utc <= settled]
+        return (ready or living or self._all())[-1]
 
     def _living(self) -> list[Pair]:
         now = self._now()

@@ -626,17 +626,23 @@ def test_a_root_made_elsewhere_founds_an_authority_that_never_had_it(tmp_path, c
 # Succession
 
 
-def test_a_successor_signs_from_now_on_and_what_the_old_one_signed_stays_good(tmp_path, clock, authority):
+def test_a_successor_signs_from_the_next_day_on_and_what_the_old_one_signed_stays_good(
+    tmp_path, clock, authority
+):
     serving = open_authority(tmp_path, clock)  # another process, which is not told
     clock.advance(4.2 * YEAR_S)
     old = issue_thing(serving, "old")
     authority.renew(authority.root())
+    meanwhile = issue_thing(serving, "meanwhile")
+    clock.advance(DAY_S)
     new = issue_thing(serving, "new")
     first, second = serving.issuing()
-    certificate(old).verify_directly_issued_by(first)
+    for early in (old, meanwhile):
+        certificate(early).verify_directly_issued_by(first)
     certificate(new).verify_directly_issued_by(second)
+    serving.refresh_crl()
     lists = ("-crl_check", "-CRLfile", authority.crl_path)
-    for credentials in (old, new):
+    for credentials in (old, meanwhile, new):
         assert judged(authority, credentials, "sslclient", now(clock), tmp_path, *lists) == ""
     assert certificates.pem(first, second) in authority.authorities_path.read_bytes()
     said = openssl("pkcs7", "-inform", "DER", "-print_certs", "-noout", input=serving.cacerts())
@@ -680,6 +686,7 @@ def test_a_new_root_is_published_beside_the_old_one_before_anything_is_signed_un
     old = issue_thing(authority, "old")
     clock.advance(0.5 * YEAR_S)
     authority.renew(successor)
+    clock.advance(DAY_S)
     new = issue_thing(authority, "new")
     alone = tmp_path / "alone.pem"
     alone.write_bytes(certificates.pem(successor.certificate))
