@@ -21,9 +21,12 @@ from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
+from security.hashing import Hashing
 from security.secretbox import SecretBox
 from security.tokens import OperatorToken
 from security.trust.authority import Authority
+from security.trust.collections import COLLECTIONS as TRUST
+from security.trust.issued import IssuedStore
 from shadow.records import LOGS, SHADOWS
 from shadow.service import ShadowService
 from shadow.store import ShadowStore
@@ -48,6 +51,8 @@ class Services:
     refusals: Refusals
     box: SecretBox
     authority: Authority
+    hashing: Hashing
+    issued: IssuedStore
     token: OperatorToken
     first_secret: str | None
     """The operator's secret, if it was made just now; it is shown once and kept nowhere."""
@@ -70,7 +75,7 @@ async def open_services(
     directory.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as undo:
         store = await open_store(
-            store_url(settings), [SHADOWS, *COLLECTIONS, *collections], [*LOGS, audit.LOG, *logs]
+            store_url(settings), [SHADOWS, *COLLECTIONS, *TRUST, *collections], [*LOGS, audit.LOG, *logs]
         )
         undo.push_async_callback(store.close)
         sampling = random.Random(ids.number())  # noqa: S311 - which requests are traced
@@ -81,6 +86,8 @@ async def open_services(
         metrics.gauge("cached_shadows", "Shadows kept in memory", lambda: shadow_store.cached_shadows)
         metrics.gauge("cached_bytes", "Their size", lambda: shadow_store.cached_bytes)
         box = SecretBox.open(master_key_file(settings), ids)
+        hashing = Hashing()
+        undo.callback(hashing.close)
         token, secret = OperatorToken.open(operator_file(settings), ids)
         yield Services(
             settings=settings,
@@ -95,6 +102,8 @@ async def open_services(
             refusals=Refusals(store, clock, ids),
             box=box,
             authority=open_authority(settings, box, clock),
+            hashing=hashing,
+            issued=IssuedStore(store, clock),
             token=token,
             first_secret=secret,
         )
