@@ -1,6 +1,6 @@
 """People and systems over a real store: time by hand, hashes that cost nothing and are counted."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from security.audit import AuditEntry, Refusals, Via
 from security.hashing import Cost, Hashing
 from security.people import totp
 from security.people.accounts import principal_of
+from security.people.approvals import Act
 from security.people.people import People, open_people
 from security.people.persons import Person
 from security.people.records import COLLECTIONS
@@ -126,13 +127,17 @@ async def opened(directory: Path, url: str = "memory:") -> AsyncIterator[Documen
 
 
 async def process(
-    store: DocumentStore, directory: Path, clock: FakeClock | None = None, seed: int = 1
+    store: DocumentStore,
+    directory: Path,
+    clock: FakeClock | None = None,
+    seed: int = 1,
+    more: Mapping[str, Act] | None = None,
 ) -> PeopleRig:
     """Start one process over the store."""
     clock, ids, hashing = clock or FakeClock(), SeededIds(seed), CountingHashing()
     refusals = Refusals(store, clock, ids)
     box = SecretBox.open(directory / "secrets" / "master.key", ids)
-    people = await open_people(store, clock, ids, box, hashing, refusals, cost=CHEAP)
+    people = await open_people(store, clock, ids, box, hashing, refusals, cost=CHEAP, more=more)
     return PeopleRig(people, store, clock, ids, hashing, refusals)
 
 

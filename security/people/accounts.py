@@ -39,7 +39,7 @@ CLAIM_S: Final = 60
 OFFICERS_COUNTED_MAX: Final = 100
 FIRST: Final = "#first"
 """Stands among the login names for the account of the first security officer."""
-_ROLES: Final = sorted(persons.PERSON_ROLES)
+_ROLES: Final = sorted(role.value for role in persons.PERSON_ROLES)
 
 Listener = Callable[[str], None]
 """Is told the id of an account whose standing has changed. Must not raise or wait."""

@@ -54,7 +54,7 @@ CLIENT_ROLES: Final = frozenset(SCOPES)
 _OWN_ACCOUNT: Final = frozenset({Role.BL, Role.VEN, Role.VENDOR})
 """Roles with things of their own, which are known by the client's id."""
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9 ._-]{0,63}")
-_ROLES: Final = sorted(CLIENT_ROLES)
+_ROLES: Final = sorted(role.value for role in CLIENT_ROLES)
 
 
 class ClientState(StrEnum):
