@@ -13,10 +13,12 @@ from api.compat import CompatThings
 from api.desk import Desk
 from api.docs import Docs
 from api.edge import Counts, Edge
+from api.gate import OutOfReachError
 from api.gateways import Gateways
 from api.guards import ByToken, Guard, refuse_unguarded
 from api.live import LiveShadows
 from api.operations import Route
+from api.premises import PremisesRoutes
 from api.problems import FORBIDDEN, INTERNAL, aws_reply, describe, is_aws, problem_reply
 from api.reading import HttpRequest, request_id, via_of
 from api.replies import Reply
@@ -41,7 +43,7 @@ def create_app(services: ApiServices, on_broken: Callable[[StoreBrokenError], No
     identify = ByToken(services.bearer, compat_http=services.settings.api.compat_http)
     app = Litestar(
         [route.handler() for route in routes],
-        before_request=Guard(identify),
+        before_request=Guard(services, identify),
         exception_handlers={HTTPException: refusals, Exception: refusals},
         openapi_config=None,  # we make the document ourselves, so that it says all that is true
         logging_config=None,
@@ -60,9 +62,10 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
     routes = (
         *Shadows(services, desk).routes(),
         *ShadowChanges(services, desk).routes(),
-        *LiveShadows(services, desk).routes(),
+        *LiveShadows(services).routes(),
         *Things(services).routes(),
         *Gateways(services).routes(),
+        *PremisesRoutes(services).routes(),
         *Audit(services).routes(),
         *Status(services).routes(),
         *AwsShadows(services, desk).routes(),
@@ -90,6 +93,8 @@ class Refusals:
             self._on_broken(error)
         elif problem.kind is FORBIDDEN:
             self._note(request, problem.detail or problem.message)
+        elif isinstance(error, OutOfReachError):
+            self._note(request, "not there, or not theirs")
         reply = aws_reply(problem) if is_aws(request.scope) else problem_reply(problem, id)
         return Finished(reply)
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from api import problems
 from api.desk import Desk, document, origin_of, parsed, require_readable
+from api.gate import Gate
 from api.operations import THING, Answer, Content, Operation, Route, in_query
 from api.problems import INVALID_REQUEST, ApiError
 from api.reading import HttpRequest, query, read_body, whole
@@ -17,7 +18,7 @@ from api.replies import Reply, bytes_reply, json_reply
 from api.schemas import DeleteAccepted, NamedShadowList, ShadowDocument, UpdateAccepted, UpdateBody
 from api.services import ApiServices
 from infra.clock import MS_PER_S
-from security.policy import Action
+from security.policy import Action, Principal, may_read
 from shadow.commands import parse_delete, parse_id, parse_update
 from shadow.document import ShadowId
 from shadow.errors import InvalidRequestError
@@ -54,6 +55,7 @@ class AwsShadows:
         self._services = services
         self._shadow_limits = services.settings.limits
         self._desk = desk
+        self._gate = Gate(services.registry)
 
     def routes(self) -> tuple[Route, ...]:
         return (
@@ -75,7 +77,7 @@ class AwsShadows:
         async def ask() -> Reply:
             body = await self._body(request)
             update = parsed(lambda: parse_update(body, id, origin_of(request.scope), self._shadow_limits))
-            return bytes_reply((await self._desk.submit(update)).body)
+            return bytes_reply((await self._desk.submit(update, request.scope)).body)
 
         return await self._desk.answer(id, ask)
 
@@ -86,7 +88,7 @@ class AwsShadows:
             delete = parse_delete(
                 await self._body(request), id, origin_of(request.scope), self._shadow_limits
             )
-            return bytes_reply((await self._desk.submit(delete)).body)
+            return bytes_reply((await self._desk.submit(delete, request.scope)).body)
 
         return await self._desk.answer(id, ask)
 
@@ -97,9 +99,10 @@ class AwsShadows:
         fields = query(scope, (), ignore_others=True)
         size = whole(fields["pageSize"], "pageSize", 1, PAGE_MAX) if "pageSize" in fields else PAGE_DEFAULT
         after = _name_of(fields["nextToken"]) if "nextToken" in fields else ""
-        known = await self._desk.knows(id.thing)
+        reader: Principal = scope["user"]
+        known = await self._gate.open_to(reader, Action.SHADOW_READ, [id.thing])
         ids = await self._services.shadows.shadows_of(id.thing) if known else ()
-        names = sorted(one.name for one in ids if one.name)
+        names = sorted(one.name for one in ids if one.name and may_read(reader.role, one.name))
         page = names[bisect_right(names, after) :][: size + 1]
         following = _token_of(page[size - 1]) if len(page) > size else None
         body = {"results": page[:size], "timestamp": self._services.clock.now_ms() // MS_PER_S}
@@ -204,7 +207,7 @@ LIST_SHADOWS: Final = Operation(
     id="awsListNamedShadowsForThing",
     tag="AWS-shaped",
     summary="List the named shadows of a thing",
-    description="An unknown thing has none.",
+    description="An unknown thing has none, nor has one that is not yours.",
     action=Action.SHADOW_READ,
     parameters=(THING, PAGE_SIZE, NEXT_TOKEN),
     answers={
@@ -216,4 +219,5 @@ LIST_SHADOWS: Final = Operation(
         )
     },
     aws=True,
+    own_check=True,
 )

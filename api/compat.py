@@ -7,14 +7,15 @@ import hashlib
 from contextlib import suppress
 from typing import Final
 
+from api.gate import Gate
 from api.operations import THING, WITH_BODY, Answer, Content, Operation, Route
 from api.reading import HttpRequest, read_body, via_of
 from api.removal import remove_thing
 from api.replies import Reply, json_reply
 from api.services import ApiServices
 from registry.errors import ThingExistsError, ThingNotFoundError
-from registry.models import NewThing, ThingKind
-from security.policy import Action
+from registry.models import NewThing, Owner, ThingKind
+from security.policy import Action, Principal
 from shadow.commands import parse_id
 
 MODEL: Final = "compat"
@@ -26,6 +27,7 @@ class CompatThings:
 
     def __init__(self, services: ApiServices) -> None:
         self._services = services
+        self._gate = Gate(services.registry)
 
     def routes(self) -> tuple[Route, ...]:
         return (
@@ -38,16 +40,20 @@ class CompatThings:
         name = parse_id(request.scope["path_params"]["thing"]).thing
         limits = self._services.limits
         await read_body(request, limits.body_bytes_max, limits.body_timeout_s)
-        thing = NewThing(name, ThingKind.DEVICE, MODEL, PREMISES)
+        by: Principal = request.scope["user"]
+        await self._gate.require_premises(by, Action.THING_REGISTER, PREMISES)
+        thing = NewThing(name, ThingKind.DEVICE, MODEL, PREMISES, owner=Owner.UTILITY)
         with suppress(ThingExistsError):
-            await self._services.registry.register(thing, request.scope["user"], via_of(request.scope))
+            await self._services.registry.register(thing, by, via_of(request.scope))
         return json_reply(_described(name))
 
     async def delete(self, request: HttpRequest) -> Reply:
         """Remove a thing with its shadows; one that is not there is no error, as with AWS."""
         name = parse_id(request.scope["path_params"]["thing"]).thing
+        by: Principal = request.scope["user"]
         with suppress(ThingNotFoundError):
-            await remove_thing(self._services, name, request.scope["user"], via_of(request.scope))
+            if await self._gate.open_to(by, Action.THING_REMOVE, [name]):
+                await remove_thing(self._services, name, by, via_of(request.scope))
         return json_reply({})
 
 
@@ -72,6 +78,7 @@ CREATE_THING: Final = Operation(
     answers={200: Answer("The thing", Content("application/json", {"type": "object"}))},
     refusals=WITH_BODY,
     aws=True,
+    own_check=True,
 )
 DELETE_THING: Final = Operation(
     id="awsDeleteThing",
@@ -81,4 +88,5 @@ DELETE_THING: Final = Operation(
     parameters=(THING,),
     answers={200: Answer("It is gone", Content("application/json", {"type": "object"}))},
     aws=True,
+    own_check=True,
 )

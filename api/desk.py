@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from litestar.types import Scope
 
+from api.gate import Gate
 from api.reading import request_id
 from api.services import ApiServices
 from infra.clock import MS_PER_S
@@ -31,6 +32,7 @@ class Desk:
         self._shadows = services.shadows
         self._registry = services.registry
         self._requests_max = services.settings.limits.in_flight_max
+        self._gate = Gate(services.registry)
         self._in_flight: dict[str, int] = {}
 
     async def answer(self, id: ShadowId, ask: Callable[[], Awaitable[T]]) -> T:
@@ -47,20 +49,15 @@ class Desk:
 
     async def require_thing(self, thing: str) -> None:
         """Raise unless the thing is registered (3)."""
-        if not await self.knows(thing):
+        standing = self._registry.standing(thing)
+        if standing is None or (standing is UNKNOWN and not await self._registry.standings([thing])):
             raise ThingNotFoundError
 
-    async def knows(self, thing: str) -> bool:
-        """Tell whether the thing is registered."""
-        standing = self._registry.standing(thing)
-        if standing is UNKNOWN:
-            return thing in await self._registry.standings([thing])
-        return standing is not None
-
-    async def submit(self, command: Command) -> Accepted:
+    async def submit(self, command: Command, scope: Scope) -> Accepted:
         """Return the outcome of one command, durable; raise what it was refused with."""
-        # Again: while its body came the thing may have been removed, and it must leave no shadow behind.
-        await self.require_thing(command.id.thing)
+        # Again: while its body came the thing may have been removed, and it must leave no shadow behind;
+        # or it is the caller's no longer.
+        await self._gate.admit(scope)
         (outcome,) = await self._shadows.submit([command])
         if isinstance(outcome, Rejected):
             raise outcome.error

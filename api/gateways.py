@@ -4,6 +4,7 @@ from typing import Final
 
 from api import problems
 from api.desk import path_thing
+from api.gate import Gate
 from api.operations import CURSOR, GATEWAY, LIMIT, THING, Answer, Content, Operation, Route
 from api.reading import HttpRequest, page_limit, query, via_of
 from api.replies import Reply, json_reply, no_content
@@ -17,6 +18,7 @@ class Gateways:
 
     def __init__(self, services: ApiServices) -> None:
         self._registry = services.registry
+        self._gate = Gate(services.registry)
 
     def routes(self) -> tuple[Route, ...]:
         pair = "/v1/gateways/{gateway:str}/things/{thing:str}"
@@ -29,9 +31,11 @@ class Gateways:
     async def list(self, request: HttpRequest) -> Reply:
         gateway = path_thing(request.scope, "gateway")
         fields = query(request.scope, ("limit", "cursor"))
-        await self._registry.thing(gateway)
         page = await self._registry.attached_to(gateway, page_limit(fields), fields.get("cursor"))
-        return json_reply(AttachmentList([AttachmentDocument.of(one) for one in page.attachments], page.next))
+        things = {one.thing for one in page.attachments}
+        shown = await self._gate.open_to(request.scope["user"], Action.THING_READ, things)
+        items = [AttachmentDocument.of(one) for one in page.attachments if one.thing in shown]
+        return json_reply(AttachmentList(items, page.next))
 
     async def attach(self, request: HttpRequest) -> Reply:
         scope = request.scope
@@ -71,7 +75,7 @@ ATTACH: Final = Operation(
     id="attachThing",
     tag=TAG,
     summary="Let a gateway speak for a thing of the same premises",
-    description="What is attached already stays as it is, with its epoch.",
+    description="Both must be yours to attach. What is attached already stays as it is, with its epoch.",
     action=Action.ATTACHMENT_WRITE,
     parameters=(GATEWAY, THING),
     answers={200: Answer("The attachment", Content("application/json", AttachmentDocument, _EXAMPLE))},
@@ -90,5 +94,5 @@ DETACH: Final = Operation(
     action=Action.ATTACHMENT_WRITE,
     parameters=(GATEWAY, THING),
     answers={204: Answer("It is detached")},
-    refusals=(problems.ATTACHMENT_NOT_FOUND,),
+    refusals=(problems.THING_NOT_FOUND, problems.ATTACHMENT_NOT_FOUND),
 )

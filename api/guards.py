@@ -1,22 +1,43 @@
 """Who may call what: one guard before every handler, asking the one table, and the default is no.
 
-The guard proves who asks and that their role may do this *sort* of thing at all. Whether they may do it to
-this shadow is the table of shadows (``security.policy``), asked where the shadow is.
+The guard proves who asks and that they may do this to what the path names. Whether they may do it to this
+shadow is the table of shadows (``security.policy``), asked where the shadow is.
 """
 
+import re
 from collections.abc import Iterable
+from functools import partial
+from hashlib import sha256
 from typing import Final, Protocol
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import Scope
 
-from api.problems import FORBIDDEN, METHOD_NOT_ALLOWED, UNAUTHORIZED, ApiError
-from api.reading import HttpRequest, header
-from api.services import Bearer
-from security.policy import GRANTS, Action, Principal, Role, may_at_all
+from api.gate import INSIDE, PREMISES, THINGS, Gate
+from api.problems import FORBIDDEN, INSUFFICIENT_AUTHENTICATION, METHOD_NOT_ALLOWED, UNAUTHORIZED, ApiError
+from api.reading import BODY, HttpRequest, header, read_body
+from api.services import ApiServices, Bearer
+from infra.documents.port import StoreError
+from security.policy import GRANTS, Action, Principal, Role, may_at_all, needs_step_up, speaker
 
 CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="gnomon"'),)
+
+STEP_UP_FIELD: Final = b"gnomon-step-up"
+STEP_UP_LIFE_S: Final = 120
+STEP_UP_CHALLENGE: Final = (
+    (
+        b"www-authenticate",
+        b'Bearer realm="gnomon", error="insufficient_user_authentication", acr_values="step-up", max_age="%d"'
+        % STEP_UP_LIFE_S,
+    ),
+)
+"""As RFC 9470 has it."""
+STILL_MAY: Final = "still_may"
+"""Where a stream finds what to ask while it is open."""
+CHECKED: Final = frozenset({*THINGS, PREMISES, *INSIDE})
+"""Parts of a path that the guard looks at itself."""
+_PART: Final = re.compile(r"{(\w+):")
 
 COMPAT: Final = Principal("compat", Role.STAND_IN)
 """Who an unchecked AWS signature stands for; only with ``compat_http``, which is never on off loopback."""
@@ -49,10 +70,18 @@ class ByToken:
 
 
 class Guard:
-    """Stands before every handler. What it lets through has its principal in ``scope["user"]``."""
+    """Stands before every handler. What it lets through has its principal in ``scope["user"]``.
 
-    def __init__(self, identify: Identify) -> None:
+    In this order: who is it; may this role do such a thing at all; may they do it to what the path names;
+    have they confirmed it by a fresh second factor, where that is needed.
+    """
+
+    def __init__(self, services: ApiServices, identify: Identify) -> None:
         self._identify = identify
+        self._gate = Gate(services.registry)
+        self._step_ups = services.step_ups
+        self._body_bytes_max = max(services.limits.body_bytes_max, services.settings.limits.request_bytes_max)
+        self._body_timeout_s = services.limits.body_timeout_s
 
     async def __call__(self, request: HttpRequest) -> None:
         """Let the request pass, or raise."""
@@ -62,13 +91,55 @@ class Guard:
             return
         if action is None:
             raise ApiError(METHOD_NOT_ALLOWED, "no handler answers this method here")
+        await self._admit(scope, action)
+        if needs_step_up(scope["user"].role, action):
+            await self._require_step_up(request, action)
+        if scope["route_handler"].opt["operation"].stream:
+            scope["state"][STILL_MAY] = partial(self._still_may, scope, action)
+
+    async def _admit(self, scope: Scope, action: Action) -> None:
         principal = await self._identify(scope)
         if principal is None:
             raise ApiError(UNAUTHORIZED, fields=CHALLENGE)
-        scope["user"] = principal
+        thing = scope["path_params"].get("thing")
+        scope["user"] = principal = principal if thing is None else speaker(principal, thing)
         # Before anything is looked up: who may do this to no target learns nothing about any.
         if not may_at_all(principal.role, action):
             raise ApiError(FORBIDDEN)
+        if not scope["route_handler"].opt["operation"].own_check:
+            await self._gate.admit(scope)
+
+    async def _require_step_up(self, request: HttpRequest, action: Action) -> None:
+        """Raise unless exactly this request was confirmed: its method, path, query and body."""
+        scope = request.scope
+        token = header(scope, STEP_UP_FIELD)
+        if token is None:
+            raise _needs_step_up()
+        body = await read_body(request, self._body_bytes_max, self._body_timeout_s)
+        scope["state"][BODY] = body
+        digest = sha256(body).hexdigest()
+        if not await self._step_ups.take(scope["user"], action, target_of(request), digest, token):
+            raise _needs_step_up()
+
+    async def _still_may(self, scope: Scope, action: Action) -> bool:
+        before: Principal = scope["user"]
+        try:
+            await self._admit(scope, action)
+        except (ApiError, StoreError):
+            return False
+        now: Principal = scope["user"]
+        return (now.name, now.role) == (before.name, before.role)
+
+
+def target_of(request: HttpRequest) -> str:
+    """Return what a step-up token is bound to beside action and body: the request line, as it was sent."""
+    query: bytes = request.scope["query_string"]
+    path: bytes = request.scope["raw_path"]
+    return f"{request.method} {(path + b'?' + query if query else path).decode('latin-1')}"
+
+
+def _needs_step_up() -> ApiError:
+    return ApiError(INSUFFICIENT_AUTHENTICATION, fields=STEP_UP_CHALLENGE)
 
 
 def refuse_unguarded(app: Litestar) -> None:
@@ -83,6 +154,11 @@ def refuse_unguarded(app: Litestar) -> None:
             )
         if action is not Action.OPEN and action not in GRANTS:
             raise UnguardedRouteError(f"{handler.name or handler}: give {action} a row in policy.GRANTS")
+        parts = {part for path in handler.paths for part in _PART.findall(path)}
+        if (unknown := parts - CHECKED) and not handler.opt["operation"].own_check:
+            raise UnguardedRouteError(
+                f"{handler.name or handler}: nothing checks {sorted(unknown)}: ask the gate in the handler"
+            )
         if any(layer.before_request for layer in handler.ownership_layers[1:]):
             raise UnguardedRouteError(f"{handler.name or handler}: another hook stands in the guard's place")
 

@@ -38,6 +38,8 @@ class ApiLimits:
     """An idle connection is closed after this."""
     heartbeat_s: float = 15
     """A silent event stream says that it is alive, and looks whether another process wrote."""
+    rights_check_s: float = 5
+    """How often an open event stream looks whether its reader still may; it ends when not."""
     send_timeout_s: float = 30
     """A stream whose reader takes nothing for this long is ended."""
     stop_s: int = 2

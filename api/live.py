@@ -6,14 +6,16 @@ broke off goes on where it was: its events carry their version as ``id``.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 from litestar.types import Receive, Scope, Send
 
-from api.desk import Desk, document, path_id, require_readable
+from api.desk import document, path_id, require_readable
+from api.gate import hidden_before_ms
+from api.guards import STILL_MAY
 from api.operations import Route
 from api.problems import TOO_MANY_STREAMS, ApiError
 from api.reading import VERSION_MAX, HttpRequest, header, whole
@@ -23,6 +25,7 @@ from api.services import ApiServices
 from api.shadow_operations import WATCH_SHADOW
 from infra.documents.port import StoreError
 from infra.live import Watcher
+from security.policy import Action, may
 from shadow.document import ShadowId
 from shadow.errors import NoShadowError
 from shadow.history import HistoryRow
@@ -38,15 +41,16 @@ FIELDS: Final[tuple[Field, ...]] = (
     (b"x-accel-buffering", b"no"),
 )
 
+StillMay = Callable[[], Awaitable[bool]]
+
 _encode = msgspec.json.Encoder().encode
 
 
 class LiveShadows:
     """The handler of ``…/live`` and the places of its streams."""
 
-    def __init__(self, services: ApiServices, desk: Desk) -> None:
+    def __init__(self, services: ApiServices) -> None:
         self._services = services
-        self._desk = desk
         self._open = 0
 
     def routes(self) -> tuple[Route, ...]:
@@ -63,7 +67,9 @@ class LiveShadows:
         require_readable(scope, id)
         known = header(scope, b"last-event-id")
         seen = whole(known, "Last-Event-ID", 0, VERSION_MAX) if known else None
-        await self._desk.require_thing(id.thing)
+        # To be told what was missed is to read the past.
+        principal, target = scope["user"], scope["state"]["target"]
+        seen = seen if may(principal, Action.SHADOW_HISTORY, target) else None
         return EventStream(self, self._services, id, seen)
 
     @contextmanager
@@ -82,7 +88,7 @@ class LiveShadows:
 class EventStream(Reply):
     """One reader's stream."""
 
-    __slots__ = ("_id", "_limits", "_services", "_shadows", "_streams", "_version")
+    __slots__ = ("_id", "_limits", "_scope", "_services", "_shadows", "_streams", "_version")
 
     def __init__(self, streams: LiveShadows, services: ApiServices, id: ShadowId, seen: int | None) -> None:
         super().__init__(200, list(FIELDS))
@@ -93,7 +99,8 @@ class EventStream(Reply):
         self._id = id
         self._version = seen
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
         # Watching begins before the first read, so that no version falls between the two.
         with self._streams.place(), self._services.live.watch(self._id.key) as watcher:
             opening = [RETRY] if self._version is not None else [RETRY, await self._whole()]
@@ -101,9 +108,11 @@ class EventStream(Reply):
             async with asyncio.TaskGroup() as group:
                 speaking = group.create_task(self._speak(watcher, opening, send), name="event stream")
                 listening = group.create_task(_until_gone(receive), name="event stream reader")
-                await asyncio.wait({speaking, listening}, return_when=asyncio.FIRST_COMPLETED)
-                speaking.cancel()
-                listening.cancel()
+                watching = group.create_task(self._until_barred(), name="event stream rights")
+                working = {speaking, listening, watching}
+                await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                for task in working:
+                    task.cancel()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _speak(self, watcher: Watcher, opening: list[bytes], send: Send) -> None:
@@ -122,6 +131,14 @@ class EventStream(Reply):
         except (StoreError, NoShadowError, TimeoutError):
             return
 
+    async def _until_barred(self) -> None:
+        """Return when the reader may no longer see this: signed out, moved out, or the thing is gone."""
+        still_may: StillMay = self._scope["state"][STILL_MAY]
+        while True:
+            await asyncio.sleep(self._limits.rights_check_s)
+            if not await still_may():
+                return
+
     async def _woken(self, watcher: Watcher) -> bool:
         try:
             async with asyncio.timeout(self._limits.heartbeat_s):
@@ -138,13 +155,15 @@ class EventStream(Reply):
             news = [row for row in reversed(rows) if row.version > seen]
             if not news and rows and rows[0].version >= seen:
                 return
-            if not news or news[0].version > seen + 1:
-                # History does not reach back to the reader, or it knows a version that never was: begin anew.
+            hidden = news and news[0].at_ms < hidden_before_ms(self._scope)
+            if not news or news[0].version > seen + 1 or hidden:
+                # History does not reach back to the reader, or not for them, or they know a version that
+                # never was: begin anew.
                 yield await self._whole()
                 continue
             for row in news:
                 self._version = row.version
-                yield _version_event(row)
+                yield _version_event(row, self._scope["user"].name)
 
     async def _whole(self) -> bytes:
         """Return the event that holds the whole shadow, from which the versions go on."""
@@ -157,8 +176,8 @@ class EventStream(Reply):
             await send({"type": "http.response.body", "body": event, "more_body": True})
 
 
-def _version_event(row: HistoryRow) -> bytes:
-    return _event(row.version, b"version", _encode(VersionDocument.of(row)))
+def _version_event(row: HistoryRow, reader: str) -> bytes:
+    return _event(row.version, b"version", _encode(VersionDocument.of(row, reader)))
 
 
 def _event(version: int, name: bytes, data: bytes) -> bytes:

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
-from api.operations import ALWAYS, GUARDED, Answer, Content, Operation, Parameter, Route, Schema
-from api.problems import TYPE_BASE, Kind
+from api.operations import ALWAYS, GUARDED, STEP_UP, Answer, Content, Operation, Parameter, Route, Schema
+from api.problems import INSUFFICIENT_AUTHENTICATION, TYPE_BASE, Kind
 from api.schemas import AwsError, ProblemDocument
-from security.policy import Action
+from security.policy import Action, Role, needs_step_up
 
 REF: Final = "#/components/schemas/{name}"
 
@@ -24,7 +24,10 @@ HEADERS: Final[Mapping[str, Any]] = {
 DESCRIPTION: Final = """\
 Device shadows and things of a utility's home area networks.
 
-* **Identity.** `Authorization: Bearer <operator token>`; the token is shown once, at the first start.
+* **Identity.** `Authorization: Bearer <token>`. Who you are decides what there is for you: what is not yours
+  is answered as if it were not there (404), what your role never may with 403.
+* **Second factor.** Some acts of some roles need a fresh one: 401 `insufficient-user-authentication`, and
+  again with the token of that confirmation in `Gnomon-Step-Up`. It counts once, for exactly this request.
 * **Refusals** are problem documents (RFC 9457); the last word of `type` never changes. Below `/things` and
   `/api/things` they are spelled as AWS does.
 * **Versions.** What has one sends `ETag`; send it back as `If-Match` to change only what you have seen.
@@ -49,13 +52,13 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [{"operatorToken": []}],
+        "security": [{"token": []}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.operation.tag for route in routes)],
         "paths": paths,
         "components": {
             "schemas": schemas,
             "headers": dict(HEADERS),
-            "securitySchemes": {"operatorToken": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
 
@@ -73,8 +76,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.description:
         described["description"] = operation.description
-    if operation.parameters:
-        described["parameters"] = [_parameter(one) for one in operation.parameters]
+    parameters = (*operation.parameters, *((STEP_UP,) if _is_confirmed(operation) else ()))
+    if parameters:
+        described["parameters"] = [_parameter(one) for one in parameters]
     if operation.bodies:
         content = {body.media: _content(body) for body in operation.bodies}
         described["requestBody"] = {"required": operation.body_required, "content": content}
@@ -105,9 +109,15 @@ def _responses(operation: Operation) -> dict[str, Any]:
     return {str(status): responses[status] for status in sorted(responses)}
 
 
+def _is_confirmed(operation: Operation) -> bool:
+    return any(needs_step_up(role, operation.action) for role in Role)
+
+
 def refusals_of(operation: Operation) -> tuple[Kind, ...]:
     """Return every refusal that an operation may answer with, those of all routes included."""
     guarded = () if operation.action is Action.OPEN else GUARDED
+    if _is_confirmed(operation):
+        guarded = (*guarded, INSUFFICIENT_AUTHENTICATION)
     return tuple(dict.fromkeys((*ALWAYS, *guarded, *operation.refusals)))
 
 

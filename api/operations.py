@@ -70,6 +70,8 @@ class Operation:
     description: str = ""
     aws: bool = False
     """Refusals are spelled as AWS does, not as problem documents."""
+    own_check: bool = False
+    """The handler asks the gate itself, because the path does not say all that the act is about."""
     stream: bool = False
     """The answer has no end of its own."""
 
@@ -123,6 +125,12 @@ LIMIT: Final = in_query(
 CURSOR: Final = in_query("cursor", "`next` of the page before", {"type": "string"})
 FROM: Final = in_query("from", "Not earlier than this", TIME)
 TO: Final = in_query("to", "Not later than this", TIME)
+STEP_UP: Final = in_header(
+    "Gnomon-Step-Up",
+    "Token of a second factor shown for exactly this request; some roles need it here",
+    {"type": "string"},
+    "Zk3n0Jx2r4u8B",
+)
 IDEMPOTENCY_KEY: Final = in_header(
     "Idempotency-Key",
     "The same request under the same key has its effect once and the same answer each time",

@@ -13,20 +13,26 @@ from shadow.errors import NoShadowError
 from shadow.history import Snapshot
 
 
-async def at_version(archive: Archive, id: ShadowId, number: int) -> Snapshot:
-    """Return one version; a deletion is none."""
+async def at_version(archive: Archive, id: ShadowId, number: int, hidden_before_ms: int) -> Snapshot:
+    """Return one version; a deletion is none, nor is what was before the time given."""
     try:
-        return await archive.at_version(id, number)
+        return _shown(id, await archive.at_version(id, number), hidden_before_ms)
     except NoShadowError as error:
         raise ApiError(VERSION_NOT_FOUND, f"version {number} was never made, or is a deletion") from error
 
 
-async def at_time(archive: Archive, id: ShadowId, at_ms: int) -> Snapshot:
-    """Return the newest version that is not later."""
+async def at_time(archive: Archive, id: ShadowId, at_ms: int, hidden_before_ms: int) -> Snapshot:
+    """Return the newest version that is not later; hidden as by :func:`at_version`."""
     try:
-        return await archive.at_time(id, at_ms)
+        return _shown(id, await archive.at_time(id, at_ms), hidden_before_ms)
     except NoShadowError as error:
         raise ApiError(VERSION_NOT_FOUND, "there was no such shadow then") from error
+
+
+def _shown(id: ShadowId, snapshot: Snapshot, hidden_before_ms: int) -> Snapshot:
+    if snapshot.at_ms < hidden_before_ms:
+        raise NoShadowError(*id)
+    return snapshot
 
 
 def sections(snapshot: Snapshot) -> Tree:

@@ -50,10 +50,19 @@ INVALID_CURSOR = _kind(
 INVALID_PATCH = _kind(
     400, "invalid-patch", "The JSON Patch is not well formed", "See RFC 6902; read `detail`."
 )
-UNAUTHORIZED = _kind(401, "unauthorized", "Unauthorized", "Send `Authorization: Bearer <operator token>`.")
+UNAUTHORIZED = _kind(401, "unauthorized", "Unauthorized", "Send `Authorization: Bearer <token>`.")
+INSUFFICIENT_AUTHENTICATION = _kind(
+    401,
+    "insufficient-user-authentication",
+    "A fresh second factor is needed for this",
+    "Confirm it with a code of now, and send the token you get as `Gnomon-Step-Up`.",
+)
 FORBIDDEN = _kind(403, "forbidden", "Forbidden", "Your role may not do this; ask for one that may.")
 ROUTE_NOT_FOUND = _kind(404, "route-not-found", "There is nothing at this address", "See the API page.")
 THING_NOT_FOUND = _kind(404, "thing-not-found", "Thing not found", "Register the thing, or correct its name.")
+PREMISES_NOT_FOUND = _kind(
+    404, "premises-not-found", "Premises not found", "Correct the id; only your own are there for you."
+)
 SHADOW_NOT_FOUND = _kind(404, "shadow-not-found", "No such shadow", "Make it with an update.")
 ATTACHMENT_NOT_FOUND = _kind(
     404, "attachment-not-found", "The thing is not attached there", "Attach it first."
@@ -158,6 +167,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     shadow.UnavailableError: UNAVAILABLE,
     registry.InvalidThingError: INVALID_REQUEST,
     registry.ThingNotFoundError: THING_NOT_FOUND,
+    registry.PremisesNotFoundError: PREMISES_NOT_FOUND,
     registry.AttachmentNotFoundError: ATTACHMENT_NOT_FOUND,
     registry.ThingExistsError: THING_EXISTS,
     registry.NotAGatewayError: NOT_A_GATEWAY,

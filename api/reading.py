@@ -29,6 +29,8 @@ from security.audit import Via
 from shadow.errors import EncodingError, TooLargeError
 
 VERSION_MAX: Final = 2**53 - 1
+BODY: Final = "body"
+"""Where the guard leaves a body that it had to read itself."""
 
 HttpRequest = Request[Any, Any, Any]
 T = TypeVar("T")
@@ -156,6 +158,10 @@ def cursor_number(fields: Mapping[str, str]) -> int | None:
 async def read_body(request: HttpRequest, bytes_max: int, timeout_s: float) -> bytes:
     """Read the whole body; one that is larger, or says that it will be, is not read to its end."""
     scope = request.scope
+    if (kept := scope["state"].get(BODY)) is not None:
+        if len(kept) > bytes_max:
+            raise _too_large(bytes_max)
+        return bytes(kept)
     if (coding := header(scope, b"content-encoding")) is not None and coding.strip().lower() != "identity":
         raise ApiError(
             UNSUPPORTED_ENCODING, "a body must not be compressed: send it without Content-Encoding"

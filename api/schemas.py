@@ -10,8 +10,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from api.reading import rfc3339
-from registry.models import Attachment, Thing, ThingKind
+from registry.models import Attachment, Owner, Premises, Thing, ThingKind
 from security.audit import AuditEntry
+from security.policy import THINGS, Role
 from shadow.history import HistoryRow
 
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9:_-]{1,128}$", examples=["hall-thermostat"])]
@@ -21,8 +22,8 @@ Version = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Json = dict[str, Any]
 
 
-class NewThingBody(Struct, forbid_unknown_fields=True):
-    """A thing to register."""
+class NewCustomerThingBody(Struct, forbid_unknown_fields=True):
+    """A thing to register, of whoever lives there."""
 
     name: Annotated[Name, Meta(description="On a certificate it may have 64 characters.")]
     kind: ThingKind
@@ -33,6 +34,14 @@ class NewThingBody(Struct, forbid_unknown_fields=True):
     ] = True
 
 
+class NewThingBody(NewCustomerThingBody, forbid_unknown_fields=True):
+    """A thing to register."""
+
+    owner: Annotated[
+        Owner, Meta(description="Whose it is. Only who may register things anywhere may say so.")
+    ] = Owner.CUSTOMER
+
+
 class ThingDocument(Struct, omit_defaults=True):
     """A registered thing."""
 
@@ -41,6 +50,7 @@ class ThingDocument(Struct, omit_defaults=True):
     model: str
     premises: str
     has_certificate: bool
+    owner: Owner
     registered_at: Time
     revoked_at: Time | None = None
 
@@ -52,9 +62,39 @@ class ThingDocument(Struct, omit_defaults=True):
             thing.model,
             thing.premises,
             thing.has_certificate,
+            thing.owner,
             rfc3339(thing.registered_at_ms),
             None if thing.revoked_at_ms is None else rfc3339(thing.revoked_at_ms),
         )
+
+
+class PremisesBody(Struct, forbid_unknown_fields=True):
+    """Whose premises are from now on; null for nobody's."""
+
+    account: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9:_-]{1,128}$", examples=["account-7"])] | None
+
+
+class PremisesDocument(Struct):
+    """Premises; the epoch rises each time they change hands."""
+
+    id: Name
+    epoch: int
+    since: Time
+
+    @classmethod
+    def of(cls, premises: Premises) -> "PremisesDocument":
+        return cls(premises.id, premises.epoch, rfc3339(premises.since_ms))
+
+
+class OwnedPremisesDocument(PremisesDocument):
+    """Premises with whose they are."""
+
+    account: str | None
+
+    @classmethod
+    def of(cls, premises: Premises) -> "OwnedPremisesDocument":
+        since = rfc3339(premises.since_ms)
+        return cls(premises.id, premises.epoch, since, premises.account or None)
 
 
 class AttachmentDocument(Struct):
@@ -166,7 +206,10 @@ class RestoreBody(Struct, forbid_unknown_fields=True):
 
 
 class VersionDocument(Struct, omit_defaults=True):
-    """One row of a shadow's history: who changed what when, by which way in."""
+    """One row of a shadow's history: who changed what when, by which way in.
+
+    Of other people it says in which role they acted, and no more.
+    """
 
     version: Version
     at: Time
@@ -179,18 +222,24 @@ class VersionDocument(Struct, omit_defaults=True):
     token: str | None = None
 
     @classmethod
-    def of(cls, row: HistoryRow) -> "VersionDocument":
+    def of(cls, row: HistoryRow, reader: str) -> "VersionDocument":
+        """Return the row as ``reader`` may see it."""
+        known = row.actor == reader or row.role in _NAMED
         return cls(
             row.version,
             rfc3339(row.at_ms),
             "delete" if row.operation == "delete" else "update",
-            row.actor,
+            row.actor if known else row.role,
             row.role,
             row.channel,
             row.state,
             row.gateway,
             row.token,
         )
+
+
+_NAMED = frozenset({*THINGS, Role.SYSTEM})
+"""Who acts in these roles is no person."""
 
 
 class VersionList(Struct, omit_defaults=True):

@@ -13,7 +13,7 @@ from infra.settings import Settings
 from infra.telemetry import Metrics
 from registry.service import RegistryService
 from security.audit import Refusals
-from security.policy import Principal
+from security.policy import Action, Principal
 from shadow.service import ShadowService
 
 Readiness = Callable[[], Awaitable[tuple[str, ...]]]
@@ -28,6 +28,29 @@ class Bearer(Protocol):
 
     async def principal(self, bearer: str) -> Principal | None:
         """Return who that is; None for whatever is no token, or is one no longer."""
+
+
+class StepUps(Protocol):
+    """Knows which acts somebody has confirmed by a fresh second factor."""
+
+    async def take(
+        self, principal: Principal, action: Action, target: str, body_sha256: str, token: str
+    ) -> bool:
+        """Tell whether this token confirms exactly this act; it counts once."""
+
+
+class NoStepUps:
+    """Nobody has confirmed anything."""
+
+    async def take(
+        self,
+        principal: Principal,  # noqa: ARG002 - the port's signature
+        action: Action,  # noqa: ARG002
+        target: str,  # noqa: ARG002
+        body_sha256: str,  # noqa: ARG002
+        token: str,  # noqa: ARG002
+    ) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +73,4 @@ class ApiServices:
     version: str
     """Of this Gnomon."""
     limits: ApiLimits = field(default_factory=ApiLimits)
+    step_ups: StepUps = field(default_factory=NoStepUps)

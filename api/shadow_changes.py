@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from api.desk import Desk, origin_of, parsed, path_id, require_readable
+from api.gate import hidden_before_ms, require_past
 from api.operations import Route
 from api.past import at_version
 from api.patching import Patch, apply_patch
@@ -95,6 +96,7 @@ class ShadowChanges:
         """Make a new version with the desired state of an older one."""
         id = path_id(request.scope)
         require_readable(request.scope, id)
+        require_past(request.scope)
         require_json(request.scope)
         return await self._desk.answer(id, lambda: self._write(request, id, self._restoration))
 
@@ -110,7 +112,7 @@ class ShadowChanges:
             delete = parse_delete(
                 b"", id, origin_of(scope), self._limits, version=version, idempotency_key=key
             )
-            await _conditionally(version is not None, lambda: self._desk.submit(delete))
+            await _conditionally(version is not None, lambda: self._desk.submit(delete, scope))
             return no_content()
 
         return await self._desk.answer(id, ask)
@@ -118,7 +120,7 @@ class ShadowChanges:
     async def _write(self, request: HttpRequest, id: ShadowId, make: _Make) -> Reply:
         key = idempotency_key(request.scope)
         update, conditional = await make(_Change(request, id, key, await self._body(request)))
-        accepted = await _conditionally(conditional, lambda: self._desk.submit(update))
+        accepted = await _conditionally(conditional, lambda: self._desk.submit(update, request.scope))
         return bytes_reply(accepted.body, fields=(etag(accepted.version),))
 
     # Each looks at the body first: a precondition counts only where the request would succeed without it.
@@ -132,14 +134,14 @@ class ShadowChanges:
     async def _json_patch(self, change: "_Change") -> tuple[Update, bool]:
         patch = decode(change.body, Patch)
         version = _required(await self._expected(change.request, change.id))
-        desired = await self._desired_at(change.id, version)
+        desired = await self._desired_at(change, version)
         return self._desire(change, desired, apply_patch(desired, patch), version), True
 
     async def _restoration(self, change: "_Change") -> tuple[Update, bool]:
         number = decode(change.body, RestoreBody).version
         version = _required(await self._expected(change.request, change.id))
-        wanted = await at_version(self._archive, change.id, number)
-        desired = await self._desired_at(change.id, version) if version else {}
+        wanted = await at_version(self._archive, change.id, number, hidden_before_ms(change.request.scope))
+        desired = await self._desired_at(change, version) if version else {}
         return self._desire(change, desired, wanted.desired.state, version), True
 
     def _desire(self, change: "_Change", before: Tree, after: Tree, version: int) -> Update:
@@ -154,18 +156,21 @@ class ShadowChanges:
         origin = origin_of(change.request.scope)
         return parsed(lambda: parse_update(payload, change.id, origin, self._wrapped_limits, change.key))
 
-    async def _desired_at(self, id: ShadowId, version: int) -> Tree:
+    async def _desired_at(self, change: "_Change", version: int) -> Tree:
         """Return the desired state that the caller has seen, so that a repeat makes the same request.
 
         When it is not the current one the service refuses the change, and can say which fields it is about.
         """
-        shadow = await self._shadows.view(id)
+        shadow, scope = await self._shadows.view(change.id), change.request.scope
         if shadow.version == version:
             return shadow.desired.state
         try:
-            return (await self._archive.at_version(id, version)).desired.state
-        except (NoShadowError, VersionPrunedError) as error:
+            # To try patches on the past is to read it.
+            require_past(scope)
+            past = await at_version(self._archive, change.id, version, hidden_before_ms(scope))
+        except (ApiError, VersionPrunedError) as error:
             raise _precondition_failed(VersionConflictError(shadow.version)) from error
+        return past.desired.state
 
     async def _expected(self, request: HttpRequest, id: ShadowId) -> int | None:
         """Return the version that this change demands, None for any; 0 is "there is none"."""

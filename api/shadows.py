@@ -4,6 +4,7 @@
 """
 
 from api.desk import CLASSIC, Desk, document, path_id, require_readable
+from api.gate import hidden_before_ms, require_past
 from api.operations import Route
 from api.past import at_time, at_version, sections, snapshot_reply
 from api.patching import patch_between
@@ -23,6 +24,7 @@ from api.replies import JSON_PATCH, Reply, bytes_reply, etag, json_reply
 from api.schemas import ShadowNames, VersionDocument, VersionList
 from api.services import ApiServices
 from api.shadow_operations import GET_SHADOW, GET_VERSION, LIST_SHADOWS, LIST_VERSIONS
+from security.policy import may_read
 from shadow.commands import parse_id
 from shadow.document import ShadowId
 
@@ -49,10 +51,9 @@ class Shadows:
         """List the shadows of a thing."""
         id = parse_id(request.scope["path_params"]["thing"])
         query(request.scope, ())
-        await self._desk.require_thing(id.thing)
-        return json_reply(
-            ShadowNames([one.name or CLASSIC for one in await self._shadows.shadows_of(id.thing)])
-        )
+        role = request.scope["user"].role
+        ids = await self._shadows.shadows_of(id.thing)
+        return json_reply(ShadowNames([one.name or CLASSIC for one in ids if may_read(role, one.name)]))
 
     async def read(self, request: HttpRequest) -> Reply:
         """Read a shadow as it is, or as it was."""
@@ -74,11 +75,12 @@ class Shadows:
         fields = query(scope, ("limit", "cursor", "from", "to"))
         limit, before = page_limit(fields), cursor_number(fields)
         from_ms, to_ms = instant_ms(fields, "from"), instant_ms(fields, "to")
+        from_ms = max(from_ms or 0, hidden_before_ms(scope))
         rows = await self._desk.answer(
             id,
             lambda: self._archive.history(id, limit=limit + 1, before=before, from_ms=from_ms, to_ms=to_ms),
         )
-        items = [VersionDocument.of(row) for row in rows[:limit]]
+        items = [VersionDocument.of(row, scope["user"].name) for row in rows[:limit]]
         return json_reply(VersionList(items, number_cursor(items[-1].version) if len(rows) > limit else None))
 
     async def version(self, request: HttpRequest) -> Reply:
@@ -86,23 +88,25 @@ class Shadows:
         scope = request.scope
         id = path_id(scope)
         require_readable(scope, id)
-        fields = query(scope, ("diff",))
+        fields, hidden = query(scope, ("diff",)), hidden_before_ms(scope)
         number = whole(scope["path_params"]["version"], "version", 1, VERSION_MAX)
         base = whole(fields["diff"], "diff", 1, VERSION_MAX) if "diff" in fields else None
-        snapshot = await self._desk.answer(id, lambda: at_version(self._archive, id, number))
+        snapshot = await self._desk.answer(id, lambda: at_version(self._archive, id, number, hidden))
         if base is None:
             return snapshot_reply(scope, snapshot)
-        older = await self._desk.answer(id, lambda: at_version(self._archive, id, base))
+        older = await self._desk.answer(id, lambda: at_version(self._archive, id, base, hidden))
         return json_reply(patch_between(sections(older), sections(snapshot)), media=JSON_PATCH)
 
     async def _read_past(self, request: HttpRequest, id: ShadowId) -> Reply:
+        require_past(request.scope)
+        hidden = hidden_before_ms(request.scope)
         fields = query(request.scope, ("version", "at"))
         at_ms = instant_ms(fields, "at")
         if at_ms is not None and "version" in fields:
             raise invalid("ask for a version or for a time, not for both")
         if at_ms is not None:
-            snapshot = await self._desk.answer(id, lambda: at_time(self._archive, id, at_ms))
+            snapshot = await self._desk.answer(id, lambda: at_time(self._archive, id, at_ms, hidden))
         else:
             number = whole(fields["version"], "version", 1, VERSION_MAX)
-            snapshot = await self._desk.answer(id, lambda: at_version(self._archive, id, number))
+            snapshot = await self._desk.answer(id, lambda: at_version(self._archive, id, number, hidden))
         return snapshot_reply(request.scope, snapshot)

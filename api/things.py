@@ -4,6 +4,7 @@ from typing import Final
 
 from api import problems
 from api.desk import path_thing
+from api.gate import Gate
 from api.operations import (
     CURSOR,
     IDEMPOTENCY_KEY,
@@ -31,11 +32,18 @@ from api.reading import (
 )
 from api.removal import remove_thing
 from api.replies import Reply, json_reply, no_content
-from api.schemas import AttachmentDocument, AttachmentList, NewThingBody, ThingDocument, ThingList
+from api.schemas import (
+    AttachmentDocument,
+    AttachmentList,
+    NewCustomerThingBody,
+    NewThingBody,
+    ThingDocument,
+    ThingList,
+)
 from api.services import ApiServices
 from registry.errors import ThingExistsError
-from registry.models import NewThing, Thing, ThingKind
-from security.policy import Action
+from registry.models import NewThing, Owner, Thing, ThingKind
+from security.policy import Action, Principal, Scope, scope_of
 
 
 class Things:
@@ -44,6 +52,7 @@ class Things:
     def __init__(self, services: ApiServices) -> None:
         self._services = services
         self._registry = services.registry
+        self._gate = Gate(services.registry)
 
     def routes(self) -> tuple[Route, ...]:
         return (
@@ -58,7 +67,8 @@ class Things:
     async def list(self, request: HttpRequest) -> Reply:
         fields = query(request.scope, ("premises", "kind", "limit", "cursor"))
         kind = one_of(fields, "kind", ThingKind)
-        page = await self._registry.things(
+        page = await self._registry.listing.page(
+            request.scope["user"],
             premises=a_name(fields, "premises"),
             kind=None if kind is None else ThingKind(kind),
             limit=page_limit(fields),
@@ -70,10 +80,23 @@ class Things:
         require_json(request.scope)
         key = idempotency_key(request.scope)
         limits = self._services.limits
-        body = decode(await read_body(request, limits.body_bytes_max, limits.body_timeout_s), NewThingBody)
-        new = NewThing(body.name, body.kind, body.model, body.premises, body.has_certificate)
+        by: Principal = request.scope["user"]
+        chooses = scope_of(by.role, Action.THING_REGISTER) is Scope.ANY
+        body = decode(
+            await read_body(request, limits.body_bytes_max, limits.body_timeout_s),
+            NewThingBody if chooses else NewCustomerThingBody,
+        )
+        await self._gate.require_premises(by, Action.THING_REGISTER, body.premises)
+        new = NewThing(
+            body.name,
+            body.kind,
+            body.model,
+            body.premises,
+            body.has_certificate,
+            body.owner if isinstance(body, NewThingBody) else Owner.CUSTOMER,
+        )
         try:
-            thing = await self._registry.register(new, request.scope["user"], via_of(request.scope))
+            thing = await self._registry.register(new, by, via_of(request.scope))
         except ThingExistsError:
             # The name is the identity, so a repeat shows by the thing being there just so.
             thing = await self._registry.thing(new.name)
@@ -97,13 +120,16 @@ class Things:
 
     async def gateways(self, request: HttpRequest) -> Reply:
         name = path_thing(request.scope)
-        await self._registry.thing(name)
         attachments = await self._registry.gateways_of(name)
-        return json_reply(AttachmentList([AttachmentDocument.of(one) for one in attachments]))
+        by: Principal = request.scope["user"]
+        shown = await self._gate.open_to(by, Action.THING_READ, {one.gateway for one in attachments})
+        return json_reply(
+            AttachmentList([AttachmentDocument.of(one) for one in attachments if one.gateway in shown])
+        )
 
 
 def _is(thing: Thing, new: NewThing) -> bool:
-    found = NewThing(thing.name, thing.kind, thing.model, thing.premises, thing.has_certificate)
+    found = NewThing(thing.name, thing.kind, thing.model, thing.premises, thing.has_certificate, thing.owner)
     return found == new and thing.revoked_at_ms is None
 
 
@@ -114,6 +140,7 @@ _EXAMPLE: Final = {
     "model": "acme-pct-2",
     "premises": "home-7",
     "has_certificate": True,
+    "owner": "customer",
     "registered_at": "2026-09-21T12:00:00.000Z",
 }
 _NEW: Final = {"name": "hall-thermostat", "kind": "device", "model": "acme-pct-2", "premises": "home-7"}
@@ -129,7 +156,8 @@ LIST_THINGS: Final = Operation(
     id="listThings",
     tag=TAG,
     summary="List things",
-    description="A page may hold fewer than `limit` and still have a `next`.",
+    description="Those you may read, and no word of others. A page may hold fewer than `limit` and still have"
+    " a `next`.",
     action=Action.THING_READ,
     parameters=(
         in_query("premises", "Only those at these premises", NAME, "home-7"),
@@ -144,12 +172,18 @@ REGISTER_THING: Final = Operation(
     id="registerThing",
     tag=TAG,
     summary="Register a thing",
-    description="With an Idempotency-Key a repeat that finds the thing there just so is answered alike.",
+    description="At premises of their own for people; whoever may register anywhere says whose it is."
+    " With an Idempotency-Key a repeat that finds the thing there just so is answered alike.",
     action=Action.THING_REGISTER,
     parameters=(IDEMPOTENCY_KEY,),
     bodies=(Content("application/json", NewThingBody, _NEW),),
     answers={201: Answer("The thing", _THING, ("Location",))},
-    refusals=(*WITH_BODY, problems.UNSUPPORTED_MEDIA_TYPE, problems.THING_EXISTS),
+    refusals=(
+        *WITH_BODY,
+        problems.UNSUPPORTED_MEDIA_TYPE,
+        problems.PREMISES_NOT_FOUND,
+        problems.THING_EXISTS,
+    ),
 )
 GET_THING: Final = Operation(
     id="getThing",

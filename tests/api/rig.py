@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
-from security.policy import Principal, Role
+from security.policy import Action, Principal, Role
 from security.tokens import OperatorBearer, OperatorToken
 from shadow.commands import Channel, Origin, parse_update
 from shadow.decisions import Accepted, Outcome
@@ -38,6 +39,7 @@ from tests.fakes import FakeClock, SeededIds
 OPERATOR = Principal("operator", Role.OPERATOR)
 HALL = "hall"
 ACCOUNT = "account-7"
+HOME = "home-7"
 SHADOW = f"/v1/things/{HALL}/shadows/@classic"
 AWS = f"/things/{HALL}/shadow"
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -61,6 +63,19 @@ class Rig:
     reasons: list[str]
     """Why it is not ready."""
     broken: list[StoreBrokenError]
+    tokens: "Tokens"
+    confirmations: "Confirmations"
+
+    async def confirmed(
+        self, role: Role, action: Action, method: str, path: str, body: bytes = b"", **headers: str
+    ) -> httpx.Response:
+        """Send a request that somebody has confirmed by a fresh second factor."""
+        token = self.confirmations.confirm(principal_of(role), action, f"{method} {path}", body)
+        fields = {
+            "Gnomon-Step-Up": token,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        return await self.by[role].request(method, path, content=body, headers=fields)
 
     async def report(self, thing: str, state: dict[str, Any], name: str = "", **members: Any) -> Accepted:
         """Do what a device does over MQTT."""
@@ -94,6 +109,28 @@ class Tokens:
         return self.holders.get(bearer) or await self._operator.principal(bearer)
 
 
+class Confirmations:
+    """What people have confirmed by a second factor: as many acts as a test likes."""
+
+    def __init__(self) -> None:
+        self._acts: dict[str, tuple[str, Action, str, str]] = {}
+
+    def confirm(self, who: Principal, action: Action, target: str, body: bytes = b"") -> str:
+        """Return a token for exactly this act."""
+        token = f"step-up-{len(self._acts)}"
+        self._acts[token] = (who.name, action, target, sha256(body).hexdigest())
+        return token
+
+    async def take(
+        self, principal: Principal, action: Action, target: str, body_sha256: str, token: str
+    ) -> bool:
+        """Tell whether it is one for this act; it counts once."""
+        if self._acts.get(token) != (principal.name, action, target, body_sha256):
+            return False
+        del self._acts[token]
+        return True
+
+
 @asynccontextmanager
 async def api(
     directory: Path,
@@ -110,8 +147,9 @@ async def api(
     )
     try:
         async with _over(store, directory, compat_http, limits, shadow_limits) as rig:
+            await rig.services.registry.hand_over(HOME, ACCOUNT, OPERATOR)
             for name in things:
-                thing = NewThing(name, ThingKind.DEVICE, "acme-pct-2", "home-7")
+                thing = NewThing(name, ThingKind.DEVICE, "acme-pct-2", HOME)
                 await rig.services.registry.register(thing, OPERATOR)
             yield rig
     finally:
@@ -140,6 +178,7 @@ async def _over(
     assert secret is not None
     bearer = Tokens(OperatorBearer(tokens))
     bearer.holders = {f"token-{role}": principal_of(role) for role in Role}
+    confirmations = Confirmations()
     reasons: list[str] = []
 
     async def readiness() -> tuple[str, ...]:
@@ -163,6 +202,7 @@ async def _over(
         figures=figures,
         version="0.1.0",
         limits=limits or ApiLimits(),
+        step_ups=confirmations,
     )
     broken: list[StoreBrokenError] = []
     app = create_app(services, broken.append)
@@ -176,14 +216,18 @@ async def _over(
             role: await callers.enter_async_context(client(app, {"Authorization": f"Bearer token-{role}"}))
             for role in Role
         }
-        yield Rig(services, app, http, by, stranger, secret, clock, store, reasons, broken)
+        yield Rig(
+            services, app, http, by, stranger, secret, clock, store, reasons, broken, bearer, confirmations
+        )
 
 
 def principal_of(role: Role) -> Principal:
-    """Return somebody with this role: a thing is the one in the hall, people are called like their role."""
+    """Return somebody with this role, for whom home 7 is theirs: a thing is the one in the hall."""
     if role in {Role.DEVICE, Role.GATEWAY}:
         return Principal(HALL, role)
-    return Principal(role.value, role, ACCOUNT if role is Role.CUSTOMER else "")
+    account = ACCOUNT if role in {Role.CUSTOMER, Role.VEN} else ""
+    reach = {Role.REP: frozenset({ACCOUNT}), Role.INSTALLER: frozenset({HOME})}
+    return Principal(role.value, role, account, reach.get(role, frozenset()))
 
 
 def client(app: Litestar, headers: Mapping[str, str]) -> httpx.AsyncClient:

@@ -101,7 +101,7 @@ async def _handle(request: HttpRequest) -> Reply:
 
 
 def _app(rig: Rig, *handlers: object) -> Litestar:
-    guard = Guard(ByToken(rig.services.bearer, compat_http=False))
+    guard = Guard(rig.services, ByToken(rig.services.bearer, compat_http=False))
     return Litestar(list(handlers), before_request=guard, openapi_config=None)  # type: ignore[arg-type]
 
 

@@ -17,7 +17,11 @@ async def _register(rig: Rig, body: dict[str, Any], **headers: str):
 async def test_a_thing_is_registered_and_found(rig: Rig):
     answer = await _register(rig, NEW)
     assert (answer.status_code, answer.headers["location"]) == (201, "/v1/things/attic")
-    expected = NEW | {"has_certificate": True, "registered_at": "2026-09-21T14:13:20.000Z"}
+    expected = NEW | {
+        "has_certificate": True,
+        "owner": "customer",
+        "registered_at": "2026-09-21T14:13:20.000Z",
+    }
     assert answer.json() == expected
     assert (await rig.http.get("/v1/things/attic")).json() == expected
 
