@@ -11,8 +11,8 @@ from msgspec import Meta, Struct
 
 from api.reading import rfc3339
 from registry.models import Attachment, Owner, Premises, Thing, ThingKind
-from security.audit import AuditEntry
 from security.policy import THINGS, Role
+from security.trail import Placed
 from shadow.history import HistoryRow
 
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9:_-]{1,128}$", examples=["hall-thermostat"])]
@@ -266,9 +266,12 @@ class AuditDocument(Struct, omit_defaults=True):
     version_before: int | None = None
     version_after: int | None = None
     sha256: Annotated[str, Meta(description="Of the request's body")] = ""
+    block: Annotated[int, Meta(description="Of the audit chain; absent until it is sealed")] = 0
+    position: Annotated[int, Meta(description="Its place in the block, from 1")] = 0
 
     @classmethod
-    def of(cls, entry: AuditEntry) -> "AuditDocument":
+    def of(cls, placed: Placed) -> "AuditDocument":
+        entry = placed.entry
         return cls(
             at=rfc3339(entry.at_ms),
             actor=entry.actor,
@@ -284,11 +287,54 @@ class AuditDocument(Struct, omit_defaults=True):
             version_before=entry.version_before,
             version_after=entry.version_after,
             sha256=entry.sha256,
+            block=placed.block,
+            position=placed.position,
         )
 
 
+class BadPosition(Struct, omit_defaults=True):
+    """The first position of the audit chain that is not what it was."""
+
+    block: int
+    position: Annotated[int, Meta(description="Of the entry in its block, from 1; 0 = the header")]
+    problem: str
+    entry: Annotated[str, Meta(description="The entry's id, if it can be read")] = ""
+
+
+class AuditVerification(Struct, omit_defaults=True):
+    """What one step of a verification found. All is well when the last step has neither `bad` nor `next`."""
+
+    block: Annotated[int, Meta(description="The last block that holds")]
+    entries: Annotated[int, Meta(description="Entries of the chain up to there")]
+    hash: Annotated[str, Meta(description="The link of its last entry, in hex")]
+    agreed: Annotated[int, Meta(description="The last block whose published head agrees; 0 = none yet")]
+    bad: BadPosition | None = None
+    next: Annotated[str | None, Meta(description="Go on here")] = None
+
+
+class PublishedHeadDocument(Struct):
+    """A head as it stands in the file of heads: the signature is over the other members."""
+
+    number: int
+    hash: str
+    entries: int
+    at: Time
+    key: str
+    signature: str
+
+
+class AuditHead(Struct, omit_defaults=True):
+    """Where the chain ends now, and the head that was published last."""
+
+    block: int
+    entries: int
+    hash: str
+    published: PublishedHeadDocument | None = None
+    public_key: Annotated[str, Meta(description="The keys that sign heads, PEM")] = ""
+
+
 class AuditList(Struct, omit_defaults=True):
-    """A page of audit entries, oldest first."""
+    """A page of audit entries: the sealed ones in the order of the chain, then the others by time."""
 
     items: list[AuditDocument]
     next: str | None = None

@@ -13,6 +13,7 @@ from infra.settings import Settings
 from infra.telemetry import Metrics
 from registry.service import RegistryService
 from security.audit import Refusals
+from security.heads import Heads
 from security.policy import Action, Principal
 from shadow.service import ShadowService
 
@@ -60,7 +61,7 @@ class ApiServices:
     shadows: ShadowService
     registry: RegistryService
     store: DocumentStore
-    """Only to read the audit log."""
+    """Only to read the audit trail."""
     refusals: Refusals
     bearer: Bearer
     metrics: Metrics
@@ -72,5 +73,7 @@ class ApiServices:
     figures: Figures
     version: str
     """Of this Gnomon."""
+    heads: Heads | None = None
+    """Of the audit chain, as they are published; None where no chain is kept."""
     limits: ApiLimits = field(default_factory=ApiLimits)
     step_ups: StepUps = field(default_factory=NoStepUps)

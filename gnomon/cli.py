@@ -1,23 +1,17 @@
 """The command line: ``gnomon --help`` explains itself."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import click
-import uvloop
 
-from broker_bridge.mosquitto_config import UnfitForConfigurationError
-from broker_bridge.session import SessionError
 from fleet.plan import HOMES_MAX
 from gnomon import certificates, letters, roles
 from gnomon import demo as demo_role
 from gnomon import doctor as checks
-from infra import logs
-from infra.documents.port import StoreError
-from infra.settings import Settings, SettingsError, load, render_toml
-from security.trust.authority import AuthorityError, DamagedFileError, ExposedFileError
+from gnomon.commands.audit import audit
+from gnomon.commands.options import TOLD, run, settings_of, settings_options
+from infra.settings import render_toml
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 HELP = """Gnomon: device shadows for a utility's home area networks.
@@ -29,48 +23,10 @@ gnomon doctor        what is wrong with this machine, and how to mend it
 gnomon certificate   a certificate for a device or gateway
 gnomon settings      what can be set, and what it is set to
 gnomon dead-letters  requests that were kept aside because they failed
+gnomon audit         the audit chain: verify it, export it
 
 Everything is kept below ./var, or where the setting `directory` says.
 """
-_TOLD = (
-    roles.StartError,
-    SessionError,
-    UnfitForConfigurationError,
-    AuthorityError,
-    DamagedFileError,
-    ExposedFileError,
-)
-"""Errors whose message is a sentence for whoever started the program."""
-
-
-def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option(
-        "--set",
-        "pairs",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Set one setting, for example --set api.port=9000. May be repeated.",
-    )(command)
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="TOML file with settings. Default: gnomon.toml if there is one.",
-    )(command)
-
-
-def _load(config: Path | None, pairs: tuple[str, ...]) -> Settings:
-    try:
-        overrides = dict(pair.split("=", 1) for pair in pairs)
-    except ValueError:
-        raise click.BadParameter(
-            "write KEY=VALUE, for example --set api.port=9000", param_hint="--set"
-        ) from None
-    try:
-        settings = load(config, overrides=overrides)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from error
-    logs.configure(settings.logs)
-    return settings
 
 
 @click.group(context_settings=CONTEXT, help=HELP)
@@ -80,11 +36,11 @@ def main() -> None:
 
 
 @main.command()
-@_settings_options
+@settings_options
 def up(config: Path | None, pairs: tuple[str, ...]) -> None:
     """Run the service: broker, bridge and REST API, until Ctrl-C."""
-    settings = _load(config, pairs)
-    _run(roles.up(settings, lambda running: click.echo(roles.welcome(running))))
+    settings = settings_of(config, pairs)
+    run(roles.up(settings, lambda running: click.echo(roles.welcome(running))))
 
 
 @main.command()
@@ -96,21 +52,21 @@ def up(config: Path | None, pairs: tuple[str, ...]) -> None:
     help="Homes of the demo utility.",
 )
 @click.option("--seed", default=1, show_default=True, help="The same seed makes the same city.")
-@_settings_options
+@settings_options
 def demo(config: Path | None, pairs: tuple[str, ...], homes: int, seed: int) -> None:
     """Run the service with a demo utility: homes, gateways and devices that live.
 
     A second run continues from what the first one stored.
     """
-    settings = _load(config, pairs)
-    _run(demo_role.run(settings, homes=homes, seed=seed))
+    settings = settings_of(config, pairs)
+    run(demo_role.run(settings, homes=homes, seed=seed))
 
 
 @main.command()
-@_settings_options
+@settings_options
 def doctor(config: Path | None, pairs: tuple[str, ...]) -> None:
     """Check broker, ports, certificates, disk and clock; say what to do about what is wrong."""
-    findings = asyncio.run(checks.examine(_load(config, pairs)))
+    findings = asyncio.run(checks.examine(settings_of(config, pairs)))
     for finding in findings:
         click.echo(finding.line())
     if any(not finding.good for finding in findings):
@@ -118,10 +74,10 @@ def doctor(config: Path | None, pairs: tuple[str, ...]) -> None:
 
 
 @main.command()
-@_settings_options
+@settings_options
 def settings(config: Path | None, pairs: tuple[str, ...]) -> None:
     """Print the settings in effect as a commented TOML file."""
-    click.echo(render_toml(_load(config, pairs)))
+    click.echo(render_toml(settings_of(config, pairs)))
 
 
 @main.command()
@@ -132,42 +88,31 @@ def settings(config: Path | None, pairs: tuple[str, ...]) -> None:
     default=Path(),
     help="Folder for the files. Default: this one.",
 )
-@_settings_options
+@settings_options
 def certificate(config: Path | None, pairs: tuple[str, ...], thing: str, into: Path) -> None:
     """Make a key and a certificate for THING, with which it proves its name to the broker.
 
     Writes THING.key, THING.crt and ca.crt, the root it has to trust. The key is made here and kept
     nowhere else. The thing has to be registered as well (POST /v1/things), before or after.
     """
-    settings = _load(config, pairs)
+    settings = settings_of(config, pairs)
     try:
         files = certificates.issue(settings, thing, into)
-    except (*_TOLD, FileExistsError) as error:
+    except (*TOLD, FileExistsError) as error:
         raise click.ClickException(str(error)) from error
     for file in files:
         click.echo(file)
 
 
 @main.command()
-@_settings_options
+@settings_options
 def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
     """Print the requests that were kept aside because they failed, one JSON object a line.
 
     The payload is base64. An embedded store is read while the service is stopped.
     """
-    settings = _load(config, pairs)
-    _run(letters.show(settings, click.echo))
+    settings = settings_of(config, pairs)
+    run(letters.show(settings, click.echo))
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end; say what stopped it in one sentence, if that is nobody's bug."""
-    try:
-        uvloop.run(work)
-    except StoreError as error:
-        raise click.ClickException(f"the store: {error}") from error
-    except _TOLD as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+main.add_command(audit)

@@ -38,6 +38,7 @@ from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.telemetry import Metrics
+from security.heads import BadHeadsError
 from security.tokens import OperatorBearer
 from security.trust.authority import Authority, AuthorityError, Credentials
 
@@ -138,6 +139,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             services.shadows.run(),
             services.shadows.sweep(),
             services.shadows.retain(),
+            services.sealer.run(),
             watch_authorities(services.authority),
         ),
     ):
@@ -155,6 +157,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
         # Only here: whatever ended the block before by an error may have been a request.
         suspects.end()
         await _write_refusals(services)
+        await services.sealer.seal_and_publish(services.refusals.keys)
 
 
 @asynccontextmanager
@@ -165,7 +168,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         )
         try:
             services = await undo.enter_async_context(opening)
-        except AuthorityError as error:
+        except (AuthorityError, BadHeadsError) as error:
             raise StartError(str(error)) from error
         if services.authority.crl_is_due:
             services.authority.refresh_crl()
@@ -376,6 +379,7 @@ async def _api(services: Services, bridge: Bridge, readiness: Readiness) -> Asyn
         registry=services.registry,
         store=services.store,
         refusals=services.refusals,
+        heads=services.heads,
         bearer=OperatorBearer(services.token),
         metrics=services.metrics,
         live=services.live,

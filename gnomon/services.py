@@ -21,7 +21,10 @@ from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
+from security.blocks import BLOCKS
 from security.hashing import Hashing
+from security.heads import Heads
+from security.sealer import Sealer
 from security.secretbox import SecretBox
 from security.tokens import OperatorToken
 from security.trust.authority import Authority
@@ -33,6 +36,7 @@ from shadow.store import ShadowStore
 
 OPERATOR_FILE: Final = "operator.sha256"
 MASTER_KEY_FILE: Final = "master.key"
+AUDIT_KEY_FILE: Final = "audit.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Services:
     shadows: ShadowService
     registry: RegistryService
     refusals: Refusals
+    heads: Heads
+    sealer: Sealer
     box: SecretBox
     authority: Authority
     hashing: Hashing
@@ -75,7 +81,9 @@ async def open_services(
     directory.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as undo:
         store = await open_store(
-            store_url(settings), [SHADOWS, *COLLECTIONS, *TRUST, *collections], [*LOGS, audit.LOG, *logs]
+            store_url(settings),
+            [SHADOWS, *COLLECTIONS, *TRUST, BLOCKS, *collections],
+            [*LOGS, audit.LOG, *logs],
         )
         undo.push_async_callback(store.close)
         sampling = random.Random(ids.number())  # noqa: S311 - which requests are traced
@@ -88,6 +96,9 @@ async def open_services(
         box = SecretBox.open(master_key_file(settings), ids)
         hashing = Hashing()
         undo.callback(hashing.close)
+        heads = Heads.open(heads_file(settings), audit_key_file(settings), box, clock)
+        sealer = Sealer(store, clock, heads)
+        show_sealing(metrics, sealer)
         token, secret = OperatorToken.open(operator_file(settings), ids)
         yield Services(
             settings=settings,
@@ -100,6 +111,8 @@ async def open_services(
             shadows=ShadowService(shadow_store, clock, ids, settings.limits, metrics, live),
             registry=RegistryService(store, clock),
             refusals=Refusals(store, clock, ids),
+            heads=heads,
+            sealer=sealer,
             box=box,
             authority=open_authority(settings, box, clock),
             hashing=hashing,
@@ -115,6 +128,15 @@ def open_authority(settings: Settings, box: SecretBox, clock: Clock) -> Authorit
     return Authority.open(
         authority_directory(settings), box, clock, wide_names=trust.wide_names, production=trust.production
     )
+
+
+def show_sealing(metrics: Metrics, sealer: Sealer) -> None:
+    """Let Prometheus read how far the audit chain is."""
+    metrics.gauge("audit_unsealed_rows", "Rows the last sealing left open", lambda: sealer.unsealed)
+    metrics.gauge("audit_seal_age_s", "Seconds since all was sealed that can be", lambda: sealer.age_s)
+    metrics.gauge("audit_sealing_behind", "1: somebody should look why", lambda: float(sealer.behind))
+    metrics.gauge("audit_chain_entries", "Entries of the audit chain", lambda: sealer.head.entries)
+    metrics.counter("audit_heads_failed", "Heads that could not be published", lambda: sealer.heads_failed)
 
 
 def store_url(settings: Settings) -> str:
@@ -146,3 +168,13 @@ def authority_directory(settings: Settings) -> Path:
 def broker_directory(settings: Settings) -> Path:
     """Return where the broker keeps its files."""
     return settings.directory / "broker"
+
+
+def audit_key_file(settings: Settings) -> Path:
+    """Return the file with the sealed key that signs heads of the audit chain."""
+    return settings.directory / "secrets" / AUDIT_KEY_FILE
+
+
+def heads_file(settings: Settings) -> Path:
+    """Return where heads of the audit chain are published."""
+    return Path(settings.audit.heads_file.replace("{directory}", str(settings.directory)))

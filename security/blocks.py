@@ -16,7 +16,7 @@ from security.chain import EMPTY, Block, Head
 BLOCKS: Final = Collection("audit_blocks", indexed=("number", "upto_ms"))
 NUMBER_DIGITS: Final = 12
 NUMBER_MAX: Final = 10**NUMBER_DIGITS - 1
-BLOCKS_READ: Final = 8
+BLOCKS_READ: Final = 4
 """Blocks fetched at once."""
 REMEMBERED_MAX: Final = 50_000
 """Sealed entries that are remembered, by their digest."""

@@ -12,10 +12,10 @@ import base64
 import errno
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -32,6 +32,8 @@ SECONDS_EVERY: Final = 60.0
 HEADS_BYTES_MAX: Final = 2**30
 """Of a file of heads that is read: more than ten years of a head a minute."""
 LINE_BYTES_MAX: Final = 4_096
+DISORDER_BYTES: Final = 65_536
+"""How far apart heads may lie that several processes published in another order."""
 KEY_PLACE: Final = "audit/key/private"
 PUBLIC_SUFFIX: Final = ".pub.pem"
 _DOMAIN: Final = b"gnomon audit head 1\n"
@@ -89,6 +91,18 @@ class Heads:
         """The head that was published last."""
         return self._last
 
+    @property
+    def public_pem(self) -> str:
+        """The public keys as they are published beside the heads; blocks on the disk."""
+        return public_path(self._path).read_text()
+
+    def between(self, first: int, last: int) -> dict[int, Head]:
+        """Return the published heads of these blocks, and the last of all; blocks on the disk."""
+        if not self._path.exists():
+            return {}
+        keys = read_public_keys(public_path(self._path))
+        return read_heads(self._path, keys, first, last)
+
     def due(self, head: Head) -> bool:
         """Tell whether this head is to be published now."""
         number, known = (0, 0) if self._last is None else (self._last.number, self._last.entries)
@@ -124,8 +138,13 @@ def read_public_keys(path: Path) -> dict[str, Ed25519PublicKey]:
     return _keys_of(path.read_bytes(), path)
 
 
-def read_heads(path: Path, keys: Mapping[str, Ed25519PublicKey]) -> dict[int, Head]:
+def read_heads(
+    path: Path, keys: Mapping[str, Ed25519PublicKey], first: int = 0, last: int | None = None
+) -> dict[int, Head]:
     """Return the heads of a file by block number, each with a signature by one of the keys.
+
+    All of them, or those of blocks ``first`` to ``last`` and the one that was published last: the file is
+    almost in order, as several processes may publish, so what is far from them is not even read.
 
     Raises:
         BadHeadsError: a line is no head, is not signed, or contradicts another.
@@ -133,13 +152,59 @@ def read_heads(path: Path, keys: Mapping[str, Ed25519PublicKey]) -> dict[int, He
     if path.stat().st_size > HEADS_BYTES_MAX:
         raise BadHeadsError(f"{path} is larger than {HEADS_BYTES_MAX:,} bytes")
     heads: dict[int, Head] = {}
-    lines = path.read_bytes().split(b"\n")
-    # Behind the last line end is what a crash left of an append: it was never published.
-    for number, line in enumerate(lines[:-1], 1):
-        head = _verified(line, keys, f"{path}, line {number}")
-        if heads.setdefault(head.number, head) != head:
-            raise BadHeadsError(f"{path}, line {number}: a second head of block {head.number}")
+    with path.open("rb") as file:
+        for place, line in (*_lines_from(file, first, last), *_last_line(file)):
+            head = _verified(line, keys, f"{path}, {place}")
+            if heads.setdefault(head.number, head) != head:
+                raise BadHeadsError(f"{path}, {place}: a second head of block {head.number}")
     return heads
+
+
+def _lines_from(file: BinaryIO, first: int, last: int | None) -> Iterator[tuple[str, bytes]]:
+    """Yield lines with their places, from some way before block ``first`` to some way behind ``last``."""
+    file.seek(start := _seek(file, first))
+    beyond = 0
+    for number, line in enumerate(file, 1):
+        if not line.endswith(b"\n"):
+            return  # what a crash left of an append: it was never published
+        yield (f"line {number}" if not start else f"line {number} after byte {start}"), line[:-1]
+        if last is not None and _number_of(line) > last:
+            beyond += len(line)
+            if beyond > DISORDER_BYTES:
+                return
+
+
+def _last_line(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 2 * LINE_BYTES_MAX))
+    whole = [line for line in file if line.endswith(b"\n")]
+    if whole:
+        yield "last line", whole[-1][:-1]
+
+
+def _seek(file: BinaryIO, number: int) -> int:
+    """Bisect for a byte at which lines of lower blocks end; far enough before for what is out of order."""
+    low, high = 0, file.seek(0, os.SEEK_END)
+    while high - low > LINE_BYTES_MAX:
+        middle = (low + high) // 2
+        file.seek(middle)
+        file.readline()
+        if _number_of(file.readline()) < number:
+            low = middle
+        else:
+            high = middle
+    file.seek(max(0, low - DISORDER_BYTES))
+    if file.tell():
+        file.readline()
+    return file.tell()
+
+
+def _number_of(line: bytes) -> int:
+    """Return the block of a line; one that cannot be read counts as a low one, so that it is looked at."""
+    try:
+        return _decode(line).number
+    except (msgspec.DecodeError, ValueError):
+        return 0
 
 
 def _verified(line: bytes, keys: Mapping[str, Ed25519PublicKey], place: str) -> Head:

@@ -63,6 +63,7 @@ class Sealer:
         self._pass = asyncio.Lock()
         self.head: Head = EMPTY
         """Where the chain ended when we last saw it."""
+        self.heads_failed = 0
         self.unsealed = 0
         """Rows that the last pass left in the log: what came meanwhile, and refusals still counted."""
 
@@ -157,6 +158,7 @@ class Sealer:
         try:
             head = await asyncio.to_thread(self._heads.publish, self.head)
         except OSError as error:
+            self.heads_failed += 1
             _log.error("audit_head_not_published", reason=str(error), number=self.head.number)
         else:
             _log.debug("audit_head_published", number=head.number, entries=head.entries)

@@ -103,6 +103,20 @@ class TrustSettings(Struct, frozen=True, kw_only=True):
     ] = False
 
 
+class AuditSettings(Struct, frozen=True, kw_only=True):
+    """The audit chain."""
+
+    heads_file: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Where signed heads of the audit chain are published, their public key beside them. "
+            "`{directory}` stands for the setting of that name. Only what whoever writes the store cannot "
+            "write shows a chain that was cut or made anew: put it on another mount.",
+        ),
+    ] = "{directory}/audit/heads.jsonl"
+
+
 class BridgeSettings(Struct, frozen=True, kw_only=True):
     """The process part between broker and shadows."""
 
@@ -250,6 +264,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     trust: TrustSettings = field(default_factory=TrustSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     bridge: BridgeSettings = field(default_factory=BridgeSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     logs: LogSettings = field(default_factory=LogSettings)

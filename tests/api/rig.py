@@ -26,7 +26,10 @@ from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
+from security.blocks import BLOCKS
+from security.heads import Heads
 from security.policy import Action, Principal, Role
+from security.secretbox import SecretBox
 from security.tokens import OperatorBearer, OperatorToken
 from shadow.commands import Channel, Origin, parse_update
 from shadow.decisions import Accepted, Outcome
@@ -143,7 +146,10 @@ async def api(
 ) -> AsyncIterator[Rig]:
     """Start the API over SQLite in ``directory``, with some things registered."""
     store = await open_store(
-        url or f"sqlite:{directory}/gnomon.db", [SHADOWS, *COLLECTIONS], [*LOGS, audit.LOG], testing=True
+        url or f"sqlite:{directory}/gnomon.db",
+        [SHADOWS, *COLLECTIONS, BLOCKS],
+        [*LOGS, audit.LOG],
+        testing=True,
     )
     try:
         async with _over(store, directory, compat_http, limits, shadow_limits) as rig:
@@ -187,6 +193,7 @@ async def _over(
     async def figures() -> Mapping[str, int | float | str]:
         return {"things": 1, "connected": 0}
 
+    box = SecretBox.open(directory / "secrets" / "master.key", ids)
     services = ApiServices(
         shadows=shadows,
         registry=RegistryService(store, clock),
@@ -201,6 +208,9 @@ async def _over(
         readiness=readiness,
         figures=figures,
         version="0.1.0",
+        heads=Heads.open(
+            directory / "elsewhere" / "heads.jsonl", directory / "secrets" / "audit.key", box, clock
+        ),
         limits=limits or ApiLimits(),
         step_ups=confirmations,
     )

@@ -155,3 +155,54 @@ def test_a_line_of_the_file_has_these_members(place):
     assert list(msgspec.json.decode(place.read_bytes())) == [
         "number", "hash", "entries", "at", "key", "signature",
     ]  # fmt: skip
+
+
+# A part of a long file
+
+
+def long_file(place, count: int) -> Heads:
+    heads = open_heads(place)
+    for number in range(1, count + 1):
+        heads.publish(head(number * 3))
+    return heads
+
+
+def test_a_part_of_a_long_file_is_found_without_reading_it_all(place, monkeypatch):
+    monkeypatch.setattr(module, "DISORDER_BYTES", 600)
+    monkeypatch.setattr(module, "LINE_BYTES_MAX", 400)
+    heads = long_file(place, 200)
+    looked_at: list[bytes] = []
+    monkeypatch.setattr(
+        module, "_signed_bytes", lambda said, real=module._signed_bytes: _seen(looked_at, real, said)
+    )
+    for first in (1, 2, 3, 250, 599, 600, 9_999):
+        looked_at.clear()
+        found = heads.between(first, first + 30)
+        wanted = {number for number in range(3, 601, 3) if first <= number <= first + 30}
+        assert wanted | {600} <= set(found)
+        assert len(looked_at) <= 40
+
+
+def _seen(looked_at, real, said):
+    looked_at.append(said)
+    return real(said)
+
+
+def test_heads_that_two_processes_published_in_another_order_are_found(place):
+    heads = open_heads(place)
+    for number in (3, 1, 2, 6, 5, 4):
+        heads.publish(head(number))
+    assert set(heads.between(2, 3)) == {1, 2, 3, 4, 5, 6}
+
+
+def test_a_bad_line_far_from_the_part_is_not_looked_at_and_one_in_it_is_named(place):
+    heads = long_file(place, 4)
+    lines = place.read_bytes().split(b"\n")
+    lines[2] = lines[2][5:]
+    place.write_bytes(b"\n".join(lines))
+    with pytest.raises(BadHeadsError, match="line 3"):
+        heads.between(6, 12)
+
+
+def test_before_the_first_head_there_is_none(place):
+    assert open_heads(place).between(1, 9) == {}

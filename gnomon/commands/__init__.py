@@ -1,0 +1,1 @@
+"""The commands of ``gnomon`` that come in groups, a module a group."""
