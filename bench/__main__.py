@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.report import ROOT, say
 
-FIGURES = ("merge", "store", "bridge", "rest", "growth")
+FIGURES = ("merge", "store", "bridge", "rest", "growth", "audit")
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_ANSWERS, PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
 from gnomon.readiness import PROBES, Readiness
 from gnomon.services import Services, broker_directory, open_services, operator_file
+from infra import logs
 from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.ids import RandomIds
@@ -247,6 +248,7 @@ async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
         rng=random.Random(services.ids.number()),  # noqa: S311 - jitter of restarts
         executable=settings.executable,
     )
+    logs.conceal(broker.password, broker.janitor_password)
     try:
         await broker.start()
     except BrokerError as error:

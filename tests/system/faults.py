@@ -36,6 +36,7 @@ LOSE_THE_LINK = "lose-the-link"
 SPEAK_BEFORE_COMMIT = "speak-before-commit"
 COMMIT_WITHOUT_FSYNC = "commit-without-fsync"
 FORGET_TOKENS = "forget-tokens"
+SEAL_ALWAYS = "seal-always"
 
 
 def poison() -> None:
@@ -156,6 +157,11 @@ def forget_tokens() -> None:
     _replace("shadow.ledger.find", lambda *_: None)
 
 
+def seal_always() -> None:
+    """Seal the audit rows all the time, so that a kill at any moment meets a sealing."""
+    mock.patch("security.sealer.SEAL_EVERY_S", 0.001).start()
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     POISON: poison,
     FAILING_RULE: failing_rule,
@@ -166,6 +172,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     SPEAK_BEFORE_COMMIT: speak_before_commit,
     COMMIT_WITHOUT_FSYNC: commit_without_fsync,
     FORGET_TOKENS: forget_tokens,
+    SEAL_ALWAYS: seal_always,
 }
 
 

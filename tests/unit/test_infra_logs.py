@@ -1,5 +1,6 @@
 import io
 import logging
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -8,9 +9,12 @@ import structlog
 from infra import logs
 from infra.settings import LogSettings
 
+CANARY = "canary-9f2c4e6a/8b0d=1f35"
+
 
 @pytest.fixture(autouse=True)
-def put_back():
+def put_back(monkeypatch):
+    monkeypatch.setattr(logs, "_canaries", logs.Canaries())
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -119,3 +123,64 @@ def test_a_value_that_json_does_not_know_is_spelled_not_lost():
     log, out = logger(format="json")
     log.info("something", error=ValueError("why"))
     assert event(out)["error"] == "why"
+
+
+# Canaries
+
+
+class Telling:
+    def __repr__(self):
+        return f"<Telling {CANARY}>"
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_concealed_value_is_struck_out_wherever_it_stands(format):
+    log, out = logger(format=format)
+    logs.conceal(CANARY)
+    said = f"joined {CANARY}"
+    log.info(said, reason=f"user:{CANARY}@host", **{f"n_{CANARY}": 1})
+    log.info("nested", a=[{"b": {"c": (CANARY, f"x{CANARY}y")}}], odd={CANARY: 1}, error=ValueError(CANARY))
+    log.info("objects", thing=Telling(), things=[Telling()], encoded=f"/?p={quote(CANARY, safe='')}")
+    try:
+        fail(CANARY)
+    except ValueError:
+        log.exception("failed")
+    logging.getLogger("some.library").warning("cannot use %s", CANARY)
+    try:
+        fail(CANARY)
+    except ValueError:
+        logging.getLogger("some.library").exception("raised")
+    assert out.getvalue().count("***") >= 10
+    assert CANARY not in out.getvalue()
+    assert quote(CANARY, safe="") not in out.getvalue()
+
+
+def test_of_two_concealed_values_one_of_which_begins_with_the_other_nothing_is_left():
+    log, out = logger(format="json")
+    logs.conceal("hunter2-hunter2", "hunter2-hunter2-and-more")
+    log.info("something", reason="hunter2-hunter2-and-more hunter2-hunter2")
+    assert event(out)["reason"] == "*** ***"
+
+
+def test_a_value_too_short_to_be_a_secret_conceals_nothing():
+    log, out = logger(format="json")
+    logs.conceal("", "e", "x" * (logs.CANARY_CHARS_MIN - 1))
+    log.info("something", reason="seen, and xxxxxxx")
+    assert event(out)["reason"] == "seen, and xxxxxxx"
+
+
+def test_concealed_values_are_bounded_and_the_newest_stay():
+    log, out = logger(format="json")
+    logs.conceal(*(f"value-{number:06d}" for number in range(logs.CANARIES_MAX + 1)))
+    log.info("something", first="value-000000", last=f"value-{logs.CANARIES_MAX:06d}")
+    assert (event(out)["first"], event(out)["last"]) == ("value-000000", "***")
+
+
+def test_what_is_concealed_changes_nothing_else():
+    log, out = logger(format="json")
+    logs.conceal(CANARY)
+    log.info("something", number=3, truth=True, nothing=None, ratio=0.5, text="seen")
+    assert event(out) | {"at": ""} == {
+        "event": "something", "level": "info", "number": 3, "truth": True, "nothing": None, "ratio": 0.5,
+        "text": "seen", "at": "",
+    }  # fmt: skip
