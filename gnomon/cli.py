@@ -10,6 +10,7 @@ from gnomon import certificates, letters, roles
 from gnomon import demo as demo_role
 from gnomon import doctor as checks
 from gnomon.commands.audit import audit
+from gnomon.commands.ca import ca
 from gnomon.commands.options import TOLD, run, settings_of, settings_options
 from infra.settings import render_toml
 
@@ -21,6 +22,7 @@ gnomon demo          a demo utility with a simulated fleet, to look at
 gnomon up            the service alone
 gnomon doctor        what is wrong with this machine, and how to mend it
 gnomon certificate   a certificate for a device or gateway
+gnomon ca            the certificate authorities: show, renew, take the root away
 gnomon settings      what can be set, and what it is set to
 gnomon dead-letters  requests that were kept aside because they failed
 gnomon audit         the audit chain: verify it, export it
@@ -116,3 +118,4 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
 
 
 main.add_command(audit)
+main.add_command(ca)

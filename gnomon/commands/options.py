@@ -1,6 +1,7 @@
 """What all commands share: the options for settings, and how what went wrong is told."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from infra.documents.port import StoreError
 from infra.settings import Settings, SettingsError, load
 from security.heads import BadHeadsError
 from security.secretbox import SealBrokenError
-from security.trust.authority import AuthorityError, DamagedFileError, ExposedFileError
+from security.trust.authority import AuthorityError, CrlTooSoonError, DamagedFileError, ExposedFileError
 
 TOLD = (
     roles.StartError,
     SessionError,
     UnfitForConfigurationError,
     AuthorityError,
+    CrlTooSoonError,
     BadHeadsError,
     SealBrokenError,
     DamagedFileError,
@@ -64,8 +66,15 @@ def settings_of(config: Path | None, pairs: tuple[str, ...]) -> Settings:
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run to the end; say what stopped it in one sentence, if that is nobody's bug."""
-    try:
+    with telling():
         uvloop.run(work)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Say what stopped the block in one sentence, if that is nobody's bug."""
+    try:
+        yield
     except StoreError as error:
         raise click.ClickException(f"the store: {error}") from error
     except TOLD as error:

@@ -249,6 +249,11 @@ class Authority:
         """Return the certificates of the living issuing authorities, the oldest first."""
         return tuple(pair.certificate for pair in self._living())
 
+    @property
+    def signing(self) -> x509.Certificate:
+        """The certificate of the issuing authority in use."""
+        return self._newest().certificate
+
     def cacerts(self) -> bytes:
         """Return roots and issuing authorities as PKCS#7 (DER), the answer to EST's ``cacerts``."""
         return certs_only([certificates.pem(*self.roots(), *self.issuing())])
@@ -454,10 +459,10 @@ class Authority:
             raise DamagedFileError(path, f"does not hold our authority ({error})", _RESTORE) from error
 
     def _newest(self) -> Pair:
-        """Return the authority that signs: the newest that has settled, else the newest; its end is told."""
+        """Return the authority that signs: the newest that has settled, else the one longest published."""
         living, settled = self._living(), self._now() - SETTLING - certificates.AUTHORITY_BACKDATING
         ready = [pair for pair in living if pair.certificate.not_valid_before_utc <= settled]
-        return (ready or living or self._all())[-1]
+        return ready[-1] if ready else (living or self._all()[-1:])[0]
 
     def _living(self) -> list[Pair]:
         now = self._now()
