@@ -27,16 +27,14 @@ Figures = Callable[[], Awaitable[Mapping[str, int | float | str]]]
 class Bearer(Protocol):
     """Knows who holds a bearer token now."""
 
-    async def principal(self, bearer: str) -> Principal | None:
+    async def principal(self, bearer: str, /) -> Principal | None:
         """Return who that is; None for whatever is no token, or is one no longer."""
 
 
 class StepUps(Protocol):
     """Knows which acts somebody has confirmed by a fresh second factor."""
 
-    async def take(
-        self, principal: Principal, action: Action, target: str, body_sha256: str, token: str
-    ) -> bool:
+    async def take(self, by: Principal, action: Action, target: str, body_sha256: str, token: str, /) -> bool:
         """Tell whether this token confirms exactly this act; it counts once."""
 
 

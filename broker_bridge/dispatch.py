@@ -17,15 +17,16 @@ from broker_bridge.deadletters import DeadLetters
 from broker_bridge.inbox import Inbox, Message
 from broker_bridge.poison import Suspects
 from broker_bridge.speaker import Speaker
-from broker_bridge.topics import Operation, Request
+from broker_bridge.topics import Operation, Request, action_of
 from infra.documents.port import StoreError, StoreUnavailableError
 from infra.ids import Ids
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Journeys, Metrics
 from registry.models import Standing, Thing, ThingKind
+from registry.rules import target
 from registry.service import RegistryService
 from security.audit import Refusals, Via
-from security.policy import Principal, Role
+from security.policy import Principal, Role, may
 from shadow.commands import (
     Channel,
     Command,
@@ -275,18 +276,22 @@ def admit(request: Request, thing: Standing | None, gateway: Standing | None) ->
             # Whoever holds one of this name, it is from another life of the name.
             raise SilenceError(NO_CERTIFICATE)
         role = Role.GATEWAY if thing.thing.kind is ThingKind.GATEWAY else Role.DEVICE
-        return _origin(request.id.thing, role, None)
+        speaker, origin = _speaker(request.id.thing, role, None)
+        if not may(speaker, action_of(request), target(thing)):
+            raise ForbiddenError(f"{role} may not do this")
+        return origin
     if gateway is not None and gateway.thing.barred:
         raise SilenceError(_bar(gateway.thing))
+    speaker, origin = _speaker(request.gateway, Role.RELAY, request.gateway)
     if (
         gateway is None
         or gateway.thing.kind is not ThingKind.GATEWAY
         or thing is None
         or thing.thing.barred
-        or request.gateway not in thing.gateways
+        or not may(speaker, action_of(request), target(thing))
     ):
         raise ForbiddenError("this thing is not attached to this gateway")
-    return _origin(request.gateway, Role.RELAY, request.gateway)
+    return origin
 
 
 def _bar(thing: Thing) -> str:
@@ -294,8 +299,8 @@ def _bar(thing: Thing) -> str:
 
 
 @lru_cache(ORIGINS_CACHED_MAX)
-def _origin(actor: str, role: Role, gateway: str | None) -> Origin:
-    return Origin(actor, role, Channel.MQTT, gateway)
+def _speaker(actor: str, role: Role, gateway: str | None) -> tuple[Principal, Origin]:
+    return Principal(actor, role), Origin(actor, role, Channel.MQTT, gateway)
 
 
 def _parse(message: Message, origin: Origin, limits: ShadowLimits) -> Command:

@@ -18,7 +18,7 @@ from broker_bridge.link import Handler
 from broker_bridge.poison import Suspects
 from broker_bridge.session import Session
 from broker_bridge.speaker import Speaker
-from broker_bridge.topics import Request, parse
+from broker_bridge.topics import Request, parse, refuse_unguarded
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
 from infra.ids import Ids
@@ -67,6 +67,7 @@ class Bridge:
         save that the session exists, which it must once it was made anew; ``logged`` returns what the
         broker has logged of late, whether we heard it or not.
         """
+        refuse_unguarded()
         self._logged = logged
         self._shadows = shadows
         self._refusals = refusals

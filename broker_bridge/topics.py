@@ -13,12 +13,15 @@ topic that nobody serves. Their lines come with their service; nothing stored de
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from itertools import product
+from types import MappingProxyType
 from typing import Final
 
+from security.policy import GRANTS, Action
 from shadow.document import ShadowId
 
 THING_CHARS_MAX: Final = 128
@@ -54,8 +57,22 @@ class _Tree:
     answers: str
     subscription: tuple[str, ...]
     permissions: tuple[str, ...]
+    actions: Mapping[Operation, Action]
+    """What each request is in the words of the permission table."""
 
 
+class UnguardedTopicError(RuntimeError):
+    """A topic that does not say what is done on it would be a hole; the process does not start with one."""
+
+
+_ACTIONS: Final = MappingProxyType(
+    {
+        Operation.GET: Action.SHADOW_READ,
+        # Which sections it may write is asked for each update, of the table of shadows.
+        Operation.UPDATE: Action.SHADOW_REPORT,
+        Operation.DELETE: Action.SHADOW_DELETE,
+    }
+)
 _OPERATIONS = tuple(operation.value for operation in Operation)
 _SHADOW = "/shadow"
 _NAMED = "/shadow/name/{name}"
@@ -80,14 +97,28 @@ OWN: Final = _Tree(
         f"{_THING}{shadow}/{operation}" for shadow in (_SHADOW, _NAMED) for operation in _OPERATIONS
     ),
     permissions=tuple(_own_permissions()),
+    actions=_ACTIONS,
 )
 GATEWAY: Final = _Tree(
     requests=_UP + _ATTACHED,
     answers=_DOWN + _ATTACHED,
     subscription=(_UP + "/#",),
     permissions=(f"write {_UP}/#", f"read {_DOWN}/#"),
+    actions=_ACTIONS,
 )
 TREES: Final = (OWN, GATEWAY)
+
+
+def action_of(request: Request) -> Action:
+    """Return what a request is in the words of the permission table."""
+    return (OWN if request.gateway is None else GATEWAY).actions[request.operation]
+
+
+def refuse_unguarded(trees: Iterable[_Tree] = TREES) -> None:
+    """Raise unless every row of the table names an action that somebody is granted."""
+    for tree, operation in product(trees, Operation):
+        if tree.actions.get(operation) not in GRANTS:
+            raise UnguardedTopicError(f"{tree.requests} … {operation}: name an action of policy.GRANTS")
 
 
 def parse(topic: str) -> Request | None:

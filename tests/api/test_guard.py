@@ -123,6 +123,19 @@ async def test_an_action_without_a_row_stops_the_start(rig: Rig, monkeypatch: py
         refuse_unguarded(_app(rig, _route(Action.FLEET_READ).handler()))
 
 
+async def test_a_route_whose_path_names_what_nothing_checks_stops_the_start(rig: Rig):
+    answers = {204: Answer("done")}
+
+    for own_check in (False, True):
+        operation = Operation("new", "New", "New", Action.FLEET_READ, answers, own_check=own_check)
+        app = _app(rig, Route("GET", "/new/{voucher:str}", operation, _handle).handler())
+        if own_check:
+            refuse_unguarded(app)
+        else:
+            with pytest.raises(UnguardedRouteError, match=r"nothing checks \['voucher'\]"):
+                refuse_unguarded(app)
+
+
 async def test_a_route_that_puts_another_hook_in_the_guards_place_stops_the_start(rig: Rig):
     handler = _route(Action.FLEET_READ).handler()
     handler.before_request = _handle

@@ -75,7 +75,7 @@ def attachment_not_asked() -> None:
 
     def admit(request: Any, thing: Any, gateway: Any) -> Any:
         if request.gateway is not None and thing is not None:
-            return dispatch._origin(request.gateway, Role.RELAY, request.gateway)
+            return dispatch._speaker(request.gateway, Role.RELAY, request.gateway)[1]
         return honest(request, thing, gateway)
 
     _replace("broker_bridge.dispatch.admit", admit)

@@ -1,9 +1,12 @@
 """The topic table, read in every direction."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker_bridge import topics
 from broker_bridge.topics import (
     BRIDGE_ACL,
     CACHED_TOPICS_MAX,
@@ -19,6 +22,7 @@ from broker_bridge.topics import (
     answer_base,
     parse,
 )
+from security.policy import Action
 from shadow.document import ShadowId
 
 ALPHABET = "abcxyzABCXYZ0189:_-"
@@ -180,3 +184,18 @@ def test_what_a_device_writes_the_bridge_reads_and_the_reverse():
     for device, bridge in zip(DEVICE_ACL, BRIDGE_ACL, strict=True):
         _, access, topic = device.split(" ")
         assert bridge == f"topic {turned[access]} {topic.replace('%u', '+')}"
+
+
+def test_every_request_names_an_action_that_somebody_is_granted():
+    topics.refuse_unguarded()
+    for gateway in (None, "gw"):
+        actions = [topics.action_of(Request(one, ShadowId("hall"), gateway)) for one in Operation]
+        assert actions == [Action.SHADOW_READ, Action.SHADOW_REPORT, Action.SHADOW_DELETE]
+
+
+@pytest.mark.parametrize(
+    "actions", [{}, {Operation.GET: Action.SHADOW_READ}, dict.fromkeys(Operation, Action.OPEN)]
+)
+def test_a_row_without_such_an_action_stops_the_start(actions):
+    with pytest.raises(topics.UnguardedTopicError, match="name an action"):
+        topics.refuse_unguarded([*topics.TREES, replace(topics.OWN, actions=actions)])
