@@ -141,6 +141,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             services.shadows.sweep(),
             services.shadows.retain(),
             services.sealer.run(),
+            services.trust.enrolment.run(),
             watch_authorities(services.authority),
         ),
     ):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gnomon.proofs import RegistryProofs
 from infra.clock import Clock
 from infra.documents.opening import open_store
 from infra.documents.port import Collection, DocumentStore
@@ -28,6 +29,7 @@ from security.sealer import Sealer
 from security.secretbox import SecretBox
 from security.tokens import OperatorToken
 from security.trust.authority import Authority
+from security.trust.center import TrustCenter, open_center
 from security.trust.collections import COLLECTIONS as TRUST
 from security.trust.issued import IssuedStore
 from shadow.records import LOGS, SHADOWS
@@ -59,6 +61,7 @@ class Services:
     authority: Authority
     hashing: Hashing
     issued: IssuedStore
+    trust: TrustCenter
     token: OperatorToken
     first_secret: str | None
     """The operator's secret, if it was made just now; it is shown once and kept nowhere."""
@@ -99,6 +102,20 @@ async def open_services(
         heads = Heads.open(heads_file(settings), audit_key_file(settings), box, clock)
         sealer = Sealer(store, clock, heads)
         show_sealing(metrics, sealer)
+        registry, refusals = RegistryService(store, clock), Refusals(store, clock, ids)
+        authority, issued = open_authority(settings, box, clock), IssuedStore(store, clock)
+        trust = open_center(
+            store,
+            authority=authority,
+            issued=issued,
+            box=box,
+            hashing=hashing,
+            proofs=RegistryProofs(registry),
+            refusals=refusals,
+            clock=clock,
+            ids=ids,
+            metrics=metrics,
+        )
         token, secret = OperatorToken.open(operator_file(settings), ids)
         yield Services(
             settings=settings,
@@ -109,14 +126,15 @@ async def open_services(
             journeys=journeys,
             live=live,
             shadows=ShadowService(shadow_store, clock, ids, settings.limits, metrics, live),
-            registry=RegistryService(store, clock),
-            refusals=Refusals(store, clock, ids),
+            registry=registry,
+            refusals=refusals,
             heads=heads,
             sealer=sealer,
             box=box,
-            authority=open_authority(settings, box, clock),
+            authority=authority,
             hashing=hashing,
-            issued=IssuedStore(store, clock),
+            issued=issued,
+            trust=trust,
             token=token,
             first_secret=secret,
         )

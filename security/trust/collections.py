@@ -5,5 +5,6 @@ from typing import Final
 from security.trust.claim_store import CLAIMS
 from security.trust.issued import CERTIFICATES
 from security.trust.known_keys import KNOWN_KEYS, SUSPICIONS
+from security.trust.pins import PINS
 
-COLLECTIONS: Final = (CERTIFICATES, CLAIMS, KNOWN_KEYS, SUSPICIONS)
+COLLECTIONS: Final = (CERTIFICATES, CLAIMS, KNOWN_KEYS, SUSPICIONS, PINS)

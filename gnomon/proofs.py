@@ -1,0 +1,40 @@
+"""The registry as the Trust Center sees it."""
+
+from typing import Final
+
+import structlog
+
+from registry.models import ThingKind
+from registry.service import RegistryService
+from security.trust.proofs import Placing
+
+_log: Final = structlog.get_logger(__name__)
+
+
+class RegistryProofs:
+    """Answers for things. What a proof means for the life of a thing is the registry's to say."""
+
+    def __init__(self, registry: RegistryService) -> None:
+        self._registry = registry
+
+    async def placing(self, thing: str) -> Placing | None:
+        """Return what is known of a thing now."""
+        standing = (await self._registry.standings([thing])).get(thing)
+        if standing is None:
+            return None
+        found = standing.thing
+        return Placing(
+            premises=found.premises,
+            is_gateway=found.kind is ThingKind.GATEWAY,
+            model=found.model,
+            has_certificate=found.has_certificate,
+            barred=found.barred,
+        )
+
+    async def things_at(self, premises: str, at_most: int) -> int:
+        """Return how many things there are at these premises, as far as ``at_most``."""
+        return len((await self._registry.things(premises=premises, limit=at_most)).things)
+
+    async def proof_accepted(self, thing: str, kind: str, serial: str) -> None:
+        """Say that a thing has proved itself."""
+        _log.info("proof_accepted", thing=thing, kind=kind, serial=serial)

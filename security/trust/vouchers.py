@@ -1,0 +1,232 @@
+"""The people's side of enrolment: vouchers for one device each, and the codes on labels that a vendor sends.
+
+A code is shown once and kept as a hash. Whether somebody may make one for these premises is not asked here.
+"""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from infra.clock import Clock
+from infra.documents.port import PAGE_MAX
+from infra.ids import Ids
+from security.audit import Via
+from security.hashing import Hashing
+from security.policy import Action, Principal
+from security.secret import Secret
+from security.secretbox import SecretBox
+from security.trust import claims, codes
+from security.trust.claim_store import Act, ClaimPage, ClaimStore
+from security.trust.claims import Claim
+from security.trust.codes import ClaimKind, InvalidClaimIdError, InvalidCodeError
+from security.trust.identifiers import link_key
+from security.trust.proofs import Placing, Proofs
+
+LIVE_VOUCHERS_MAX: Final = 3
+"""Vouchers of one premises that may be used at a time."""
+THINGS_PER_PREMISES_MAX: Final = 64
+LABELS_MAX: Final = 16
+"""Rows of one batch: each costs a tenth of a second of one core."""
+REVOKE_ATTEMPTS_MAX: Final = 5
+
+
+class VoucherError(Exception):
+    """No voucher was made or changed."""
+
+
+class UnfitThingError(VoucherError):
+    """The thing is not as the voucher would say."""
+
+
+class NoSuchThingError(VoucherError):
+    """No thing of this name at these premises, wherever else one may be."""
+
+    def __init__(self) -> None:
+        super().__init__("no thing of this name is registered at these premises: register it there first")
+
+
+class TooManyVouchersError(VoucherError):
+    """A quota of the premises is reached."""
+
+
+class NoSuchVoucherError(VoucherError):
+    """There is no voucher with this id."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such voucher")
+
+
+class VoucherBusyError(VoucherError):
+    """Others changed it at the same time: the caller may try again."""
+
+
+class InvalidLabelError(VoucherError):
+    """A row of a delivery manifest cannot be a label's; nothing of the batch was kept."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"row {row}: {reason}")
+        self.row = row
+
+
+@dataclass(frozen=True, slots=True)
+class NewVoucher:
+    """For which device a voucher is wanted."""
+
+    premises: str
+    thing: str
+    is_gateway: bool
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A row of a vendor's delivery manifest. ``thing`` "" stands for the EUI-64 in small letters."""
+
+    eui64: str
+    code: Secret
+    thing: str = ""
+    model: str = ""
+
+
+class Vouchers:
+    """Makes, lists and takes back claims."""
+
+    def __init__(
+        self,
+        *,
+        claims: ClaimStore,
+        proofs: Proofs,
+        hashing: Hashing,
+        box: SecretBox,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._claims = claims
+        self._proofs = proofs
+        self._hashing = hashing
+        self._box = box
+        self._clock = clock
+        self._ids = ids
+        self._quota = asyncio.Lock()
+
+    async def make(self, new: NewVoucher, by: Principal, via: Via) -> tuple[Claim, Secret]:
+        """Make a voucher; return it with its code, which is shown now and never again."""
+        placing = await self._proofs.placing(new.thing)
+        if placing is None or placing.premises != new.premises:
+            raise NoSuchThingError
+        _check_fit(new, placing)
+        code = codes.new_code(self._ids)
+        hash = await self._hashing.hash(code, codes.cost_of(ClaimKind.VOUCHER))
+        now_ms = self._clock.now_ms()
+        claim = Claim(
+            id=codes.new_claim_id(self._ids),
+            kind=ClaimKind.VOUCHER,
+            thing=new.thing,
+            hash=hash,
+            maker=by.name,
+            made_at_ms=now_ms,
+            premises=new.premises,
+            model=placing.model,
+            expires_at_ms=now_ms + claims.VOUCHER_LIFE_MS,
+        )
+        # One after the other: two at once would both find the last place free.
+        async with self._quota:
+            await self._check_quota(new.premises)
+            await self._claims.put([(claim, 0, Act(by, via, Action.VOUCHER_CREATE))])
+        return claim, codes.shown(code)
+
+    async def of_premises(self, premises: str, limit: int, cursor: str | None = None) -> ClaimPage:
+        """Return a page of the vouchers of these premises, ended ones of the last days too."""
+        return await self._claims.by("premises", premises, limit, cursor)
+
+    async def voucher(self, id: str) -> Claim:
+        """Return one voucher."""
+        kept = await self._claims.load(id) if _is_voucher(id) else None
+        if kept is None:
+            raise NoSuchVoucherError
+        return kept.claim
+
+    async def revoke(self, id: str, by: Principal, via: Via) -> None:
+        """Take a voucher back; a certificate it has brought stays. One that is over stays as it is."""
+        for _ in range(REVOKE_ATTEMPTS_MAX):
+            kept = await self._claims.load(id) if _is_voucher(id) else None
+            if kept is None:
+                raise NoSuchVoucherError
+            after = claims.revoke(kept.claim, self._clock.now_ms())
+            if after is kept.claim:
+                return
+            act = Act(by, via, Action.VOUCHER_CREATE, reason="taken back")
+            if not await self._claims.put([(after, kept.revision, act)]):
+                return
+        raise VoucherBusyError("others use this voucher at the same time: try again")
+
+    async def load_labels(self, labels: Sequence[Label], by: Principal, via: Via) -> tuple[str, ...]:
+        """Keep the codes of a delivery; return the EUI-64 of those that were there already, unchanged.
+
+        Raises:
+            InvalidLabelError: nothing was kept.
+        """
+        if len(labels) > LABELS_MAX:
+            raise InvalidLabelError(LABELS_MAX + 1, f"a batch has at most {LABELS_MAX} rows")
+        parsed = [_parse(row, label) for row, label in enumerate(labels, 1)]
+        if len({id for id, _ in parsed}) < len(parsed):
+            raise InvalidLabelError(len(parsed), "an EUI-64 stands in the batch twice")
+        made = [
+            await self._label(id, code, label, by) for (id, code), label in zip(parsed, labels, strict=True)
+        ]
+        act = Act(by, via, Action.INSTALL_CODE_WRITE)
+        known = await self._claims.put([(claim, 0, act) for claim in made]) if made else frozenset[int]()
+        return tuple(made[position].id for position in sorted(known))
+
+    async def _label(self, id: str, code: bytes, label: Label, by: Principal) -> Claim:
+        kind = ClaimKind.INSTALL_CODE
+        sealed = self._box.seal(link_key(code), f"claims/{id}/link_key")
+        return Claim(
+            id=id,
+            kind=kind,
+            thing=label.thing or id,
+            hash=await self._hashing.hash(codes.label_code(code), codes.cost_of(kind)),
+            maker=by.name,
+            made_at_ms=self._clock.now_ms(),
+            model=label.model,
+            link_key=base64.b64encode(sealed).decode(),
+        )
+
+    async def _check_quota(self, premises: str) -> None:
+        now_ms = self._clock.now_ms()
+        page = await self._claims.by("open", premises, PAGE_MAX)
+        if page.next or sum(claims.is_live(claim, now_ms) for claim in page.claims) >= LIVE_VOUCHERS_MAX:
+            raise TooManyVouchersError(
+                f"premises may have {LIVE_VOUCHERS_MAX} vouchers at a time: use one, take one back, or wait"
+            )
+        if await self._proofs.things_at(premises, THINGS_PER_PREMISES_MAX + 1) > THINGS_PER_PREMISES_MAX:
+            raise TooManyVouchersError(f"premises may have {THINGS_PER_PREMISES_MAX} things")
+
+
+def _check_fit(new: NewVoucher, placing: Placing) -> None:
+    if not placing.has_certificate:
+        raise UnfitThingError("this thing has no certificate of its own: its gateway vouches for it")
+    if placing.barred:
+        raise UnfitThingError("this thing is revoked or suspended: it gets no certificate now")
+    if placing.is_gateway != new.is_gateway:
+        raise UnfitThingError(f"this thing is a {'gateway' if placing.is_gateway else 'device'}")
+    if new.model and new.model != placing.model:
+        raise UnfitThingError("this thing is of another model")
+
+
+def _is_voucher(id: str) -> bool:
+    try:
+        return codes.kind_of(id) is ClaimKind.VOUCHER
+    except InvalidClaimIdError:
+        return False
+
+
+def _parse(row: int, label: Label) -> tuple[str, bytes]:
+    try:
+        return codes.claim_id_of_label(label.eui64), codes.parse_install_code(label.code.reveal())
+    except InvalidClaimIdError as error:
+        raise InvalidLabelError(row, "an EUI-64 is 16 hexadecimal digits") from error
+    except InvalidCodeError as error:
+        raise InvalidLabelError(row, str(error)) from error
