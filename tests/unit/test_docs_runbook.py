@@ -74,14 +74,15 @@ def test_every_metric_it_names_is_there_and_all_of_ours_are_named():
 
 def test_every_setting_it_names_exists():
     words = set(
-        re.findall(r"`((?:store|broker|api|bridge|logs|telemetry|limits)\.[a-z_]+)", RUNBOOK + SECURITY)
+        re.findall(r"`((?:store|broker|api|audit|bridge|logs|telemetry|limits)\.[a-z_]+)", RUNBOOK + SECURITY)
     )
     assert words
     assert words <= KEYS.keys()
 
 
 @pytest.mark.parametrize(
-    "command", sorted(set(re.findall(r"gnomon (doctor|up|demo|settings|dead-letters|certificate)", RUNBOOK)))
+    "command",
+    sorted(set(re.findall(r"gnomon (doctor|up|demo|settings|dead-letters|certificate|audit)", RUNBOOK))),
 )
 def test_every_command_it_names_exists(command):
     assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
