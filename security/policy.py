@@ -5,7 +5,7 @@ section of which shadow a role may touch. Both must agree. Nothing is looked up 
 facts along as a :class:`Target`, so that no answer can depend on what a caller forgot to load.
 (spec: security, 3)
 
-An account has exactly one role (ADR 0008), and a role says how somebody stands to the target *in this act*.
+An account has exactly one role (ADR 0009), and a role says how somebody stands to the target *in this act*.
 Three roles are there for that reason alone:
 
 * ``RELAY``: a gateway that speaks for a thing attached to it. It may do what the thing itself may, and never
