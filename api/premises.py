@@ -35,10 +35,11 @@ class PremisesRoutes:
         """Say whose premises are; what changes hands begins anew for who has it then."""
         scope, limits = request.scope, self._services.limits
         require_json(scope)
-        body = decode(await read_body(request, limits.body_bytes_max, limits.body_timeout_s), PremisesBody)
+        sent = await read_body(request, limits.body_bytes_max, limits.body_timeout_s)
+        body = decode(sent, PremisesBody)
         by: Principal = scope["user"]
         id: str = scope["path_params"][PREMISES]
-        premises = await self._registry.hand_over(id, body.account or "", by, via_of(scope))
+        premises = await self._registry.hand_over(id, body.account or "", by, via_of(scope, sent))
         return json_reply(_shown(premises, by))
 
 

@@ -82,10 +82,8 @@ class Things:
         limits = self._services.limits
         by: Principal = request.scope["user"]
         chooses = scope_of(by.role, Action.THING_REGISTER) is Scope.ANY
-        body = decode(
-            await read_body(request, limits.body_bytes_max, limits.body_timeout_s),
-            NewThingBody if chooses else NewCustomerThingBody,
-        )
+        sent = await read_body(request, limits.body_bytes_max, limits.body_timeout_s)
+        body = decode(sent, NewThingBody if chooses else NewCustomerThingBody)
         await self._gate.require_premises(by, Action.THING_REGISTER, body.premises)
         new = NewThing(
             body.name,
@@ -96,7 +94,7 @@ class Things:
             body.owner if isinstance(body, NewThingBody) else Owner.CUSTOMER,
         )
         try:
-            thing = await self._registry.register(new, by, via_of(request.scope))
+            thing = await self._registry.register(new, by, via_of(request.scope, sent))
         except ThingExistsError:
             # The name is the identity, so a repeat shows by the thing being there just so.
             thing = await self._registry.thing(new.name)

@@ -44,6 +44,8 @@ class Via:
 
     channel: str
     request_id: str = ""
+    sha256: str = ""
+    """Of the request's body, in hex. Never of one that holds a secret: the hash of a PIN is as good as it."""
 
 
 INSIDE: Final = Via("inside")
@@ -127,8 +129,9 @@ def act(
     before: int,
     after: int,
     reason: str = "",
+    cause: str = "",
 ) -> AuditEntry:
-    """Return the row for something a principal did."""
+    """Return the row for something a principal did, or ``system`` on behalf of ``cause``."""
     return AuditEntry(
         at_ms=at_ms,
         actor=by.name,
@@ -137,9 +140,11 @@ def act(
         request_id=via.request_id,
         action=action,
         target=target,
-        reason=reason,
+        reason=_cut(reason),
+        cause=cause,
         version_before=before,
         version_after=after,
+        sha256=via.sha256,
     )
 
 

@@ -1,5 +1,6 @@
 """The audit trail over HTTP: sealed or not it reads as one, and a step of a verification is bounded."""
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -134,3 +135,25 @@ async def test_a_made_up_cursor_of_a_verification_is_refused(rig: Rig):
         answer = await rig.by[Role.AUDITOR].get("/v1/audit/verify", params={"cursor": cursor})
         assert answer.status_code == 400
         assert answer.json()["type"].endswith("invalid-cursor")
+
+
+async def test_an_entry_has_every_field_of_an_act_over_http(rig: Rig):
+    sent = msgspec.json.encode(NEW)
+    answer = await rig.http.post("/v1/things", content=sent, headers={"Content-Type": "application/json"})
+    (entry,) = [one for one in await entries(rig) if one["target"] == "thing/attic"]
+    entry.pop("at")
+    by = await rig.services.bearer.principal(rig.token)
+    assert by is not None
+    assert entry == {
+        "actor": by.name,
+        "role": by.role,
+        "action": "thing.register",
+        "target": "thing/attic",
+        "via": "http",
+        "decision": "allowed",
+        "count": 1,
+        "request_id": answer.headers["x-request-id"],
+        "version_before": 0,
+        "version_after": 1,
+        "sha256": hashlib.sha256(sent).hexdigest(),
+    }

@@ -23,6 +23,7 @@ from tests.fakes import NOW_MS, FakeClock, SeededIds
 
 ANNA = Principal("anna", Role.OPERATOR)
 HALL = Principal("hall", Role.DEVICE)
+SYSTEM = Principal("system", Role.SYSTEM)
 REQUEST = Via("http", "req-1")
 END_MS = NOW_MS + 10**9
 
@@ -112,6 +113,19 @@ def test_a_row_is_json_with_the_members_of_the_specification():
         "id", "at_ms", "actor", "role", "via", "action", "target", "decision", "reason", "cause",
         "request_id", "version_before", "version_after", "sha256", "count",
     }  # fmt: skip
+
+
+def test_a_row_says_on_whose_behalf_and_what_was_sent():
+    sent = Via("http", "req-1", "ab" * 32)
+    row = audit.act(
+        SYSTEM, sent, "certificate.revoke", "certificate/1", at_ms=1, before=0, after=1, cause="p-7"
+    )
+    assert (row.actor, row.cause, row.sha256) == ("system", "p-7", "ab" * 32)
+
+
+def test_a_long_or_odd_reason_makes_no_row_that_a_store_cannot_keep():
+    row = audit.act(ANNA, REQUEST, "a", "b", at_ms=1, before=0, after=1, reason="\0" + "x" * 10_000)
+    assert row.reason == "?" + "x" * (TEXT_CHARS_MAX - 1)
 
 
 # Reading
