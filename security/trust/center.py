@@ -58,7 +58,7 @@ def open_center(
         refusals=refusals,
         clock=clock,
     )
-    enrolment.show(metrics.counter)
+    enrolment.show(metrics)
     vouchers = Vouchers(claims=claims, proofs=proofs, hashing=hashing, box=box, clock=clock, ids=ids)
     pins = Pins(store, issued=issued, proofs=proofs, box=box, refusals=refusals, clock=clock)
     return TrustCenter(authority, issued, keys, enrolment, vouchers, pins)

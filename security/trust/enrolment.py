@@ -16,6 +16,7 @@ from cryptography import x509
 
 from infra.clock import MS_PER_S, Clock
 from infra.documents.port import StoreUnavailableError
+from infra.telemetry import Metrics
 from infra.telemetry.metrics import Count
 from security.audit import NOBODY, Actor, Refusals, Via
 from security.hashing import Hashing, HashingBusyError
@@ -371,13 +372,21 @@ class Enrolment:
         await self._issued.supersede_due(SYSTEM)
         await self._claims.drop_ended(self._clock.now_ms() - KEEP_ENDED_MS, TIDY_PAGE)
 
-    def show(self, counter: Callable[[str, str, Callable[[], float]], None]) -> None:
+    def show(self, metrics: Metrics) -> None:
         """Let the metrics be read."""
-        counter("certificates_issued", "Certificates given to things", lambda: self.certificates.value)
-        counter("certificates_renewed", "Certificates given for older ones", lambda: self.renewals.value)
-        counter("enrolment_codes_reused", "Right codes that were used already", lambda: self.reuses.value)
-        counter("enrolment_keys_known", "Keys that were brought twice", lambda: self._keys.duplicates.value)
-        self._tries.show(counter)
+        metrics.counter(
+            "certificates_issued", "Certificates given to things", lambda: self.certificates.value
+        )
+        metrics.counter(
+            "certificates_renewed", "Certificates given for older ones", lambda: self.renewals.value
+        )
+        metrics.counter(
+            "enrolment_codes_reused", "Right codes that were used already", lambda: self.reuses.value
+        )
+        metrics.counter(
+            "enrolment_keys_known", "Keys that were brought twice", lambda: self._keys.duplicates.value
+        )
+        self._tries.show(metrics)
 
 
 def _issued(chain: bytes) -> Issued:

@@ -7,13 +7,14 @@ it takes tells which is which. A restart forgets them: a code of 128 bits needs 
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 import structlog
 
 from infra.clock import Clock
+from infra.telemetry import Metrics
 from infra.telemetry.metrics import Count
 
 WRONG_MAX: Final = 5
@@ -121,11 +122,13 @@ class Tries:
             if not turns.waiting:
                 del self._turns[claim_id]
 
-    def show(self, counter: Callable[[str, str, Callable[[], float]], None]) -> None:
+    def show(self, metrics: Metrics) -> None:
         """Let the metrics be read."""
-        counter("enrolment_failures", "Wrong codes", lambda: self.failures.value)
-        counter("enrolment_refused", "Tries above a limit, not hashed", lambda: self.refused.value)
-        counter("enrolment_alarms", "Times that many wrong codes came in an hour", lambda: self.alarms.value)
+        metrics.counter("enrolment_failures", "Wrong codes", lambda: self.failures.value)
+        metrics.counter("enrolment_refused", "Tries above a limit, not hashed", lambda: self.refused.value)
+        metrics.counter(
+            "enrolment_alarms", "Times that many wrong codes came in an hour", lambda: self.alarms.value
+        )
 
 
 class _Windows:
