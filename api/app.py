@@ -17,7 +17,10 @@ from api.gate import OutOfReachError
 from api.gateways import Gateways
 from api.guards import ByToken, Guard, refuse_unguarded
 from api.live import LiveShadows
+from api.logins import Logins
+from api.me import Me
 from api.operations import Route
+from api.people import People
 from api.premises import PremisesRoutes
 from api.problems import FORBIDDEN, INTERNAL, aws_reply, describe, is_aws, problem_reply
 from api.reading import HttpRequest, request_id, via_of
@@ -66,6 +69,9 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *Things(services).routes(),
         *Gateways(services).routes(),
         *PremisesRoutes(services).routes(),
+        *Logins(services).routes(),
+        *Me(services).routes(),
+        *People(services).routes(),
         *Audit(services).routes(),
         *Status(services).routes(),
         *AwsShadows(services, desk).routes(),

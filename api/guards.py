@@ -15,13 +15,18 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import Scope
 
 from api.gate import INSIDE, PREMISES, THINGS, Gate
-from api.problems import FORBIDDEN, INSUFFICIENT_AUTHENTICATION, METHOD_NOT_ALLOWED, UNAUTHORIZED, ApiError
+from api.problems import (
+    CHALLENGE,
+    FORBIDDEN,
+    INSUFFICIENT_AUTHENTICATION,
+    METHOD_NOT_ALLOWED,
+    UNAUTHORIZED,
+    ApiError,
+)
 from api.reading import BODY, HttpRequest, header, read_body
 from api.services import ApiServices, Bearer
 from infra.documents.port import StoreError
 from security.policy import GRANTS, Action, Principal, Role, may_at_all, needs_step_up, speaker
-
-CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="gnomon"'),)
 
 STEP_UP_FIELD: Final = b"gnomon-step-up"
 STEP_UP_LIFE_S: Final = 120

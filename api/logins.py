@@ -251,7 +251,7 @@ ISSUE_TOKEN: Final = Operation(
     id="issueClientToken",
     tag=TAG,
     summary="Get a token as a service (OAuth 2.0 client credentials)",
-    description="The secret comes in the form or as HTTP Basic. Who asks for more than its scopes gets those.",
+    description="The secret comes in the form or as HTTP Basic. Who asks for more gets what is allowed.",
     action=Action.OPEN,
     bodies=(
         Content(

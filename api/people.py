@@ -87,9 +87,7 @@ class People:
 
     async def grant_role(self, request: HttpRequest) -> Reply:
         body = await read(request, self._services, RoleBody)
-        held = await self._acts.grant_role(
-            _part(request, "person"), body.role, body.account, *_who(request)
-        )
+        held = await self._acts.grant_role(_part(request, "person"), body.role, body.account, *_who(request))
         return json_reply(ActDocument.of(held), status=202)
 
     async def reset(self, request: HttpRequest) -> Reply:
@@ -262,9 +260,7 @@ LIST_PEOPLE: Final = Operation(
         CURSOR,
     ),
     answers={
-        200: Answer(
-            "A page of people", Content("application/json", PersonList, {"items": [_PERSON_EXAMPLE]})
-        )
+        200: Answer("A page of people", Content("application/json", PersonList, {"items": [_PERSON_EXAMPLE]}))
     },
     refusals=(problems.INVALID_CURSOR,),
 )
@@ -285,6 +281,7 @@ GET_PERSON: Final = Operation(
     summary="Read a person's account",
     action=Action.PRINCIPAL_READ,
     parameters=(PERSON,),
+    own_check=True,
     answers={200: _PERSON},
     refusals=(problems.PERSON_NOT_FOUND,),
 )
@@ -294,6 +291,7 @@ GRANT_ROLE: Final = Operation(
     summary="Ask for another role for a person",
     action=Action.ROLE_GRANT,
     parameters=(PERSON,),
+    own_check=True,
     bodies=json_body(RoleBody, {"role": "auditor"}),
     answers={202: _WAITS},
     refusals=(*_BODY, *_ABOUT_PERSON),
@@ -305,6 +303,7 @@ RESET_PERSON: Final = Operation(
     description="The invitation is shown once, and good when a second officer has approved.",
     action=Action.PRINCIPAL_WRITE,
     parameters=(PERSON,),
+    own_check=True,
     answers={202: Answer("It waits for a second person", _INVITED)},
     refusals=_ABOUT_PERSON,
 )
@@ -314,6 +313,7 @@ DISABLE_PERSON: Final = Operation(
     summary="Let nobody log in to an account any more; its sessions end. Again is no error",
     action=Action.PRINCIPAL_WRITE,
     parameters=(PERSON,),
+    own_check=True,
     answers={200: _PERSON},
     refusals=_ABOUT_PERSON,
 )
@@ -323,6 +323,7 @@ REVOKE_SESSIONS: Final = Operation(
     summary="End all sessions and access tokens of a person, within 5 seconds",
     action=Action.PRINCIPAL_WRITE,
     parameters=(PERSON,),
+    own_check=True,
     answers={200: _PERSON},
     refusals=(problems.PERSON_NOT_FOUND,),
 )
@@ -354,6 +355,7 @@ ADD_SECRET: Final = Operation(
     summary="Ask for another secret of a client; the one in use goes on counting",
     action=Action.PRINCIPAL_WRITE,
     parameters=(CLIENT,),
+    own_check=True,
     answers={202: Answer("The secret, shown once; it waits for a second person", _SECRET)},
     refusals=_ABOUT_CLIENT,
 )
@@ -363,6 +365,7 @@ RETIRE_SECRET: Final = Operation(
     summary="Let only the newest secret of a client count. Again is no error",
     action=Action.PRINCIPAL_WRITE,
     parameters=(CLIENT,),
+    own_check=True,
     answers={200: _CLIENT},
     refusals=(problems.CLIENT_NOT_FOUND,),
 )
@@ -372,6 +375,7 @@ DISABLE_CLIENT: Final = Operation(
     summary="Let a client get nothing any more; its tokens end. Again is no error",
     action=Action.PRINCIPAL_WRITE,
     parameters=(CLIENT,),
+    own_check=True,
     answers={200: _CLIENT},
     refusals=(problems.CLIENT_NOT_FOUND,),
 )
@@ -381,7 +385,10 @@ REVOKE_ALL: Final = Operation(
     summary="End every session and every access token, within 5 seconds",
     description="Waits for a second officer, unless there is none.",
     action=Action.REVOKE_ALL,
-    answers={200: Answer("It is done", Content("application/json", ActDocument, {"done": True})), 202: _WAITS},
+    answers={
+        200: Answer("It is done", Content("application/json", ActDocument, {"done": True})),
+        202: _WAITS,
+    },
 )
 ROTATE_KEY: Final = Operation(
     id="rotateSigningKey",
@@ -413,6 +420,7 @@ GET_APPROVAL: Final = Operation(
     summary="Read what waits, or waited",
     action=Action.APPROVAL_READ,
     parameters=(APPROVAL,),
+    own_check=True,
     answers={200: _APPROVAL},
     refusals=(problems.APPROVAL_NOT_FOUND,),
 )
@@ -423,6 +431,7 @@ APPROVE: Final = Operation(
     description="Nobody approves what they asked for, nor a change to themselves.",
     action=Action.APPROVAL_WRITE,
     parameters=(APPROVAL,),
+    own_check=True,
     answers={200: _APPROVAL},
     refusals=(
         problems.APPROVAL_NOT_FOUND,
@@ -439,6 +448,7 @@ REFUSE: Final = Operation(
     summary="Decide against an act, or withdraw what one asked for",
     action=Action.APPROVAL_WRITE,
     parameters=(APPROVAL,),
+    own_check=True,
     answers={200: _APPROVAL},
     refusals=(problems.APPROVAL_NOT_FOUND, problems.APPROVAL_CLOSED, problems.LAST_OFFICER),
 )

@@ -15,9 +15,7 @@ from security.policy import Action, Role
 
 LoginName = Annotated[str, Meta(min_length=1, max_length=128, examples=["ann"])]
 Password = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema={"format": "password"})]
-Code = Annotated[
-    str, Meta(max_length=64, description="Six digits of the second factor, or a recovery code")
-]
+Code = Annotated[str, Meta(max_length=64, description="Six digits of the second factor, or a recovery code")]
 Opaque = Annotated[str, Meta(min_length=1, max_length=256)]
 Id = Annotated[str, Meta(pattern=r"^[pca]-[a-z2-7]{16,64}$", examples=["p-abcdefghij234567"])]
 

@@ -16,10 +16,14 @@ from api.replies import PROBLEM, Field, Reply, json_reply
 from infra.documents.port import InvalidCursorError, StoreError
 from infra.live import TooManyWatchersError
 from registry import errors as registry
+from security.hashing import HashingBusyError
+from security.people import errors as people
 from shadow import errors as shadow
 from shadow.wire import help_of as wire_help
 
 TYPE_BASE: Final = "/docs/problems#"
+CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="gnomon"'),)
+"""Goes with every 401, whatever was wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,31 @@ PRECONDITION_REQUIRED = _kind(
 TOO_MANY_REQUESTS = _kind(
     429, "too-many-requests", "Too many requests", "Wait for the answers of this thing's other requests."
 )
+TOO_MANY_TRIES = _kind(
+    429, "too-many-tries", "Too many tries", "Wait as long as `Retry-After` says; then it counts again."
+)
+WEAK_PASSWORD = _kind(
+    400, "weak-password", "This password can be guessed", "Take several words; read `detail`."
+)
+PERSON_NOT_FOUND = _kind(404, "person-not-found", "No such person", "Correct the id.")
+CLIENT_NOT_FOUND = _kind(404, "client-not-found", "No such client", "Correct the id.")
+APPROVAL_NOT_FOUND = _kind(404, "approval-not-found", "No such approval", "See the list of what waits.")
+LOGIN_TAKEN = _kind(409, "login-taken", "This login name is taken", "Choose another one.")
+ACCOUNT_STATE = _kind(
+    409, "account-state", "The account is not in a state for this", "Read `detail`, and the account."
+)
+LAST_OFFICER = _kind(
+    409, "last-officer", "This is the last active security officer", "Make another one first."
+)
+APPROVAL_NEEDED = _kind(
+    409,
+    "approval-needed",
+    "A second person has to approve this first",
+    "Ask somebody who may; see `/v1/approvals`.",
+)
+APPROVAL_CLOSED = _kind(
+    409, "approval-closed", "This does not wait any more", "Read it to see what became of it; ask anew."
+)
 INTERNAL = _kind(
     500, "internal-failure", "Internal service failure", "Give us the request id; do not repeat blindly."
 )
@@ -174,6 +203,22 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     registry.PremisesMismatchError: PREMISES_MISMATCH,
     registry.TooManyAttachmentsError: TOO_MANY_ATTACHMENTS,
     registry.RegistryBusyError: UNAVAILABLE,
+    people.LoginRefusedError: UNAUTHORIZED,
+    people.TooManyTriesError: TOO_MANY_TRIES,
+    HashingBusyError: TOO_MANY_TRIES,
+    people.InvalidAccountError: INVALID_REQUEST,
+    people.WeakPasswordError: WEAK_PASSWORD,
+    people.PersonNotFoundError: PERSON_NOT_FOUND,
+    people.ClientNotFoundError: CLIENT_NOT_FOUND,
+    people.ApprovalNotFoundError: APPROVAL_NOT_FOUND,
+    people.LoginTakenError: LOGIN_TAKEN,
+    people.AccountStateError: ACCOUNT_STATE,
+    people.LastOfficerError: LAST_OFFICER,
+    people.ApprovalNeededError: APPROVAL_NEEDED,
+    people.ApprovalClosedError: APPROVAL_CLOSED,
+    people.OwnApprovalError: FORBIDDEN,
+    people.NotTheirsToApproveError: FORBIDDEN,
+    people.PeopleBusyError: UNAVAILABLE,
     InvalidCursorError: INVALID_CURSOR,
     StoreError: UNAVAILABLE,
     TooManyWatchersError: TOO_MANY_STREAMS,
@@ -242,6 +287,11 @@ def describe(error: Exception) -> Problem:
             return Problem(kind, error.message, error.detail, members=help_of(error))
         case HTTPException():
             return _of_framework(error)
+        case people.LoginRefusedError():
+            return Problem(UNAUTHORIZED, UNAUTHORIZED.title, fields=CHALLENGE)
+        case people.TooManyTriesError():
+            wait = (b"retry-after", b"%d" % error.retry_after_s)
+            return Problem(TOO_MANY_TRIES, TOO_MANY_TRIES.title, str(error), (wait,))
         case _:
             kind = _kind_of(error)
             return Problem(kind, kind.title, str(error) if kind.status < 500 else None)  # noqa: PLR2004 - 5xx
@@ -296,7 +346,7 @@ def help_of(error: shadow.ShadowError) -> dict[str, Any]:
 
 
 def _fields(problem: Problem) -> tuple[Field, ...]:
-    if problem.kind.status in {429, 503}:
+    if problem.kind.status in {429, 503} and not any(name == b"retry-after" for name, _ in problem.fields):
         return (*problem.fields, (b"retry-after", b"%d" % RETRY_AFTER_S))
     if problem.kind.status in {408, 413}:
         # What is left of the body was not read and must not be taken for the next request.

@@ -14,6 +14,7 @@ from infra.telemetry import Metrics
 from registry.service import RegistryService
 from security.audit import Refusals
 from security.heads import Heads
+from security.people.people import People
 from security.policy import Action, Principal
 from shadow.service import ShadowService
 
@@ -61,6 +62,7 @@ class ApiServices:
     store: DocumentStore
     """Only to read the audit trail."""
     refusals: Refusals
+    people: People
     bearer: Bearer
     metrics: Metrics
     live: Live

@@ -40,6 +40,8 @@ from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.telemetry import Metrics
 from security.heads import BadHeadsError
+from security.people.people import SWEEP_S
+from security.policy import Principal
 from security.tokens import OperatorBearer
 from security.trust.authority import Authority, AuthorityError, Credentials
 
@@ -142,6 +144,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             services.shadows.retain(),
             services.sealer.run(),
             services.trust.enrolment.run(),
+            sweep_people(services),
             watch_authorities(services.authority),
         ),
     ):
@@ -177,6 +180,16 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         if services.authority.root_in_reach:
             _log.warning("root_in_reach", remedy="gnomon ca move-root DIRECTORY")
         yield services
+
+
+async def sweep_people(services: Services) -> None:
+    """Delete sessions that are over, finish what was approved, rotate keys, until cancelled."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            await services.people.sweep()
+        except StoreUnavailableError as error:
+            _log.warning("people_not_swept", reason=str(error))
 
 
 async def _write_refusals(services: Services) -> None:
@@ -363,6 +376,17 @@ def _show(metrics: Metrics, bridge: Bridge) -> None:
     metrics.counter("messages_undecodable", "Messages that our codec refused", lambda: counts.undecodable)
 
 
+class _Bearers:
+    """Whoever has logged in, and the operator's token of the first run."""
+
+    def __init__(self, services: Services) -> None:
+        self._people = services.people.identities
+        self._operator = OperatorBearer(services.token)
+
+    async def principal(self, bearer: str) -> Principal | None:
+        return await self._people.principal(bearer) or await self._operator.principal(bearer)
+
+
 @asynccontextmanager
 async def _api(services: Services, bridge: Bridge, readiness: Readiness) -> AsyncIterator[str]:
     async def figures() -> Mapping[str, int | float | str]:
@@ -383,7 +407,9 @@ async def _api(services: Services, bridge: Bridge, readiness: Readiness) -> Asyn
         store=services.store,
         refusals=services.refusals,
         heads=services.heads,
-        bearer=OperatorBearer(services.token),
+        people=services.people,
+        bearer=_Bearers(services),
+        step_ups=services.people.step_ups,
         metrics=services.metrics,
         live=services.live,
         clock=services.clock,

@@ -25,6 +25,8 @@ from security.audit import Refusals
 from security.blocks import BLOCKS
 from security.hashing import Hashing
 from security.heads import Heads
+from security.people.people import People, open_people
+from security.people.records import COLLECTIONS as PEOPLE
 from security.sealer import Sealer
 from security.secretbox import SecretBox
 from security.tokens import OperatorToken
@@ -62,6 +64,7 @@ class Services:
     hashing: Hashing
     issued: IssuedStore
     trust: TrustCenter
+    people: People
     token: OperatorToken
     first_secret: str | None
     """The operator's secret, if it was made just now; it is shown once and kept nowhere."""
@@ -85,7 +88,7 @@ async def open_services(
     async with AsyncExitStack() as undo:
         store = await open_store(
             store_url(settings),
-            [SHADOWS, *COLLECTIONS, *TRUST, BLOCKS, *collections],
+            [SHADOWS, *COLLECTIONS, *TRUST, *PEOPLE, BLOCKS, *collections],
             [*LOGS, audit.LOG, *logs],
         )
         undo.push_async_callback(store.close)
@@ -135,6 +138,7 @@ async def open_services(
             hashing=hashing,
             issued=issued,
             trust=trust,
+            people=await open_people(store, clock, ids, box, hashing, refusals),
             token=token,
             first_secret=secret,
         )

@@ -141,6 +141,7 @@ class Action(StrEnum):
     ROLE_GRANT = "role.grant"
     SIGNING_KEY_WRITE = "signing_key.write"
     REVOKE_ALL = "revoke_all"
+    APPROVAL_READ = "approval.read"
     APPROVAL_WRITE = "approval.write"
     AUDIT_READ = "audit.read"
     AUDIT_VERIFY = "audit.verify"
@@ -258,6 +259,7 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.ROLE_GRANT: _SECURITY,
         Action.SIGNING_KEY_WRITE: _SECURITY,
         Action.REVOKE_ALL: _SECURITY,
+        Action.APPROVAL_READ: _OPERATOR | _SECURITY,
         Action.APPROVAL_WRITE: _OPERATOR | _SECURITY,
         Action.AUDIT_READ: {_R.AUDITOR: _S.ANY} | _INTERIM,
         Action.AUDIT_VERIFY: {_R.AUDITOR: _S.ANY},

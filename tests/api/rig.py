@@ -27,10 +27,12 @@ from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
 from security.blocks import BLOCKS
+from security.hashing import Hashing
 from security.heads import Heads
+from security.people.people import People, open_people
+from security.people.records import COLLECTIONS as PEOPLE
 from security.policy import Action, Principal, Role
 from security.secretbox import SecretBox
-from security.tokens import OperatorBearer, OperatorToken
 from shadow.commands import Channel, Origin, parse_update
 from shadow.decisions import Accepted, Outcome
 from shadow.document import ShadowId
@@ -38,6 +40,7 @@ from shadow.records import LOGS, SHADOWS
 from shadow.service import ShadowService
 from shadow.store import ShadowStore
 from tests.fakes import FakeClock, SeededIds
+from tests.people_rig import CHEAP
 
 OPERATOR = Principal("operator", Role.OPERATOR)
 HALL = "hall"
@@ -51,7 +54,7 @@ JSON_PATCH = {"Content-Type": "application/json-patch+json"}
 
 @dataclass
 class Rig:
-    """One API, its services, and a caller who holds the operator token."""
+    """One API, its services, and a caller for whom almost all of it is open."""
 
     services: ApiServices
     app: Litestar
@@ -101,21 +104,22 @@ class Rig:
 
 
 class Tokens:
-    """Who holds a bearer token: as many as a test likes, and the operator."""
+    """Who holds a bearer token: as many as a test likes, and whoever has logged in."""
 
-    def __init__(self, operator: OperatorBearer) -> None:
-        self._operator = operator
+    def __init__(self, people: People) -> None:
+        self._people = people
         self.holders: dict[str, Principal] = {}
 
     async def principal(self, bearer: str) -> Principal | None:
         """Return who holds it."""
-        return self.holders.get(bearer) or await self._operator.principal(bearer)
+        return self.holders.get(bearer) or await self._people.identities.principal(bearer)
 
 
 class Confirmations:
-    """What people have confirmed by a second factor: as many acts as a test likes."""
+    """What people have confirmed by a second factor: as many acts as a test likes, and what really was."""
 
-    def __init__(self) -> None:
+    def __init__(self, people: People) -> None:
+        self._people = people
         self._acts: dict[str, tuple[str, Action, str, str]] = {}
 
     def confirm(self, who: Principal, action: Action, target: str, body: bytes = b"") -> str:
@@ -128,7 +132,9 @@ class Confirmations:
         self, principal: Principal, action: Action, target: str, body_sha256: str, token: str
     ) -> bool:
         """Tell whether it is one for this act; it counts once."""
-        if self._acts.get(token) != (principal.name, action, target, body_sha256):
+        if token not in self._acts:
+            return await self._people.step_ups.take(principal, action, target, body_sha256, token)
+        if self._acts[token] != (principal.name, action, target, body_sha256):
             return False
         del self._acts[token]
         return True
@@ -147,24 +153,27 @@ async def api(
     """Start the API over SQLite in ``directory``, with some things registered."""
     store = await open_store(
         url or f"sqlite:{directory}/gnomon.db",
-        [SHADOWS, *COLLECTIONS, BLOCKS],
+        [SHADOWS, *COLLECTIONS, *PEOPLE, BLOCKS],
         [*LOGS, audit.LOG],
         testing=True,
     )
+    hashing = Hashing()
     try:
-        async with _over(store, directory, compat_http, limits, shadow_limits) as rig:
+        async with _over(store, hashing, directory, compat_http, limits, shadow_limits) as rig:
             await rig.services.registry.hand_over(HOME, ACCOUNT, OPERATOR)
             for name in things:
                 thing = NewThing(name, ThingKind.DEVICE, "acme-pct-2", HOME)
                 await rig.services.registry.register(thing, OPERATOR)
             yield rig
     finally:
+        hashing.close()
         await store.close()
 
 
 @asynccontextmanager
 async def _over(
     store: DocumentStore,
+    hashing: Hashing,
     directory: Path,
     compat_http: bool,
     limits: ApiLimits | None,
@@ -180,11 +189,12 @@ async def _over(
         ShadowStore(store, settings.limits, 1_000_000), clock, ids, settings.limits, metrics, live
     )
     shadows.listen(lambda outcomes: _deliver(shadows, outcomes))
-    tokens, secret = OperatorToken.open(directory / "operator.sha256", ids)
-    assert secret is not None
-    bearer = Tokens(OperatorBearer(tokens))
+    box, refusals = SecretBox.open(directory / "secrets" / "master.key", ids), Refusals(store, clock, ids)
+    people = await open_people(store, clock, ids, box, hashing, refusals, cost=CHEAP)
+    bearer = Tokens(people)
     bearer.holders = {f"token-{role}": principal_of(role) for role in Role}
-    confirmations = Confirmations()
+    secret, confirmations = f"token-{Role.INTERIM}", Confirmations(people)
+    bearer.holders[secret] = Principal("operator", Role.INTERIM)
     reasons: list[str] = []
 
     async def readiness() -> tuple[str, ...]:
@@ -193,12 +203,12 @@ async def _over(
     async def figures() -> Mapping[str, int | float | str]:
         return {"things": 1, "connected": 0}
 
-    box = SecretBox.open(directory / "secrets" / "master.key", ids)
     services = ApiServices(
         shadows=shadows,
         registry=RegistryService(store, clock),
         store=store,
-        refusals=Refusals(store, clock, ids),
+        refusals=refusals,
+        people=people,
         bearer=bearer,
         metrics=metrics,
         live=live,

@@ -10,6 +10,7 @@ from api.limits import ApiLimits
 from api.problems import AWS_TYPES, KINDS, describe
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from registry import errors as registry
+from security.people import errors as people
 from shadow import errors as shadow
 from tests.api.rig import AWS, SHADOW, Rig, api, slug
 from tests.vectors import make_api
@@ -26,9 +27,10 @@ def test_no_word_changes():
     assert make_api.words() == make_api.PROBLEMS.read_text()
 
 
-@pytest.mark.parametrize("module", [shadow, registry])
+@pytest.mark.parametrize("module", [shadow, registry, people])
 def test_every_error_of_a_domain_has_its_own_row(module: object):
     bases = {shadow.ShadowError, shadow.ConflictError, shadow.InternalError}
+    bases |= {people.PeopleError, people.NotFoundError, people.ConflictError}
     bases |= {registry.RegistryError, registry.NotFoundError, registry.ConflictError}
     errors = {
         error for error in vars(module).values() if isinstance(error, type) and issubclass(error, Exception)

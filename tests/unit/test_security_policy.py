@@ -54,6 +54,7 @@ anyone but security never role.grant
 anyone but security never signing_key.write
 anyone but security never revoke_all
 anyone but security operator never approval.write
+anyone but security operator never approval.read
 anyone but auditor never audit.read
 anyone but auditor never audit.verify
 anyone but security never install_code.write
