@@ -136,7 +136,9 @@ def renew(
     """
     settings = settings_of(config, pairs)
     with telling():
-        authority = _open(settings)
+        # Not by `_open`: when all issuing authorities are lost, this is what brings one back.
+        _check_begun(settings)
+        authority = Authority.bare(authority_directory(settings), _box(settings), _CLOCK)
         root = _root(authority, root_file, passphrase_file)
         if root.certificate not in authority.roots():
             raise click.ClickException(
@@ -195,14 +197,19 @@ def reissue(config: Path | None, pairs: tuple[str, ...]) -> None:
 
 def _open(settings: Settings) -> Authority:
     """Open what is there: also in production with the root in reach, or nobody could take it away."""
+    _check_begun(settings)
     directory, key = authority_directory(settings), master_key_file(settings)
+    if not key.exists():
+        raise click.ClickException(f"{key} is missing, which opens the authorities' keys: put back a copy")
+    return Authority.open(directory, _box(settings), _CLOCK, wide_names=settings.trust.wide_names)
+
+
+def _check_begun(settings: Settings) -> None:
+    directory = authority_directory(settings)
     if not Authority.is_begun(directory):
         raise click.ClickException(
             f"there is no authority in {directory} yet: the first start makes one, or `gnomon ca init`"
         )
-    if not key.exists():
-        raise click.ClickException(f"{key} is missing, which opens the authorities' keys: put back a copy")
-    return Authority.open(directory, _box(settings), _CLOCK, wide_names=settings.trust.wide_names)
 
 
 def _box(settings: Settings) -> SecretBox:

@@ -171,6 +171,12 @@ class Authority:
         return self
 
     @classmethod
+    def bare(cls, directory: Path, box: SecretBox, clock: Clock) -> "Authority":
+        """Open what is left, be it without any issuing authority: for :meth:`renew` alone."""
+        private_files.make_directory(directory)
+        return cls(directory, box, clock, wide_names=False, production=False)
+
+    @classmethod
     def found(cls, directory: Path, box: SecretBox, clock: Clock, root: Pair) -> "Authority":
         """Begin with a root that is kept elsewhere: make its first issuing authority here.
 
@@ -422,7 +428,7 @@ class Authority:
         _write_changed(self._path(AUTHORITIES_FILE), certificates.pem(*self.roots(), *self.issuing()))
         with self._locked():
             kept = crl.parse(self._crl_bytes())
-            if kept is None or not {pair.id for pair in self._living()} <= kept.issuers:
+            if kept is None or kept.issuers != {pair.id for pair in self._living()}:
                 self._write_crl(self._rows())
 
     def _check_chain(self) -> None:

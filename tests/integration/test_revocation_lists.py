@@ -93,6 +93,19 @@ def test_an_expired_list_locks_out_everyone_and_a_new_one_lets_them_in_without_a
         gate.rig.close()
 
 
+def test_an_authority_whose_key_was_stolen_is_taken_away_with_all_it_signed(gate):
+    old = gate.issue("old")
+    gate.authority.renew(gate.authority.root())
+    (gate.directory / "ca" / "issuing-0001.pem").unlink()
+    open_authority(gate.directory)
+    new = gate.issue("new")
+    assert new[0].issuer != old[0].issuer
+    gate.rig.call(gate.rig.broker.stop())
+    gate.rig.start()
+    assert gate.lets_in(new)
+    assert not gate.lets_in(old)
+
+
 @pytest.mark.parametrize("chain", [True, False], ids=["with its issuer", "alone"])
 def test_a_reload_is_all_that_a_successor_takes(gate, chain):
     old = gate.issue("old", chain=chain)

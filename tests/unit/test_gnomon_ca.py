@@ -136,6 +136,20 @@ def test_the_root_is_moved_and_used_from_its_medium(run, var, medium, passphrase
     assert len(after.issuing()) == 2
 
 
+def test_with_all_issuing_authorities_lost_the_root_makes_one_that_the_things_know(
+    run, var, medium, passphrase
+):
+    before = open_authority(var)
+    run("move-root", medium, "--passphrase-file", passphrase)
+    (file,) = medium.iterdir()
+    for lost in [*(var / "ca").glob("issuing*"), var / "secrets" / "master.key"]:
+        lost.unlink()
+    run("renew", "--root", file, "--passphrase-file", passphrase)
+    after = open_authority(var)
+    assert after.roots() == before.roots()
+    assert after.issuing() != before.issuing()
+
+
 def test_production_can_be_mended_with_the_command_it_names(run, var, medium, passphrase):
     open_authority(var)
     run("move-root", medium, "--passphrase-file", passphrase, "--set", "trust.production=true")

@@ -13,17 +13,22 @@ import structlog
 
 from gnomon import roles
 from gnomon.roles import (
+    StartError,
     interruptible,
     raise_descriptor_limit,
     renew_certificate,
     stop_signal,
     tasks,
+    watch_authorities,
     welcome,
 )
+from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError
 from infra.settings import Settings
-from infra.settings.model import BrokerSettings
+from infra.settings.model import BrokerSettings, TrustSettings
 from security.trust.authority import AuthorityExpiredError, Credentials
+from tests.certificates import open_authority
+from tests.fakes import FakeClock
 
 
 async def for_ever():
@@ -245,3 +250,39 @@ def test_the_first_start_shows_the_token_and_a_later_one_how_to_get_another(tmp_
     assert "gnomon_op_x" in first
     assert str(tmp_path / "secrets" / "operator.sha256") in later
     assert "gnomon_op_" not in later
+
+
+# ---------------------------------------------------------------------- authorities
+
+
+async def test_a_root_in_reach_stops_a_start_in_production_and_is_told_in_any_other(tmp_path):
+    settings = Settings(directory=tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        async with roles._services(settings) as services:
+            assert services.authority.root_in_reach
+    assert "root_in_reach" in {one["event"] for one in logs}
+    production = Settings(directory=tmp_path, trust=TrustSettings(production=True))
+    with pytest.raises(StartError, match="gnomon ca move-root"):
+        async with roles._services(production):
+            pass
+
+
+async def test_a_start_makes_a_revocation_list_that_had_ended_anew(tmp_path):
+    yesterday = FakeClock(SystemClock().now_ms() - 30 * 3_600_000)
+    ended = open_authority(tmp_path, yesterday).crl_next_update
+    async with roles._services(Settings(directory=tmp_path)) as services:
+        assert services.authority.crl_next_update > ended
+        assert services.authority.alarms() == ()
+
+
+async def test_what_ends_too_soon_is_told_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(roles, "AUTHORITY_CHECK_S", 0.001)
+    clock = FakeClock()
+    authority = open_authority(tmp_path, clock)
+    clock.advance(4.5 * 365 * 86_400)
+    with structlog.testing.capture_logs() as logs:
+        async with tasks(watch_authorities(authority)):
+            await asyncio.sleep(0.02)
+    told = [one["subject"] for one in logs if one["event"] == "authority_ends"]
+    assert set(told) == {"issuing authority", "revocation list"}
+    assert len(told) > 2
