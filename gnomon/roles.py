@@ -43,7 +43,13 @@ from security.heads import BadHeadsError
 from security.people.people import SWEEP_S
 from security.policy import Principal
 from security.tokens import OperatorBearer
-from security.trust.authority import Authority, AuthorityError, Credentials
+from security.trust.authority import (
+    Authority,
+    AuthorityError,
+    Credentials,
+    DamagedFileError,
+    ExposedFileError,
+)
 
 READY_S_MAX: Final = 15.0
 """How long the bridge may take to be served by the broker at start."""
@@ -291,8 +297,11 @@ async def renew_certificate(services: Services, broker: Mosquitto, shown: Creden
 async def watch_authorities(authority: Authority) -> None:
     """Say what ends too soon, at once and now and then, until cancelled."""
     while True:
-        for alarm in authority.alarms():
-            _log.error("authority_ends", subject=alarm.subject, found=alarm.found, remedy=alarm.remedy)
+        try:
+            for alarm in authority.alarms():
+                _log.error("authority_ends", subject=alarm.subject, found=alarm.found, remedy=alarm.remedy)
+        except (AuthorityError, DamagedFileError, ExposedFileError, OSError) as error:
+            _log.error("authorities_unreadable", reason=str(error))
         await asyncio.sleep(AUTHORITY_CHECK_S)
 
 

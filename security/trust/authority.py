@@ -425,7 +425,8 @@ class Authority:
             self._trust(root.certificate)
         self._check_chain()
         _write_changed(self._path(ROOT_FILE), self.root_pem)
-        _write_changed(self._path(AUTHORITIES_FILE), certificates.pem(*self.roots(), *self.issuing()))
+        trusted = b"".join(map(certificates.trusted_pem, self.issuing()))
+        _write_changed(self._path(AUTHORITIES_FILE), self.root_pem + trusted)
         with self._locked():
             kept = crl.parse(self._crl_bytes())
             if kept is None or kept.issuers != {pair.id for pair in self._living()}:

@@ -275,6 +275,16 @@ async def test_a_start_makes_a_revocation_list_that_had_ended_anew(tmp_path):
         assert services.authority.alarms() == ()
 
 
+async def test_a_file_that_went_missing_is_told_and_ends_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(roles, "AUTHORITY_CHECK_S", 0.001)
+    authority = open_authority(tmp_path)
+    authority.crl_path.unlink()
+    with structlog.testing.capture_logs() as logs:
+        async with tasks(watch_authorities(authority)):
+            await asyncio.sleep(0.02)
+    assert {one["event"] for one in logs} == {"authorities_unreadable"}
+
+
 async def test_what_ends_too_soon_is_told_again_and_again(tmp_path, monkeypatch):
     monkeypatch.setattr(roles, "AUTHORITY_CHECK_S", 0.001)
     clock = FakeClock()

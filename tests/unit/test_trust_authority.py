@@ -131,6 +131,18 @@ def test_a_leaf_alone_is_checked_by_who_has_the_authorities_file(authority, cloc
     assert "issuer" in refusal(authority.root_pem_path, leaf, "sslclient", now(clock))
 
 
+def test_a_broker_believes_an_issuing_authority_by_itself_and_for_clients_only(authority, clock, tmp_path):
+    alone = tmp_path / "alone.pem"
+    alone.write_bytes(certificates.trusted_pem(authority.issuing()[0]))
+    for kind, purpose, good in (("thing", "sslclient", True), ("server", "sslserver", False)):
+        presented = tmp_path / "presented.pem"
+        presented.write_bytes(ISSUE[kind](authority).certificate_pem)
+        assert (refusal(alone, presented, purpose, now(clock)) == "") is good
+    said = openssl("x509", "-in", alone, "-noout", "-text").stdout
+    assert "Trusted Uses:" in said
+    assert "TLS Web Client Authentication" in said
+
+
 def test_another_first_run_makes_a_root_that_does_not_vouch_for_ours(authority, clock, tmp_path):
     other = open_authority(tmp_path / "other", clock)
     assert other.root_pem != authority.root_pem
@@ -644,7 +656,8 @@ def test_a_successor_signs_from_the_next_day_on_and_what_the_old_one_signed_stay
     lists = ("-crl_check", "-CRLfile", authority.crl_path)
     for credentials in (old, meanwhile, new):
         assert judged(authority, credentials, "sslclient", now(clock), tmp_path, *lists) == ""
-    assert certificates.pem(first, second) in authority.authorities_path.read_bytes()
+    trusted = certificates.trusted_pem(first) + certificates.trusted_pem(second)
+    assert authority.authorities_path.read_bytes() == authority.root_pem + trusted
     said = openssl("pkcs7", "-inform", "DER", "-print_certs", "-noout", input=serving.cacerts())
     assert said.stdout.count("subject=CN = Gnomon issuing") == 2
     clock.advance(0.9 * YEAR_S)
