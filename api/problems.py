@@ -18,6 +18,7 @@ from infra.live import TooManyWatchersError
 from registry import errors as registry
 from security.hashing import HashingBusyError
 from security.people import errors as people
+from security.trust.revocation import RevocationError
 from shadow import errors as shadow
 from shadow.wire import help_of as wire_help
 
@@ -219,6 +220,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     people.OwnApprovalError: FORBIDDEN,
     people.NotTheirsToApproveError: FORBIDDEN,
     people.PeopleBusyError: UNAVAILABLE,
+    RevocationError: UNAVAILABLE,
     InvalidCursorError: INVALID_CURSOR,
     StoreError: UNAVAILABLE,
     TooManyWatchersError: TOO_MANY_STREAMS,

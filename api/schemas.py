@@ -53,6 +53,7 @@ class ThingDocument(Struct, omit_defaults=True):
     owner: Owner
     registered_at: Time
     revoked_at: Time | None = None
+    suspended_at: Time | None = None
 
     @classmethod
     def of(cls, thing: Thing) -> "ThingDocument":
@@ -65,6 +66,7 @@ class ThingDocument(Struct, omit_defaults=True):
             thing.owner,
             rfc3339(thing.registered_at_ms),
             None if thing.revoked_at_ms is None else rfc3339(thing.revoked_at_ms),
+            None if thing.suspended_at_ms is None else rfc3339(thing.suspended_at_ms),
         )
 
 

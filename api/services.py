@@ -12,7 +12,7 @@ from infra.live import Live
 from infra.settings import Settings
 from infra.telemetry import Metrics
 from registry.service import RegistryService
-from security.audit import Refusals
+from security.audit import Refusals, Via
 from security.heads import Heads
 from security.people.people import People
 from security.policy import Action, Principal
@@ -20,6 +20,9 @@ from shadow.service import ShadowService
 
 Readiness = Callable[[], Awaitable[tuple[str, ...]]]
 """Returns why this process cannot do its work now; nothing when it can."""
+
+Revoke = Callable[[str, Principal, Via, str], Awaitable[bool]]
+"""Revokes a thing and all its certificates, with a reason; False: a live session may last a little longer."""
 
 Figures = Callable[[], Awaitable[Mapping[str, int | float | str]]]
 """Returns the figures of the fleet by name, each with its unit in the name."""
@@ -59,6 +62,7 @@ class ApiServices:
 
     shadows: ShadowService
     registry: RegistryService
+    revoke: Revoke
     store: DocumentStore
     """Only to read the audit trail."""
     refusals: Refusals

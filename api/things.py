@@ -61,6 +61,8 @@ class Things:
             Route("GET", "/v1/things/{thing:str}", GET_THING, self.read),
             Route("DELETE", "/v1/things/{thing:str}", REMOVE_THING, self.remove),
             Route("POST", "/v1/things/{thing:str}/revoke", REVOKE_THING, self.revoke),
+            Route("POST", "/v1/things/{thing:str}/suspend", SUSPEND_THING, self.suspend),
+            Route("POST", "/v1/things/{thing:str}/resume", RESUME_THING, self.resume),
             Route("GET", "/v1/things/{thing:str}/gateways", LIST_GATEWAYS, self.gateways),
         )
 
@@ -113,7 +115,18 @@ class Things:
 
     async def revoke(self, request: HttpRequest) -> Reply:
         name = path_thing(request.scope)
-        thing = await self._registry.revoke(name, request.scope["user"], via_of(request.scope))
+        await self._registry.thing(name)
+        await self._services.revoke(name, request.scope["user"], via_of(request.scope), "")
+        return json_reply(ThingDocument.of(await self._registry.thing(name)))
+
+    async def suspend(self, request: HttpRequest) -> Reply:
+        name = path_thing(request.scope)
+        thing = await self._registry.suspend(name, request.scope["user"], via_of(request.scope))
+        return json_reply(ThingDocument.of(thing))
+
+    async def resume(self, request: HttpRequest) -> Reply:
+        name = path_thing(request.scope)
+        thing = await self._registry.resume(name, request.scope["user"], via_of(request.scope))
         return json_reply(ThingDocument.of(thing))
 
     async def gateways(self, request: HttpRequest) -> Reply:
@@ -128,7 +141,7 @@ class Things:
 
 def _is(thing: Thing, new: NewThing) -> bool:
     found = NewThing(thing.name, thing.kind, thing.model, thing.premises, thing.has_certificate, thing.owner)
-    return found == new and thing.revoked_at_ms is None
+    return found == new and not thing.barred
 
 
 TAG: Final = "Things"
@@ -204,10 +217,31 @@ REMOVE_THING: Final = Operation(
 REVOKE_THING: Final = Operation(
     id="revokeThing",
     tag=TAG,
-    summary="Believe nothing of a thing any more, whatever its certificate says",
-    description="There is no way back but to remove it and to register it anew. Do that under another name"
-    " if somebody else may hold the certificate: it is believed again with its name. Again is no error.",
+    summary="Revoke a thing and all its certificates",
+    description="From now on nothing is taken from it; its session is ended, and its certificates let nobody"
+    " in any more, also once the name has another owner. There is no way back but to remove it and to"
+    " register it anew. Again is no error.",
     action=Action.CERTIFICATE_REVOKE,
+    parameters=(THING,),
+    answers={200: Answer("The thing", _THING)},
+    refusals=(problems.THING_NOT_FOUND,),
+)
+SUSPEND_THING: Final = Operation(
+    id="suspendThing",
+    tag=TAG,
+    summary="Take nothing from a thing and tell it nothing, for the time being",
+    description="Its session is ended, and ended again when it comes back. Again is no error.",
+    action=Action.THING_SUSPEND,
+    parameters=(THING,),
+    answers={200: Answer("The thing", _THING)},
+    refusals=(problems.THING_NOT_FOUND,),
+)
+RESUME_THING: Final = Operation(
+    id="resumeThing",
+    tag=TAG,
+    summary="Let a suspended thing go on",
+    description="What is revoked stays revoked. Again is no error.",
+    action=Action.THING_SUSPEND,
     parameters=(THING,),
     answers={200: Answer("The thing", _THING)},
     refusals=(problems.THING_NOT_FOUND,),

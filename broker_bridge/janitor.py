@@ -16,9 +16,10 @@ import mqtt5
 import msgspec
 import structlog
 
-from broker_bridge.link import Handler
+from broker_bridge.link import Handler, LinkError
 from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_TOPIC
+from security.trust.revocation import BrokerControlError
 
 KICKS_WAITING_MAX: Final = 1_024
 """Below what the broker takes unacknowledged at once; whoever comes later is told to come again."""
@@ -31,7 +32,7 @@ _DELETE: Final = "deleteClient"
 _log = structlog.get_logger(__name__)
 
 
-class JanitorError(Exception):
+class JanitorError(BrokerControlError):
     """The session may still be there: try again later."""
 
 
@@ -48,6 +49,13 @@ class BrokerSilentError(JanitorError):
     def __init__(self, name: str) -> None:
         super().__init__(f"the broker did not end the session of {name} within {KICK_S_MAX:g} s")
         self.name = name
+
+
+class BrokerAwayError(JanitorError):
+    """There is no connection to it now."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the broker does not answer: {reason}")
 
 
 class KickRefusedError(JanitorError):
@@ -109,6 +117,23 @@ class Janitor:
         finally:
             del self._asked[number]
         self.kicks += 1
+
+    async def barrier(self) -> None:
+        """Return when the broker has acted on every signal that it was sent before.
+
+        It heeds signals at the end of a turn of its loop. An answer to a ping shows that a turn has begun
+        since, the answer to a second one that this turn has ended. Two signals in one turn are one to it, so
+        the next must not be sent before.
+
+        Raises:
+            JanitorError: nobody knows.
+        """
+        try:
+            async with asyncio.timeout(KICK_S_MAX):
+                for _ in range(2):
+                    await self.session.echo()
+        except (LinkError, TimeoutError) as error:
+            raise BrokerAwayError(str(error)) from error
 
     def _ask(self, number: str, name: str) -> None:
         commands = [

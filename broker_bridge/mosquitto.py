@@ -299,8 +299,8 @@ class Mosquitto:
     def reload(self) -> None:
         """Have the broker read its certificates and its revocation list again; no session is disturbed.
 
-        It does so before it takes in what it is sent after this: the signal is there first. A broker that
-        is not there reads them when it starts.
+        It does so a little later: see :meth:`Janitor.barrier`. A broker that is not there reads them when it
+        starts.
         """
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGHUP)

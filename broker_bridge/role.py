@@ -5,7 +5,7 @@ It is the only part that talks MQTT for the service. It holds no state that it c
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import mqtt5
 import structlog
@@ -40,6 +40,13 @@ _TOO_MANY: Final = TooManyRequestsError("wait for the answers to earlier request
 _log = structlog.get_logger(__name__)
 
 
+class Warden(Protocol):
+    """Who else hears the broker's log, and acts on it."""
+
+    def read(self, line: str) -> None: ...
+    def begin(self, lines: Iterable[str]) -> None: ...
+
+
 class Bridge:
     """Implements the session's handler: what to do with packets, acknowledgements and connections."""
 
@@ -60,15 +67,17 @@ class Bridge:
         limits: ShadowLimits,
         settings: BridgeSettings,
         logged: Callable[[], Iterable[str]] = tuple,
+        warden: Warden | None = None,
     ) -> None:
         """Put the parts together.
 
         ``open_session`` makes the session that calls this handler; ``remember_session`` has the broker
         save that the session exists, which it must once it was made anew; ``logged`` returns what the
-        broker has logged of late, whether we heard it or not.
+        broker has logged of late, whether we heard it or not; ``warden`` hears it too.
         """
         refuse_unguarded()
         self._logged = logged
+        self._warden = warden
         self._shadows = shadows
         self._refusals = refusals
         self._metrics = metrics
@@ -132,7 +141,10 @@ class Bridge:
         request = parse(topic)
         if request is None:
             if topic.startswith(LOG_TOPICS):
-                self.catch_up.read(packet.payload.decode(errors="replace"))
+                line = packet.payload.decode(errors="replace")
+                self.catch_up.read(line)
+                if self._warden is not None:
+                    self._warden.read(line)
             else:
                 self._metrics.dropped("unknown_topic")
         elif packet.retain:
@@ -167,8 +179,11 @@ class Bridge:
             self._remember_session()
         self.catch_up.listen(session_present=session_present)
         # A thing may be quicker back than we are; then it waits for a word that nobody else will say.
-        for line in self._logged():
+        lines = list(self._logged())
+        for line in lines:
             self.catch_up.read(line)
+        if self._warden is not None:
+            self._warden.begin(lines)
         await self._speaker.greet()
 
     def disconnected(self) -> None:

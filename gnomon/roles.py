@@ -31,7 +31,9 @@ from broker_bridge.poison import Suspects
 from broker_bridge.role import Bridge
 from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_ANSWERS, PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
+from broker_bridge.warden import Warden
 from gnomon.readiness import PROBES, Readiness
+from gnomon.revocations import LocalBroker, Recorded, bar_in
 from gnomon.services import Services, broker_directory, open_services, operator_file
 from infra import logs
 from infra.clock import SystemClock
@@ -50,6 +52,7 @@ from security.trust.authority import (
     DamagedFileError,
     ExposedFileError,
 )
+from security.trust.revocation import REVOCATIONS, RevocationList, Revocations
 
 READY_S_MAX: Final = 15.0
 """How long the bridge may take to be served by the broker at start."""
@@ -62,6 +65,8 @@ RENEWAL_CHECK_S: Final = 21_600
 AUTHORITY_CHECK_S: Final = 3_600
 DESCRIPTORS_SPARE: Final = 256
 """Beside the connections of devices: files, our own connections, those of the API."""
+BROKER: Final = "local"
+"""The broker's name in records of revocations."""
 SWITCH_INTERVAL_S: Final = 0.000_5
 COLLECTOR_THRESHOLDS: Final = (50_000, 20, 20)
 """New objects before the young, the middle and the old are looked at; Python's own are (700, 10, 10)."""
@@ -143,6 +148,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
     suspects = Suspects(settings.directory / "bridge", settings.limits.poison_tries_max)
     async with (
         _services(settings) as services,
+        _revocation_list(services) as revoked,
         _broker(services) as broker,
         tasks(
             services.shadows.run(),
@@ -155,12 +161,23 @@ async def running(settings: Settings) -> AsyncIterator[System]:
         ),
     ):
         suspects.begin()
-        bridge = _bridge(services, broker, suspects)
+        janitor = _janitor(services, broker)
+        revocations = Revocations(
+            services.store,
+            services.clock,
+            bar=bar_in(services.registry),
+            certificates=Recorded(services.trust.issued),
+            list=revoked,
+            brokers={BROKER: LocalBroker(broker, janitor)},
+        )
+        warden = Warden(janitor, services.registry, services.refusals, services.clock, services.metrics)
+        bridge = _bridge(services, broker, suspects, warden)
         _show(services.metrics, bridge)
+        _show_guards(services.metrics, janitor, revocations, revoked, warden)
         readiness = Readiness(services.store, bridge.session, services.clock)
         async with (
-            tasks(bridge.run(), readiness.run()),
-            _api(services, bridge, readiness) as api_url,
+            tasks(bridge.run(), readiness.run(), janitor.run(), revocations.run(), warden.run()),
+            _api(services, bridge, readiness, revocations) as api_url,
         ):
             await _until_ready(readiness)
             _tune_the_interpreter()
@@ -175,14 +192,12 @@ async def running(settings: Settings) -> AsyncIterator[System]:
 async def _services(settings: Settings) -> AsyncIterator[Services]:
     async with AsyncExitStack() as undo:
         opening = open_services(
-            settings, SystemClock(), RandomIds(), collections=[PROBES], logs=[DEAD_LETTERS]
+            settings, SystemClock(), RandomIds(), collections=[PROBES, REVOCATIONS], logs=[DEAD_LETTERS]
         )
         try:
             services = await undo.enter_async_context(opening)
         except (AuthorityError, BadHeadsError) as error:
             raise StartError(str(error)) from error
-        if services.authority.crl_is_due:
-            services.authority.refresh_crl()
         if services.authority.root_in_reach:
             _log.warning("root_in_reach", remedy="gnomon ca move-root DIRECTORY")
         yield services
@@ -245,6 +260,14 @@ def welcome(system: System) -> str:
 
 
 @asynccontextmanager
+async def _revocation_list(services: Services) -> AsyncIterator[RevocationList]:
+    """Write the list before the broker reads it: with one that has expired nobody would get in."""
+    revoked = RevocationList(services.authority, Recorded(services.trust.issued), services.clock)
+    await revoked.issue()
+    yield revoked
+
+
+@asynccontextmanager
 async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
     settings = services.settings.broker
     credentials = services.authority.server_credentials(settings.hosts)
@@ -256,6 +279,7 @@ async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
         BrokerConfig(
             directory=broker_directory(services.settings),
             authority_file=services.authority.authorities_path,
+            revocation_file=services.authority.crl_path,
             plugin=plugin,
             listen=settings.listen,
             device_port=settings.device_port,
@@ -305,7 +329,7 @@ async def watch_authorities(authority: Authority) -> None:
         await asyncio.sleep(AUTHORITY_CHECK_S)
 
 
-def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge:
+def _bridge(services: Services, broker: Mosquitto, suspects: Suspects, warden: Warden) -> Bridge:
     def open_session(handler: Handler) -> Session:
         return Session(
             host=LOOPBACK,
@@ -335,6 +359,7 @@ def _bridge(services: Services, broker: Mosquitto, suspects: Suspects) -> Bridge
         limits=services.settings.limits,
         settings=services.settings.bridge,
         logged=broker.logged,
+        warden=warden,
     )
 
 
@@ -396,8 +421,21 @@ class _Bearers:
         return await self._people.principal(bearer) or await self._operator.principal(bearer)
 
 
+def _show_guards(
+    metrics: Metrics, janitor: Janitor, revocations: Revocations, revoked: RevocationList, warden: Warden
+) -> None:
+    """Let Prometheus read what those count who keep others out."""
+    metrics.counter("sessions_ended", "Sessions ended by us", lambda: janitor.kicks)
+    metrics.counter("revocations", "Revocations with all four acts done", lambda: revocations.done)
+    metrics.gauge("revocations_open", "Revocations not yet done", lambda: revocations.open)
+    metrics.gauge("revocation_list_left_seconds", "How long the list lasts", lambda: revoked.left_s)
+    metrics.counter("quarantines", "Things put into quarantine", lambda: warden.quarantines)
+
+
 @asynccontextmanager
-async def _api(services: Services, bridge: Bridge, readiness: Readiness) -> AsyncIterator[str]:
+async def _api(
+    services: Services, bridge: Bridge, readiness: Readiness, revocations: Revocations
+) -> AsyncIterator[str]:
     async def figures() -> Mapping[str, int | float | str]:
         return {
             "things_present": bridge.catch_up.present,
@@ -413,6 +451,7 @@ async def _api(services: Services, bridge: Bridge, readiness: Readiness) -> Asyn
     api = ApiServices(
         shadows=services.shadows,
         registry=services.registry,
+        revoke=revocations.revoke,
         store=services.store,
         refusals=services.refusals,
         heads=services.heads,

@@ -23,7 +23,7 @@ from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_ANSWERS
 from infra.ids import RandomIds
 from tests.certificates import certificate_files, issue_server, open_authority
-from tests.system.mqtt import Thing
+from tests.system.mqtt import Thing, until
 
 WAIT_S_MAX = 20.0
 
@@ -37,6 +37,7 @@ class BrokerRig:
         self.config = BrokerConfig(
             directory=directory / "broker",
             authority_file=self.authority.authorities_path,
+            revocation_file=self.authority.crl_path,
             plugin=find_plugin(),
             **{"device_port": 0, **config},
         )
@@ -104,6 +105,7 @@ class BrokerRig:
 
         janitor = self.call(make())
         running = asyncio.run_coroutine_threadsafe(janitor.run(), self._loop)
+        until(lambda: janitor.session.connected, "the janitor is connected")
         try:
             yield janitor
         finally:

@@ -25,7 +25,7 @@ from registry.models import NewThing, ThingKind
 from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
-from security.audit import Refusals
+from security.audit import Refusals, Via
 from security.blocks import BLOCKS
 from security.hashing import Hashing
 from security.heads import Heads
@@ -203,9 +203,16 @@ async def _over(
     async def figures() -> Mapping[str, int | float | str]:
         return {"things": 1, "connected": 0}
 
+    registry = RegistryService(store, clock)
+
+    async def revoke(name: str, by: Principal, via: Via, _reason: str) -> bool:
+        await registry.revoke(name, by, via)
+        return True
+
     services = ApiServices(
         shadows=shadows,
-        registry=RegistryService(store, clock),
+        registry=registry,
+        revoke=revoke,
         store=store,
         refusals=refusals,
         people=people,

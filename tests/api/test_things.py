@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from security.trust.revocation import RevocationError
 from tests.api.rig import SHADOW, Rig, slug
 
 NEW = {"name": "attic", "kind": "device", "model": "acme-pct-2", "premises": "home-7"}
@@ -126,6 +127,8 @@ async def test_a_thing_goes_with_its_shadows_and_their_history(rig: Rig):
         ("GET", ""),
         ("DELETE", ""),
         ("POST", "/revoke"),
+        ("POST", "/suspend"),
+        ("POST", "/resume"),
         ("GET", "/gateways"),
         ("GET", "/shadows"),
     ],
@@ -140,6 +143,34 @@ async def test_a_revoked_thing_stays_revoked_from_the_first_time_on(rig: Rig):
     rig.clock.advance(60)
     again = (await rig.http.post("/v1/things/hall/revoke")).json()
     assert first["revoked_at"] == again["revoked_at"] == "2026-09-21T14:13:20.000Z"
+
+
+async def test_a_suspended_thing_goes_on_when_it_is_let(rig: Rig):
+    suspended = (await rig.http.post("/v1/things/hall/suspend")).json()
+    assert suspended["suspended_at"] == "2026-09-21T14:13:20.000Z"
+    assert (await rig.http.post("/v1/things/hall/suspend")).json() == suspended
+    resumed = await rig.http.post("/v1/things/hall/resume")
+    assert "suspended_at" not in resumed.json()
+    assert (await rig.http.post("/v1/things/hall/resume")).json() == resumed.json()
+    acts = [row["action"] for row in await rig.audit() if row["target"] == "thing/hall"]
+    assert sorted(acts) == ["thing.register", "thing.resume", "thing.suspend"]
+
+
+async def test_what_could_prove_the_name_of_a_removed_thing_is_revoked_before(rig: Rig):
+    await rig.http.delete("/v1/things/hall")
+    after = {row["action"]: row.get("version_after", 0) for row in await rig.audit()}
+    assert 0 < after["thing.revoke"] < after["thing.remove"]
+
+
+async def test_a_name_is_not_given_away_while_its_certificates_are_not_on_the_list(rig: Rig):
+    async def fails(*_: Any) -> bool:
+        raise RevocationError("ask again")
+
+    object.__setattr__(rig.services, "revoke", fails)
+    for method, path in (("DELETE", ""), ("POST", "/revoke")):
+        answer = await rig.http.request(method, f"/v1/things/hall{path}")
+        assert slug(answer) == "service-unavailable"
+    assert (await rig.http.get("/v1/things/hall")).status_code == 200
 
 
 async def test_a_gateway_is_attached_listed_and_detached(rig: Rig):

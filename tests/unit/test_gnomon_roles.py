@@ -270,7 +270,7 @@ async def test_a_root_in_reach_stops_a_start_in_production_and_is_told_in_any_ot
 async def test_a_start_makes_a_revocation_list_that_had_ended_anew(tmp_path):
     yesterday = FakeClock(SystemClock().now_ms() - 30 * 3_600_000)
     ended = open_authority(tmp_path, yesterday).crl_next_update
-    async with roles._services(Settings(directory=tmp_path)) as services:
+    async with roles._services(Settings(directory=tmp_path)) as services, roles._revocation_list(services):
         assert services.authority.crl_next_update > ended
         assert services.authority.alarms() == ()
 
