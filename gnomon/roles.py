@@ -145,6 +145,7 @@ def _on_signals(stop: Callable[[], None]) -> None:
 async def running(settings: Settings) -> AsyncIterator[System]:
     """Start every role, yield once all are ready, and stop them in order at the end."""
     raise_descriptor_limit(settings)
+    forbid_core_dumps()
     suspects = Suspects(settings.directory / "bridge", settings.limits.poison_tries_max)
     async with (
         _services(settings) as services,
@@ -236,6 +237,11 @@ def raise_descriptor_limit(settings: Settings) -> None:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def forbid_core_dumps() -> None:
+    """Leave no image of our memory, where keys are, on a disk; the broker inherits this."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def welcome(system: System) -> str:

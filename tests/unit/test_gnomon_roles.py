@@ -176,6 +176,13 @@ def test_the_limit_of_descriptors_is_raised_as_far_as_wanted_and_allowed_and_nev
     assert made == ([after] if after else [])
 
 
+def test_a_crash_leaves_no_image_of_our_memory(monkeypatch):
+    made = list[tuple[int, tuple[int, int]]]()
+    monkeypatch.setattr(resource, "setrlimit", lambda *limit: made.append(limit))
+    roles.forbid_core_dumps()
+    assert made == [(resource.RLIMIT_CORE, (0, 0))]
+
+
 # ---------------------------------------------------------------------- the server certificate
 
 

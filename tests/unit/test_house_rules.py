@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from security.trust import keys
+
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PYPROJECT["tool"]["importlinter"]["root_packages"]
@@ -19,6 +21,7 @@ FILE_BYTES_MAX = 524_288
 # The dots and slashes are spelled so that this file keeps its own rules.
 MACHINE_PATHS = re.compile(r"(?:^|[^\w./-])[/](?:work|root|home[/][a-z]+|Users)[/]")
 REGISTRY_HOSTS = re.compile(r"pypi[.]org|pythonhosted[.]org|npmjs[.](?:org|com)|debian[.]org[/]debian")
+PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{32}")
 LOCK_FILES = {
     "uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock", "yarn.lock", "pnpm-lock.yaml", "package-lock.json",
 }  # fmt: skip
@@ -57,6 +60,14 @@ def test_no_committed_file_names_a_path_of_one_machine():
 
 def test_no_committed_file_names_the_host_of_a_package_registry():
     assert lines_with(REGISTRY_HOSTS) == []
+
+
+def test_no_committed_file_holds_a_private_key():
+    assert [str(path) for path, text in texts() if PRIVATE_KEY.search(text)] == []
+
+
+def test_a_private_key_would_be_noticed():
+    assert PRIVATE_KEY.search(keys.key_pem(keys.make_key()).decode())
 
 
 def test_no_lock_file_records_where_packages_were_fetched_from():
