@@ -308,7 +308,14 @@ def _portions(writes: Sequence[Write]) -> Iterator[tuple[int, int]]:
 
 def _write(id: ShadowId, revision: int, shadow: Shadow, extra: Extra) -> Write:
     return Write(
-        SHADOWS.name, id.key, revision, body_of(shadow), index_of(id, shadow), extra.entries, extra.cuts
+        SHADOWS.name,
+        id.key,
+        revision,
+        body_of(shadow),
+        index_of(id, shadow),
+        extra.entries,
+        extra.cuts,
+        retells=True,  # by its outbox: see Archive.unsent
     )
 
 

@@ -8,7 +8,10 @@ index. A document is
 
 with revision 0 for one that is gone: so *must not exist yet* is a revision like any other, and a
 deletion can be told apart from a stranger's. Documents are written first, then log rows, which do
-nothing when written twice: who dies in between leaves a document that tells which rows are missing.
+nothing when written twice. A document keeps the rows of a write until they are in their logs: who dies in
+between leaves it to the next process that opens the store, and who could not reach the server in between does
+it before the next write. Where the owner of a document tells the rows again by itself (shadows do, and they
+are many), it is spared that.
 """
 
 import asyncio
@@ -17,7 +20,7 @@ from collections.abc import Collection as SizedIterable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from pymongo import AsyncMongoClient, DeleteOne
+from pymongo import AsyncMongoClient, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -44,6 +47,9 @@ ANSWER_TIMEOUT_S: Final = 1.7
 OPEN_TIMEOUT_S: Final = 10.0
 """Making indexes may take longer than an answer may."""
 SETTLE_ROUNDS_MAX: Final = 3
+OWING_PAGE: Final = 100
+"""Documents with owed rows that are looked at together."""
+OWING_PAGES_MAX: Final = 1_000
 RANGES_MAX: Final = 100
 """Values one query asks for: each is a range of an index."""
 T = TypeVar("T")
@@ -62,6 +68,7 @@ class MongoStore:
         try:
             async with _bounded(OPEN_TIMEOUT_S):
                 await store._prepare()
+                await store._pay()
         except BaseException:
             await client.close()
             raise
@@ -74,6 +81,7 @@ class MongoStore:
         self._ids = ids
         self._server = "MongoDB"
         self._writing: set[asyncio.Task[Any]] = set()
+        self._owing = False
 
     @property
     def exclusive(self) -> bool:
@@ -181,6 +189,7 @@ class MongoStore:
         for collection, fields in self._layout.fields.items():
             for field in fields:
                 await self._documents(collection).create_index(f"x_{field}", name=f"{collection}_x_{field}")
+            await self._documents(collection).create_index("p", name=f"{collection}_p")
         for log in sorted(self._layout.logs):
             await self._log(log).create_index("t", name=f"{log}_t")
         version = (await self._client.server_info()).get("version", "of an unknown version")
@@ -195,24 +204,67 @@ class MongoStore:
 
     async def _commit(self, writes: Sequence[Write]) -> frozenset[int]:
         async with _bounded():
-            won = {
-                (collection, id)
-                for collection in dict.fromkeys(write.collection for write in writes)
-                for id in await self._commit_to(
-                    collection, [write for write in writes if write.collection == collection]
-                )
-            }
-            winners = [write for write in writes if (write.collection, write.id) in won]
-            await self._write_entries(entry for write in winners for entry in write.entries)
+            await self._pay_what_is_owed()
+            try:
+                won = await self._commit_documents(writes)
+                winners = [write for write in writes if (write.collection, write.id) in won]
+                await self._write_entries(entry for write in winners for entry in write.entries)
+            except BaseException:
+                # A document may keep rows that nobody else knows of.
+                self._owing = self._owing or any(map(mongo_format.owes, writes))
+                raise
+            await self._forget_owed([write for write in winners if mongo_format.owes(write)], won)
             await self._write_cuts(cut for write in winners for cut in write.cuts)
             await self._remove_deleted(winners)
         return frozenset(
             position for position, write in enumerate(writes) if (write.collection, write.id) not in won
         )
 
+    async def _commit_documents(self, writes: Sequence[Write]) -> dict[tuple[str, str], int]:
+        """Write the documents; return those that won, each with the id of its write."""
+        won: dict[tuple[str, str], int] = {}
+        for collection in dict.fromkeys(write.collection for write in writes):
+            its_writes = [write for write in writes if write.collection == collection]
+            won |= {
+                (collection, id): number
+                for id, number in (await self._commit_to(collection, its_writes)).items()
+            }
+        return won
+
     async def _append(self, entries: Sequence[Entry]) -> None:
         async with _bounded():
+            await self._pay_what_is_owed()
             await self._write_entries(entries)
+
+    async def _pay_what_is_owed(self) -> None:
+        if self._owing:
+            self._owing = False
+            try:
+                await self._pay()
+            except BaseException:
+                self._owing = True
+                raise
+
+    async def _pay(self) -> None:
+        """Write the rows that documents still keep, whoever wrote these, and have them forget the rows."""
+        for collection in self._layout.fields:
+            documents = self._documents(collection)
+            for _ in range(OWING_PAGES_MAX):
+                page = await documents.find(mongo_format.owing()).limit(OWING_PAGE).to_list()
+                if not page:
+                    break
+                owed = {one["_id"]: mongo_format.owed_of(one) for one in page}
+                await self._write_entries(row for of in owed.values() for rows in of.values() for row in rows)
+                paid = [mongo_format.payment_of(id, number) for id, of in owed.items() for number in of]
+                await documents.bulk_write(paid, ordered=False)
+
+    async def _forget_owed(self, writes: Sequence[Write], numbers: Mapping[tuple[str, str], int]) -> None:
+        by_collection: dict[str, list[UpdateOne]] = {}
+        for write in writes:
+            payment = mongo_format.payment_of(write.id, numbers[write.collection, write.id])
+            by_collection.setdefault(write.collection, []).append(payment)
+        for collection, updates in by_collection.items():
+            await self._documents(collection).bulk_write(updates, ordered=False)
 
     async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Let a write go on when its caller stops waiting, or a document may lack its log rows."""
@@ -221,14 +273,14 @@ class MongoStore:
         task.add_done_callback(self._writing.discard)
         return await asyncio.shield(task)
 
-    async def _commit_to(self, collection: str, writes: Sequence[Write]) -> set[str]:
-        """Write the documents of one collection; return the ids of those that won."""
+    async def _commit_to(self, collection: str, writes: Sequence[Write]) -> dict[str, int]:
+        """Write the documents of one collection; return which won, with the ids of their writes."""
         waiting = {write.id: (write, self._ids.number()) for write in writes}
-        won: set[str] = set()
+        won: dict[str, int] = {}
         error: PyMongoError | None = None
         for _ in range(SETTLE_ROUNDS_MAX):
             judged, error = await self._try(collection, waiting)
-            won |= {id for id, fate in judged.items() if fate is Fate.WON}
+            won |= {id: waiting[id][1] for id, fate in judged.items() if fate is Fate.WON}
             if Fate.UNKNOWN in judged.values():
                 break
             waiting = {id: waiting[id] for id, fate in judged.items() if fate is Fate.OPEN}
@@ -296,7 +348,8 @@ class MongoStore:
             if write.body is None:
                 by_collection.setdefault(write.collection, []).append(write.id)
         for collection, ids in by_collection.items():
-            gone = [DeleteOne({"_id": id, "r": 0}) for id in ids]
+            # One that keeps rows of somebody who died stays until they are in their logs.
+            gone = [one for id in ids for one in mongo_format.removals_of(id)]
             await self._documents(collection).bulk_write(gone, ordered=False)
 
     def _documents(self, collection: str) -> AsyncCollection[Stored]:

@@ -2,6 +2,7 @@
 
 ```
 index field    x_<field>:  type · value · END · id         ascending (value, id) by bytes alone
+owed rows      o_<write>:  rows of that write, p: how many  until they are in their logs
 log row        _id:        key · ':' · number              the rows of a key side by side
                t:          at_ms · key · END · number      ascending (at_ms, key, number)
 ```
@@ -11,7 +12,8 @@ protocol keeps one. Text compares by code point there as everywhere here. Pure.
 
 from typing import Any, Final
 
-from pymongo import DeleteMany, UpdateOne
+import msgspec
+from pymongo import DeleteMany, DeleteOne, UpdateOne
 
 from infra.documents.mongo_settle import WRITE_IDS_KEPT
 from infra.documents.port import Cut, Document, Entry, IndexValue, Write
@@ -21,6 +23,11 @@ _AFTER_END: Final = "\1\2"
 _OFFSET: Final = 2**63
 """Makes a signed number sort as text."""
 _TIME_CHARS: Final = 16
+
+_OWED: Final = "o_"
+_Row = tuple[str, str, int, int, bytes]
+_packed: Final = msgspec.msgpack.Encoder().encode
+_rows: Final = msgspec.msgpack.Decoder(list[_Row]).decode
 
 Stored = dict[str, Any]
 """A document as the driver gives it."""
@@ -84,10 +91,44 @@ def update_of(write: Write, write_id: int, fields: tuple[str, ...]) -> UpdateOne
         "$set": values,
         "$push": {"w": {"$each": [write_id], "$slice": -WRITE_IDS_KEPT}},
     }
+    if owes(write):
+        change["$inc"] = {"p": 1}
+    if owes(write):
+        values[f"{_OWED}{write_id}"] = _packed([_row(entry) for entry in write.entries])
     absent = {f"x_{field}": "" for field in fields if field not in index}
     if absent and write.expected:
         change["$unset"] = absent
     return UpdateOne({"_id": write.id, "r": write.expected}, change, upsert=not write.expected)
+
+
+def owes(write: Write) -> bool:
+    """Tell whether the document keeps the entries of this write until they are in their logs."""
+    return bool(write.entries) and not write.retells
+
+
+def owing() -> Stored:
+    """Return what finds the documents that keep entries."""
+    return {"p": {"$gt": 0}}
+
+
+def owed_of(stored: Stored) -> dict[int, list[Entry]]:
+    """Return the entries that a document keeps until they are in their logs, by write id."""
+    return {
+        int(name.removeprefix(_OWED)): [Entry(*row) for row in _rows(bytes(value))]
+        for name, value in stored.items()
+        if name.startswith(_OWED)
+    }
+
+
+def payment_of(id: str, write_id: int) -> UpdateOne:
+    """Return what makes a document forget the entries of a write; doing it twice does nothing."""
+    name = f"{_OWED}{write_id}"
+    return UpdateOne({"_id": id, name: {"$exists": True}}, {"$unset": {name: ""}, "$inc": {"p": -1}})
+
+
+def removals_of(id: str) -> list[DeleteOne]:
+    """Return what takes a document away that is gone and keeps no entries."""
+    return [DeleteOne({"_id": id, "r": 0, "p": {"$exists": False}}), DeleteOne({"_id": id, "r": 0, "p": 0})]
 
 
 def upsert_of(entry: Entry) -> UpdateOne:
@@ -105,6 +146,10 @@ def deletion_of(cut: Cut) -> DeleteMany:
     """Return what deletes the rows of a cut."""
     first, last = row_id(cut.key, cut.first), row_id(cut.key, cut.below - 1)
     return DeleteMany({"_id": {"$gte": first, "$lte": last}, "k": cut.key})
+
+
+def _row(entry: Entry) -> _Row:
+    return entry.log, entry.key, entry.number, entry.at_ms, entry.body
 
 
 def _start(value: IndexValue) -> str:

@@ -68,7 +68,9 @@ class Write:
     """Put ``body`` in place of revision ``expected``; 0 means the document must not exist yet.
 
     ``body`` None deletes. Entries and cuts take effect if and only if the write wins. An entry that
-    is there already is replaced: a repeated write stores the same bytes.
+    is there already is replaced: a repeated write stores the same bytes. A crash may be followed by entries
+    that are written a little later, and by cuts that are never made. ``retells``: the document itself tells
+    which of its entries are missing, and its owner writes them again, so the store need not see to it.
     """
 
     collection: str
@@ -78,6 +80,7 @@ class Write:
     index: Mapping[str, IndexValue] = field(default_factory=dict)
     entries: Sequence[Entry] = ()
     cuts: Sequence[Cut] = ()
+    retells: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import time
 import pytest
 from pymongo.errors import AutoReconnect, BulkWriteError
 
+from infra.documents.mongo import MongoStore
 from infra.documents.mongo_settle import WRITE_IDS_KEPT, Fate, Seen, fate
 from infra.documents.opening import open_store
 from infra.documents.port import Collection, Document, Entry, StoreError, StoreUnavailableError, Write
@@ -99,6 +100,105 @@ async def test_a_frozen_server_is_unavailable_within_two_seconds_and_heals(reque
         await store.close()
         server.stop()
         gc.collect()
+
+
+# Rows that a crash kept from their logs
+
+
+class DiedError(BaseException):
+    """As a kill, it passes every handler."""
+
+
+@pytest.fixture
+def dies_before_rows(monkeypatch):
+    """Let the next write of rows of any store die."""
+    honest = MongoStore._write_entries
+
+    async def die(_store, entries):
+        list(entries)
+        monkeypatch.setattr(MongoStore, "_write_entries", honest)
+        raise DiedError
+
+    def plant():
+        monkeypatch.setattr(MongoStore, "_write_entries", die)
+
+    return plant
+
+
+def row(number: int, key: str = "a") -> Entry:
+    return Entry("history", key, number, number, b"row")
+
+
+async def numbers(store, key: str = "a") -> list[int]:
+    return [one.number for one in await store.read("history", key, 0, 99, limit=99)]
+
+
+async def owing(store) -> int:
+    return len(await store._documents("things").find({"p": 1}).to_list())
+
+
+async def test_rows_of_a_write_that_died_are_written_by_who_opens_the_store_next(
+    store, mongodb_url, dies_before_rows
+):
+    dies_before_rows()
+    with pytest.raises(DiedError):
+        await store.commit([Write("things", "a", 0, b"1", {}, [row(1)])])
+    assert (await numbers(store), await owing(store)) == ([], 1)
+    other = await open_store(mongodb_url, COLLECTIONS, LOGS)
+    assert (await numbers(other), await owing(other)) == ([1], 0)
+    assert await other.get("things", ["a"]) == {"a": Document("a", 1, b"1")}
+    await other.close()
+
+
+@pytest.mark.parametrize("body", [b"2", None], ids=["changed", "deleted"])
+async def test_rows_that_are_owed_survive_what_others_do_to_the_document(
+    store, mongodb_url, dies_before_rows, body
+):
+    dies_before_rows()
+    with pytest.raises(DiedError):
+        await store.commit([Write("things", "a", 0, b"1", {}, [row(1)])])
+    store._owing = False  # another process, which knows of nothing
+    assert await store.commit([Write("things", "a", 1, body, {}, [row(2)])]) == frozenset()
+    assert (await numbers(store), await owing(store)) == ([2], 1)
+    other = await open_store(mongodb_url, COLLECTIONS, LOGS)
+    assert (await numbers(other), await owing(other)) == ([1, 2], 0)
+    if body is None:
+        assert await other.get("things", ["a"]) == {}
+        assert await other.commit([Write("things", "a", 0, b"3")]) == frozenset()
+    await other.close()
+
+
+@pytest.mark.parametrize("by", ["commit", "append"])
+async def test_who_lives_on_writes_the_rows_before_anything_else(store, dies_before_rows, by):
+    dies_before_rows()
+    with pytest.raises(DiedError):
+        await store.commit([Write("things", "a", 0, b"1", {}, [row(1)]), Write("things", "b", 0, b"1")])
+    if by == "commit":
+        await store.commit([Write("things", "c", 0, b"1")])
+    else:
+        await store.append([row(7, "z")])
+    assert (await numbers(store), await owing(store), store._owing) == ([1], 0, False)
+
+
+async def test_a_write_that_goes_well_leaves_nothing_owed(store):
+    for revision in range(3):
+        await store.commit([Write("things", "a", revision, b"1", {}, [row(revision)])])
+    assert (await numbers(store), await owing(store)) == ([0, 1, 2], 0)
+    (document,) = await store._documents("things").find({"_id": "a"}).to_list()
+    assert not [name for name in document if name.startswith("o_")]
+
+
+async def test_a_write_that_lost_owes_nothing(store):
+    await store.commit([Write("things", "a", 0, b"1")])
+    assert await store.commit([Write("things", "a", 0, b"2", {}, [row(1)])]) == {0}
+    assert (await numbers(store), await owing(store)) == ([], 0)
+
+
+async def test_what_the_owner_tells_again_is_not_kept_in_the_document(store, dies_before_rows):
+    dies_before_rows()
+    with pytest.raises(DiedError):
+        await store.commit([Write("things", "a", 0, b"1", {}, [row(1)], retells=True)])
+    assert await owing(store) == 0
 
 
 # Lost replies: the server works, and what it says does not arrive
