@@ -104,6 +104,7 @@ class Bystander:
     """An honest device that goes on reporting while an attack is under way: others must not notice."""
 
     def __init__(self, gnomon: Gnomon, pause_s: float = 0.02) -> None:
+        self.gnomon = gnomon
         self._thing = Thing(gnomon, gnomon.new())
         self._pause_s = pause_s
         self._over = threading.Event()
