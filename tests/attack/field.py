@@ -28,6 +28,8 @@ class Field:
     scratch: Path
     quick: bool = False
     seed: int = 1
+    holes: tuple[str, ...] = ()
+    """What was planted in the service, for attacks that need processes of their own."""
     rng: Random = field(default_factory=lambda: Random(1))
 
     def size(self, full: int, quick: int) -> int:

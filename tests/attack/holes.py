@@ -5,6 +5,7 @@ service starts (``python -m tests.system.up --hole=NAME``); the service knows no
 place has moved fails loudly: `mock.patch` refuses a name that is not there, and the service does not start.
 """
 
+import asyncio
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +16,17 @@ import mqtt5
 import msgspec
 
 from api import audit, schemas
+from api.gate import Gate, OutOfReachError
+from api.problems import FORBIDDEN, ApiError
 from broker_bridge import dispatch, topics
 from broker_bridge.role import Bridge
+from infra.documents.sqlite import SqliteStore
 from registry.models import Standing
 from registry.standings import Standings
+from security.audit import LOG
 from security.policy import Action, Role
+
+ROW_LATE_S: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,75 @@ def unknown_fields_taken() -> None:
 def route_without_guard() -> None:
     """Leave one route open to anybody."""
     _replace("api.audit.LIST_AUDIT", _with(audit.LIST_AUDIT, action=Action.OPEN))
+
+
+@hole("B15")
+def owner_check_missing() -> None:
+    """Let everybody do to everything what their role lets them do to something."""
+    _after_refusal(_let_in)
+
+
+@hole("B15", "B32")
+def forbidden_for_not_found() -> None:
+    """Tell by 403 that something is there."""
+    _after_refusal(_tell)
+
+
+def _after_refusal(after: Callable[[Any, Any], None]) -> None:
+    """Do something else about a thing that is there and not the caller's."""
+    honest = Gate.admit
+
+    async def admit(gate: Gate, scope: Any) -> None:
+        try:
+            await honest(gate, scope)
+        except OutOfReachError:
+            name = scope["path_params"].get("thing")
+            known = {} if name is None else await gate._registry.targets([name])
+            if name not in known:
+                raise
+            after(scope, known[name])
+
+    _replace("api.gate.Gate.admit", admit)
+
+
+def _let_in(scope: Any, target: Any) -> None:
+    scope["state"]["target"] = target
+
+
+def _tell(_scope: Any, _target: Any) -> None:
+    raise ApiError(FORBIDDEN)
+
+
+@hole("B34/commit")
+def audit_outside_the_commit() -> None:
+    """Write the row of an act a moment after the act."""
+    honest = SqliteStore.commit
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def later(store: SqliteStore, rows: list[Any]) -> None:
+        await asyncio.sleep(ROW_LATE_S)
+        await store.append(rows)
+
+    async def commit(store: SqliteStore, writes: Any) -> frozenset[int]:
+        rows = [row for write in writes for row in write.entries if row.log == LOG]
+        bare = [_with(one, entries=[row for row in one.entries if row.log != LOG]) for one in writes]
+        lost = await honest(store, bare)
+        if rows and not lost:
+            task = asyncio.create_task(later(store, rows))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+        return lost
+
+    _replace("infra.documents.sqlite.SqliteStore.commit", commit)
+
+
+@hole("B34/store")
+def head_not_published() -> None:
+    """Publish no head."""
+    _replace("security.sealer.Sealer._publish", _nothing)
+
+
+async def _nothing(*_: Any, **__: Any) -> None: ...
 
 
 def _with(value: Any, **changes: Any) -> Any:

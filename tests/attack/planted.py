@@ -47,7 +47,9 @@ def under_attack(hole: Hole, seed: int) -> Iterable[Outcome]:
         tempfile.TemporaryDirectory(prefix="gnomon-hole-") as name,
         Gnomon(Path(name) / "gnomon", SETTINGS, holes=[hole.name]) as gnomon,
     ):
-        yield from run(attacks, Field(gnomon, Path(name) / "scratch", quick=True, seed=seed))
+        yield from run(
+            attacks, Field(gnomon, Path(name) / "scratch", quick=True, seed=seed, holes=(hole.name,))
+        )
 
 
 def _went(outcomes: Iterable[Outcome]) -> str:

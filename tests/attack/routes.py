@@ -47,6 +47,9 @@ SECRET_WORDS: Final = re.compile(
     r"hash|secret|salt|seed|passw|token|private|credential|(?<!request)_id$|revision", re.IGNORECASE
 )
 
+SHOWN: Final = {path: frozenset({"hash"}) for path in ("/v1/audit/head", "/v1/audit/verify")}
+"""Written by hand: what may be told though it is called so. The hash of a chain is there to be compared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -98,7 +101,8 @@ def unguarded_routes(field: Field, score: Score) -> None:
 
 
 def _ends(field: Field, place: Place) -> bool:
-    return field.gnomon.http.get(place.path).status_code < 400
+    """Tell whether it lets us in; what it asks for beside that is another matter."""
+    return field.gnomon.http.get(place.path).status_code not in {401, 404, 405}
 
 
 @attack("B17", "mass assignment, and answers that tell too much", at_least=Size(30, 30))
@@ -163,7 +167,10 @@ def _over_exposure(field: Field, score: Score) -> None:
             answer.headers.get("content-type", "").startswith("application/json")
             and place.path != "/docs/openapi.json"
         ):
-            told = sorted({name for name in _members(answer.json()) if SECRET_WORDS.search(name)})
+            told = sorted(
+                {name for name in _members(answer.json()) if SECRET_WORDS.search(name)}
+                - SHOWN.get(place.path, frozenset())
+            )
             score.attempt(f"{place.path} tells {told}", succeeded=bool(told))
 
 
