@@ -8,20 +8,49 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+from msgspec.structs import fields
 
-from security.policy import Role
-from tests.api.matrix import walk
-from tests.api.rig import HALL, api
+from api.app import all_routes
+from api.operations import Route
+from security.policy import Role, may_at_all
+from tests.api.matrix import BAD_REQUEST, ROLES, Walk, walk
+from tests.api.rig import HALL, Rig, api, client
 from tests.attack import holes
 from tests.system.child import ROOT
 
 HOLE: Final = "--hole="
+CALLERS: Final = (Role.CUSTOMER, Role.OPERATOR, Role.SECURITY, *ROLES)
+"""Who is asked first whether they may call a route."""
+INTRUDING: Final[Mapping[str, Any]] = {
+    "role": "security",
+    "roles": ["security"],
+    "owner": "me",
+    "version": 99,
+    "serial": "00",
+    "revoked_at": None,
+    "account": "me",
+    "is_admin": True,
+    "__proto__": {"role": "security"},
+    "_id": "x",
+}
+"""Members that would give somebody something, if they were taken."""
 PATIENCE_S: Final = 120
+
+
+class Assigned(msgspec.Struct, frozen=True):
+    """What became of bodies with a member more than they may have."""
+
+    bodies: int
+    tried: int
+    taken: list[str]
+    misunderstood: list[str]
+    """Bodies that are refused without it, too: with those nothing is proved."""
 
 
 class Walked(msgspec.Struct, frozen=True):
@@ -30,7 +59,8 @@ class Walked(msgspec.Struct, frozen=True):
     tried: int
     found: list[str]
     own: int
-    """What an operator hears who reads something that they may: without it nothing is proved."""
+    """What a customer hears who reads a thing of theirs: without it nothing is proved."""
+    assigned: Assigned
 
     @property
     def told_apart(self) -> list[str]:
@@ -44,10 +74,11 @@ def in_a_process(planted: Sequence[str]) -> Walked:
         [sys.executable, "-m", "tests.attack.walk", *(f"{HOLE}{name}" for name in planted)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
+        capture_output=True,
         timeout=PATIENCE_S,
-        check=True,
+        check=False,
     )
+    assert not done.returncode, done.stderr.decode()[-1_000:]
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=Walked)
 
 
@@ -55,7 +86,53 @@ async def _walked(directory: Path) -> Walked:
     async with api(directory, url="memory:", compat_http=True) as rig:
         own = (await rig.by[Role.CUSTOMER].get(f"/v1/things/{HALL}")).status_code
         tried, found = await walk(rig)
-    return Walked(tried, found, own)
+    async with api(directory / "assigned", url="memory:", compat_http=True) as rig:
+        assigned = await _assign(rig)
+    return Walked(tried, found, own, assigned)
+
+
+async def _assign(rig: Rig) -> Assigned:
+    """Send every body with each member that nobody may set, as somebody who may call the route."""
+    tried, bodies = 0, 0
+    taken, misunderstood = list[str](), list[str]()
+    async with client(rig.app, {}) as http:
+        walking = _Assigning(rig, http)
+        for route in all_routes(rig.services):
+            if route.operation.aws or not _takes_a_struct(route):
+                continue
+            bodies += 1
+            role = next((role for role in CALLERS if may_at_all(role, route.operation.action)), Role.CUSTOMER)
+            if await walking.status(role, route, {}) == BAD_REQUEST:
+                misunderstood.append(f"{role} {route.method} {route.path}")
+            known = {field.encode_name for field in fields(_struct_of(route))}
+            for name in sorted(INTRUDING.keys() - known):
+                tried += 1
+                status = await walking.status(role, route, {name: INTRUDING[name]})
+                if status != BAD_REQUEST:
+                    taken.append(f"{role} {route.method} {route.path} with {name}: {status}")
+    return Assigned(bodies, tried, taken, misunderstood)
+
+
+class _Assigning(Walk):
+    """Calls a route about what is the caller's own, with members added to the body."""
+
+    async def status(self, role: Role, route: Route, more: Mapping[str, Any]) -> int:
+        content = route.operation.bodies[0]
+        example = {**content.example, **more}
+        changed = replace(content, example=example)
+        operation = replace(route.operation, bodies=(changed, *route.operation.bodies[1:]))
+        return (await self._call(role, replace(route, operation=operation), await self._cell("own"))).status
+
+
+def _takes_a_struct(route: Route) -> bool:
+    bodies = route.operation.bodies
+    return bool(bodies) and isinstance(bodies[0].schema, type) and isinstance(bodies[0].example, dict)
+
+
+def _struct_of(route: Route) -> type:
+    schema = route.operation.bodies[0].schema
+    assert isinstance(schema, type)
+    return schema
 
 
 if __name__ == "__main__":
