@@ -151,6 +151,17 @@ def find_plugin(plugin: str = "", executable: str = EXECUTABLE) -> Path:
     raise PluginMissingError(PLUGIN)
 
 
+def running_device_port(directory: Path) -> int | None:
+    """Return where the broker of this directory takes devices, None when it does not run."""
+    files = Files(directory.absolute())
+    try:
+        pid = int((files.directory / _PID_FILE).read_text())
+        ports = msgspec.json.decode((files.directory / _PORTS_FILE).read_bytes(), type=_Ports)
+    except (OSError, ValueError):  # a DecodeError is one
+        return None
+    return ports.device if _runs(pid, files.configuration) else None
+
+
 class _Ports(msgspec.Struct, frozen=True):
     """The ports of the last start."""
 
@@ -221,6 +232,11 @@ class Mosquitto:
     def janitor_password(self) -> str:
         """The same of who may end sessions."""
         return self._passwords[JANITOR_USER]
+
+    @property
+    def probe_password(self) -> str:
+        """The same of who speaks to the canaries."""
+        return self._passwords[PROBE_USER]
 
     @property
     def pid(self) -> int | None:

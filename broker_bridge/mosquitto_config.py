@@ -20,13 +20,13 @@ from typing import Final
 
 import msgspec
 
-from broker_bridge.topics import BRIDGE_ACL, CONTROL_ACL, DEVICE_ACL, PRESENCE_ACL
+from broker_bridge.topics import BRIDGE_ACL, CONTROL_ACL, DEVICE_ACL, PRESENCE_ACL, VOICE_ACL
 
 BRIDGE_USER: Final = "svc.bridge"
 """Holds a dot, which no thing's name may: no device can be issued this name."""
 PROBE_USER: Final = "svc.probe"
-"""May connect and nothing else: proves that the broker on the port is ours. It is not the bridge's user,
-because a second connection with that name would end the bridge's session."""
+"""Proves that the broker on the port is ours, and speaks to a canary; it may do nothing else. It is not the
+bridge's user, because a second connection with that name would end the bridge's session."""
 JANITOR_USER: Final = "svc.janitor"
 """May ask the dynamic-security plugin, which the bridge may not, and nothing else."""
 
@@ -166,8 +166,12 @@ def device_acl() -> str:
 
 def service_acl() -> str:
     """Return the permissions on the service listener; who is not named has none."""
-    rules = (f"user {BRIDGE_USER}", *BRIDGE_ACL, *PRESENCE_ACL, "", f"user {JANITOR_USER}", *CONTROL_ACL)
-    return "\n".join(rules) + "\n"
+    rules = {
+        BRIDGE_USER: (*BRIDGE_ACL, *PRESENCE_ACL),
+        JANITOR_USER: CONTROL_ACL,
+        PROBE_USER: VOICE_ACL,
+    }
+    return "\n".join(f"user {user}\n" + "\n".join(lines) + "\n" for user, lines in rules.items())
 
 
 def plugin_state() -> bytes:

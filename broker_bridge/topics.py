@@ -21,6 +21,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Final
 
+from registry.rules import RESERVED_PREFIX
 from security.policy import GRANTS, Action
 from shadow.document import ShadowId
 
@@ -199,3 +200,15 @@ CONTROL_TOPIC: Final = "$CONTROL/dynamic-security/v1"
 CONTROL_ANSWERS: Final = f"{CONTROL_TOPIC}/response"
 
 CONTROL_ACL: Final = (f"topic write {CONTROL_TOPIC}", f"topic read {CONTROL_ANSWERS}")
+
+CANARIES: Final = (f"{RESERVED_PREFIX}1", f"{RESERVED_PREFIX}2")
+"""Things of ours that try what no thing may do."""
+
+REVOKED_CANARY: Final = f"{RESERVED_PREFIX}0"
+
+VOICE_TOPICS: Final = tuple(
+    f"{answer_base(ShadowId(CANARIES[1]), gateway)}/get/accepted" for gateway in (None, CANARIES[1])
+)
+"""Where something is said to the second canary, which the first one must not hear."""
+
+VOICE_ACL: Final = tuple(f"topic write {topic}" for topic in VOICE_TOPICS)

@@ -18,8 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from broker_bridge.mosquitto import BrokerError, find_executable, find_plugin
+from broker_bridge.mosquitto import BrokerError, find_executable, find_plugin, running_device_port
 from broker_bridge.mosquitto_config import Files
+from broker_bridge.selftest import HolesError, NotTriedError, try_out
+from gnomon import canaries
 from gnomon.roles import DESCRIPTORS_SPARE, descriptors_wanted
 from gnomon.services import (
     authority_directory,
@@ -38,7 +40,13 @@ from infra.settings import Settings
 from security import private_files
 from security.secretbox import SecretBox
 from security.tokens import OperatorToken
-from security.trust.authority import Authority, AuthorityError, DamagedFileError, ExposedFileError
+from security.trust.authority import (
+    ROOT_FILE,
+    Authority,
+    AuthorityError,
+    DamagedFileError,
+    ExposedFileError,
+)
 
 BROKER_VERSION_MIN: Final = (2, 0)
 DISK_FREE_BYTES_MIN: Final = 1_000_000_000
@@ -80,6 +88,7 @@ async def examine(settings: Settings) -> list[Finding]:
         check_broker,
         check_plugin,
         check_plugin_state,
+        check_broker_rules,
         check_device_port,
         check_api_port,
         check_certificates,
@@ -215,6 +224,23 @@ async def check_plugin_state(settings: Settings) -> Finding:
             f"stop the service and delete {file}: the next start makes it",
         )
     return Finding("plugin state", "readable by this user alone")
+
+
+async def check_broker_rules(settings: Settings) -> Finding:
+    """A broker that runs must keep things apart: two canaries try whether it does."""
+    port = running_device_port(broker_directory(settings))
+    if port is None:
+        return Finding("broker rules", "not tried: the service does not run; each start tries them")
+    place = canaries.place(settings, authority_directory(settings) / ROOT_FILE, port)
+    try:
+        await try_out(place)
+    except HolesError as error:
+        return Finding(
+            "broker rules", str(error), "stop the service at once, and report it: we wrote these rules"
+        )
+    except NotTriedError as error:
+        return Finding("broker rules", str(error), "see the service's log; then ask again")
+    return Finding("broker rules", f"tried out on port {port}: no thing reaches what is not its own")
 
 
 async def _first_line(program: str) -> str:

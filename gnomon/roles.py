@@ -26,12 +26,14 @@ from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
 from broker_bridge.janitor import Janitor
 from broker_bridge.link import Handler
 from broker_bridge.mosquitto import LOOPBACK, BrokerError, Mosquitto, find_plugin
-from broker_bridge.mosquitto_config import JANITOR_USER, BrokerConfig
+from broker_bridge.mosquitto_config import JANITOR_USER, PROBE_USER, BrokerConfig
 from broker_bridge.poison import Suspects
 from broker_bridge.role import Bridge
+from broker_bridge.selftest import HolesError, SelfTestError, Voice, try_out
 from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_ANSWERS, PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
 from broker_bridge.warden import Warden
+from gnomon import canaries
 from gnomon.readiness import PROBES, Readiness
 from gnomon.revocations import LocalBroker, Recorded, bar_in
 from gnomon.services import Services, broker_directory, open_services, operator_file
@@ -65,6 +67,9 @@ RENEWAL_CHECK_S: Final = 21_600
 AUTHORITY_CHECK_S: Final = 3_600
 DESCRIPTORS_SPARE: Final = 256
 """Beside the connections of devices: files, our own connections, those of the API."""
+SELF_TEST_S: Final = 3_600.0
+SELF_TEST_RETRY_S: Final = 60.0
+"""After one in which the broker could not be tried out, as when it is just being started again."""
 BROKER: Final = "local"
 """The broker's name in records of revocations."""
 SWITCH_INTERVAL_S: Final = 0.000_5
@@ -268,7 +273,8 @@ def welcome(system: System) -> str:
 @asynccontextmanager
 async def _revocation_list(services: Services) -> AsyncIterator[RevocationList]:
     """Write the list before the broker reads it: with one that has expired nobody would get in."""
-    revoked = RevocationList(services.authority, Recorded(services.trust.issued), services.clock)
+    canary = canaries.make(services.settings, services.authority, services.clock)
+    revoked = RevocationList(services.authority, Recorded(services.trust.issued), services.clock, [canary])
     await revoked.issue()
     yield revoked
 
@@ -304,10 +310,42 @@ async def _broker(services: Services) -> AsyncIterator[Mosquitto]:
     except BrokerError as error:
         raise StartError(str(error)) from error
     try:
-        async with tasks(broker.run(), renew_certificate(services, broker, credentials)):
+        await _try_out(services, broker)
+        async with tasks(
+            broker.run(),
+            renew_certificate(services, broker, credentials),
+            try_out_again(services, broker),
+        ):
             yield broker
     finally:
         await broker.stop()
+
+
+async def _try_out(services: Services, broker: Mosquitto) -> None:
+    """See that the broker keeps things apart before anybody relies on it."""
+    voice = Voice(broker.service_port, PROBE_USER, broker.probe_password)
+    place = canaries.place(services.settings, services.authority.root_pem_path, broker.device_port, voice)
+    try:
+        await try_out(place)
+    except SelfTestError as error:
+        raise StartError(str(error)) from error
+
+
+async def try_out_again(services: Services, broker: Mosquitto) -> None:
+    """Do the same each hour until cancelled; a hole ends the service, and the next start will not begin."""
+    pause_s = SELF_TEST_S
+    while True:
+        await asyncio.sleep(pause_s)
+        try:
+            await _try_out(services, broker)
+        except StartError as error:
+            if isinstance(error.__cause__, HolesError):
+                _log.error("broker_has_holes", reason=str(error))
+                raise
+            _log.warning("broker_not_tried_out", reason=str(error))
+            pause_s = SELF_TEST_RETRY_S
+        else:
+            pause_s = SELF_TEST_S
 
 
 async def renew_certificate(services: Services, broker: Mosquitto, shown: Credentials) -> None:

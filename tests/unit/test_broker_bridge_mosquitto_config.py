@@ -78,10 +78,12 @@ def test_no_value_can_bring_a_line_of_its_own(change):
 
 def test_the_bridge_may_not_touch_the_brokers_controls_and_the_probe_may_do_nothing():
     rules = dict(part.split("\n", 1) for part in service_acl().split("user ")[1:])
-    assert rules.keys() == {BRIDGE_USER, JANITOR_USER}
+    assert rules.keys() == {BRIDGE_USER, JANITOR_USER, PROBE_USER}
     assert "$CONTROL" not in rules[BRIDGE_USER]
-    assert all("$CONTROL/" in line for line in rules[JANITOR_USER].splitlines())
-    assert PROBE_USER not in service_acl()
+    assert all("$CONTROL/" in line for line in rules[JANITOR_USER].splitlines() if line)
+    said = [line.split(" ", 2) for line in rules[PROBE_USER].splitlines() if line]
+    assert {access for _, access, _ in said} == {"write"}
+    assert all("/gnomon-canary-2/" in topic and "+" not in topic for _, _, topic in said)
     assert "#\n" not in service_acl().replace("gnomon/gateways/+/up/#", "").replace(
         "gnomon/gateways/+/down/#", ""
     )

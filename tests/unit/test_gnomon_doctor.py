@@ -305,7 +305,8 @@ async def test_all_checks_are_made_whatever_the_others_find(settings):
     changed = with_broker(settings, executable="no-such-broker", device_port=0)
     findings = await doctor.examine(changed)
     assert [one.subject for one in findings] == [
-        "directory", "disk", "clock", "descriptors", "broker", "broker plugin", "plugin state", "device port",
+        "directory", "disk", "clock", "descriptors", "broker", "broker plugin", "plugin state",
+        "broker rules", "device port",
         "api port", "certificates", "token", "store",
     ]  # fmt: skip
     assert {one.subject for one in findings if not one.good} >= {"broker"}
