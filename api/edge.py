@@ -22,7 +22,8 @@ ID_BITS: Final = 64
 class Counts(Collector):
     """Requests by route, method and status, and the time they took. Read when Prometheus asks, not before."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: str = "http") -> None:
+        self._prefix = f"gnomon_{listener}"
         self.requests: dict[tuple[str, str, int], int] = {}
         self.seconds: dict[tuple[str, str], float] = {}
         self.in_flight = 0
@@ -36,18 +37,18 @@ class Counts(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the counts as Prometheus wants them."""
         requests = CounterMetricFamily(
-            "gnomon_http_requests", "Requests answered", labels=("route", "method", "status")
+            f"{self._prefix}_requests", "Requests answered", labels=("route", "method", "status")
         )
         for (route, method, status), count in self.requests.items():
             requests.add_metric((route, method, str(status)), count)
         seconds = CounterMetricFamily(
-            "gnomon_http_request_seconds",
+            f"{self._prefix}_request_seconds",
             "Time that requests took, streams included",
             labels=("route", "method"),
         )
         for labels, spent in self.seconds.items():
             seconds.add_metric(labels, spent)
-        in_flight = GaugeMetricFamily("gnomon_http_requests_in_flight", "Requests being answered")
+        in_flight = GaugeMetricFamily(f"{self._prefix}_requests_in_flight", "Requests being answered")
         in_flight.add_metric((), self.in_flight)
         return requests, seconds, in_flight
 

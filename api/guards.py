@@ -24,6 +24,7 @@ from api.problems import (
     ApiError,
 )
 from api.reading import BODY, HttpRequest, header, read_body
+from api.replies import Field
 from api.services import ApiServices, Bearer
 from infra.documents.port import StoreError
 from security.policy import GRANTS, Action, Principal, Role, may_at_all, needs_step_up, speaker
@@ -81,8 +82,11 @@ class Guard:
     have they confirmed it by a fresh second factor, where that is needed.
     """
 
-    def __init__(self, services: ApiServices, identify: Identify) -> None:
+    def __init__(
+        self, services: ApiServices, identify: Identify, challenge: tuple[Field, ...] = CHALLENGE
+    ) -> None:
         self._identify = identify
+        self._challenge = challenge
         self._gate = Gate(services.registry)
         self._step_ups = services.step_ups
         self._body_bytes_max = max(services.limits.body_bytes_max, services.settings.limits.request_bytes_max)
@@ -105,7 +109,7 @@ class Guard:
     async def _admit(self, scope: Scope, action: Action) -> None:
         principal = await self._identify(scope)
         if principal is None:
-            raise ApiError(UNAUTHORIZED, fields=CHALLENGE)
+            raise ApiError(UNAUTHORIZED, fields=self._challenge)
         thing = scope["path_params"].get("thing")
         scope["user"] = principal = principal if thing is None else speaker(principal, thing)
         # Before anything is looked up: who may do this to no target learns nothing about any.

@@ -4,6 +4,7 @@ Our own resources answer with problem documents (RFC 9457), the AWS-shaped ones 
 changes once it was published. Nothing here ever repeats a value from a shadow's state.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,13 +19,23 @@ from infra.live import TooManyWatchersError
 from registry import errors as registry
 from security.hashing import HashingBusyError
 from security.people import errors as people
+from security.trust import enrolment, pins, vouchers
+from security.trust.authority import AuthorityError, UncertifiableNameError
+from security.trust.claims import OverError, SpentError
+from security.trust.codes import InvalidClaimIdError, InvalidCodeError
+from security.trust.issued import CertificateBusyError
+from security.trust.known_keys import KeyKnownError
+from security.trust.requests import InvalidRequestError
 from security.trust.revocation import RevocationError
+from security.trust.tries import TooManyTriesError
 from shadow import errors as shadow
 from shadow.wire import help_of as wire_help
 
 TYPE_BASE: Final = "/docs/problems#"
 CHALLENGE: Final = ((b"www-authenticate", b'Bearer realm="gnomon"'),)
 """Goes with every 401, whatever was wrong."""
+RETRY_AFTER: Final = b"retry-after"
+ENROLMENT_CHALLENGE: Final[Field] = (b"www-authenticate", b'Basic realm="gnomon enrolment"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +190,50 @@ TOO_MANY_STREAMS = _kind(
     503, "too-many-streams", "Too many event streams are open", "Close one, or come back later."
 )
 
+WRONG_CODE = _kind(
+    401,
+    "wrong-code",
+    "This claim and this code do not belong together",
+    "Type both again, from where they were shown.",
+)
+NOT_ELIGIBLE = _kind(
+    403,
+    "not-eligible",
+    "The thing may not have a certificate now",
+    "Register it where the code says; lift what bars it; then send the same request again.",
+)
+WRONG_PIN = _kind(
+    403, "wrong-pin", "This is not the answer to our question", "Compare the PIN with the label."
+)
+VOUCHER_NOT_FOUND = _kind(404, "voucher-not-found", "No such voucher", "List those of the premises.")
+PIN_NOT_KNOWN = _kind(
+    404, "pin-not-known", "No PIN is known for this device", "Enter the one on its label first."
+)
+CODE_USED = _kind(
+    409,
+    "code-used",
+    "This code has been used",
+    "Ask for a new one. If you did not use it, somebody else did: say so.",
+)
+KEY_KNOWN = _kind(
+    409, "key-known", "This key has been used before", "Make a new key in the device; never copy one."
+)
+RENEWAL_TOO_EARLY = _kind(
+    409, "renewal-too-early", "It is too early to renew this certificate", "Come back after `Retry-After`."
+)
+UNFIT_THING = _kind(409, "unfit-thing", "The thing is not as you say", "Read `detail` and the thing.")
+TOO_MANY_VOUCHERS = _kind(
+    409, "too-many-vouchers", "A quota of these premises is reached", "Use a voucher, take one back, or wait."
+)
+CODE_OVER = _kind(410, "code-over", "This code is no longer good", "Ask for a new one.")
+MISTYPED_CODE = _kind(
+    422, "mistyped-code", "This can be no code", "Read `detail` and type it again: it costs no try."
+)
+INVALID_LABEL = _kind(
+    422, "invalid-label", "A row can be no label", "Read `detail`; nothing of the batch was kept."
+)
+INVALID_PIN = _kind(422, "invalid-pin", "This can be no PIN", "Type the six digits of the label again.")
+
 KINDS: Final = tuple(_KINDS)
 
 _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
@@ -221,6 +276,32 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     people.NotTheirsToApproveError: FORBIDDEN,
     people.PeopleBusyError: UNAVAILABLE,
     RevocationError: UNAVAILABLE,
+    enrolment.WrongCodeError: WRONG_CODE,
+    enrolment.NotPlacedError: NOT_ELIGIBLE,
+    enrolment.UnknownCertificateError: UNAUTHORIZED,
+    enrolment.RenewalTooEarlyError: RENEWAL_TOO_EARLY,
+    enrolment.EnrolmentBusyError: UNAVAILABLE,
+    SpentError: CODE_USED,
+    OverError: CODE_OVER,
+    KeyKnownError: KEY_KNOWN,
+    InvalidClaimIdError: MISTYPED_CODE,
+    InvalidCodeError: MISTYPED_CODE,
+    InvalidRequestError: INVALID_REQUEST,
+    TooManyTriesError: TOO_MANY_TRIES,
+    UncertifiableNameError: UNFIT_THING,
+    AuthorityError: UNAVAILABLE,
+    CertificateBusyError: UNAVAILABLE,
+    vouchers.NoSuchThingError: THING_NOT_FOUND,
+    vouchers.UnfitThingError: UNFIT_THING,
+    vouchers.TooManyVouchersError: TOO_MANY_VOUCHERS,
+    vouchers.NoSuchVoucherError: VOUCHER_NOT_FOUND,
+    vouchers.InvalidLabelError: INVALID_LABEL,
+    vouchers.VoucherBusyError: UNAVAILABLE,
+    pins.InvalidPinError: INVALID_PIN,
+    pins.NoPinError: PIN_NOT_KNOWN,
+    pins.WrongPinError: WRONG_PIN,
+    pins.PinStoppedError: TOO_MANY_TRIES,
+    pins.PinBusyError: UNAVAILABLE,
     InvalidCursorError: INVALID_CURSOR,
     StoreError: UNAVAILABLE,
     TooManyWatchersError: TOO_MANY_STREAMS,
@@ -296,7 +377,8 @@ def describe(error: Exception) -> Problem:
             return Problem(TOO_MANY_TRIES, TOO_MANY_TRIES.title, str(error), (wait,))
         case _:
             kind = _kind_of(error)
-            return Problem(kind, kind.title, str(error) if kind.status < 500 else None)  # noqa: PLR2004 - 5xx
+            said = None if kind.status >= 500 or kind is UNAUTHORIZED else str(error)  # noqa: PLR2004 - 5xx
+            return Problem(kind, kind.title, said, _waiting(error))
 
 
 def problem_reply(problem: Problem, request_id: str) -> Reply:
@@ -347,9 +429,19 @@ def help_of(error: shadow.ShadowError) -> dict[str, Any]:
     return told
 
 
+def _waiting(error: Exception) -> tuple[Field, ...]:
+    """Return the header that says how long to wait, if the error knows."""
+    retry_s = getattr(error, "retry_s", None)
+    return () if retry_s is None else ((RETRY_AFTER, b"%d" % math.ceil(retry_s)),)
+
+
 def _fields(problem: Problem) -> tuple[Field, ...]:
-    if problem.kind.status in {429, 503} and not any(name == b"retry-after" for name, _ in problem.fields):
-        return (*problem.fields, (b"retry-after", b"%d" % RETRY_AFTER_S))
+    if problem.kind is WRONG_CODE:
+        return (*problem.fields, ENROLMENT_CHALLENGE)
+    if any(name == RETRY_AFTER for name, _ in problem.fields):
+        return problem.fields
+    if problem.kind.status in {429, 503}:
+        return (*problem.fields, (RETRY_AFTER, b"%d" % RETRY_AFTER_S))
     if problem.kind.status in {408, 413}:
         # What is left of the body was not read and must not be taken for the next request.
         return (*problem.fields, (b"connection", b"close"))

@@ -6,7 +6,7 @@ Uvicorn bounds neither how long a request head may be nor how long it may take; 
 import asyncio
 import socket
 from asyncio import TimerHandle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -31,7 +31,7 @@ class ListenError(Exception):
     """The address cannot be bound; the message says what to do."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, setting: str = "api.port") -> socket.socket:
     """Return a bound socket; port 0 takes any free one (``getsockname`` tells which).
 
     Raises:
@@ -42,7 +42,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise ListenError(
-            f"cannot listen on {host} port {port} ({error.strerror}): end what listens there, or set api.port"
+            f"cannot listen on {host} port {port} ({error.strerror}):"
+            f" end what listens there, or set {setting}"
         ) from error
     listener.setblocking(False)
     return listener
@@ -63,12 +64,25 @@ async def serve(services: ApiServices, listener: socket.socket, stop: asyncio.Ev
         broken.append(error)
         ending.set()
 
-    server = _QuietServer(_config(create_app(services, on_broken), services.limits))
+    server = QuietServer(config(create_app(services, on_broken), services.limits))
+    await run_until(server, listener, stop, ending, services.live.close)
+    if broken:
+        raise broken[0]
+
+
+async def run_until(
+    server: uvicorn.Server,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    ending: asyncio.Event,
+    end_streams: Callable[[], None],
+) -> None:
+    """Serve until one of the two events is set."""
     try:
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[listener]), name="http server")
             waiting = group.create_task(_forward(stop, ending), name="http server stop")
-            closing = group.create_task(_close(server, services, ending), name="http server end")
+            closing = group.create_task(_close(server, end_streams, ending), name="http server end")
             await asyncio.wait({serving})
             waiting.cancel()
             closing.cancel()
@@ -77,8 +91,6 @@ async def serve(services: ApiServices, listener: socket.socket, stop: asyncio.Ev
         for one in getattr(server, "servers", ()):
             one.close()
         listener.close()
-    if broken:
-        raise broken[0]
 
 
 async def _forward(stop: asyncio.Event, ending: asyncio.Event) -> None:
@@ -86,12 +98,12 @@ async def _forward(stop: asyncio.Event, ending: asyncio.Event) -> None:
     ending.set()
 
 
-async def _close(server: uvicorn.Server, services: ApiServices, ending: asyncio.Event) -> None:
+async def _close(server: uvicorn.Server, end_streams: Callable[[], None], ending: asyncio.Event) -> None:
     try:
         await ending.wait()
     finally:
         # The streams first: an open one would keep the server from stopping until its reader leaves.
-        services.live.close()
+        end_streams()
         server.should_exit = True
 
 
@@ -105,7 +117,8 @@ def _refuse_open_compat(services: ApiServices, listener: socket.socket) -> None:
         raise OpenCompatError(f"api.compat_http takes anybody for the operator: bind 127.0.0.1, not {host}")
 
 
-def _config(app: Litestar, limits: ApiLimits) -> uvicorn.Config:
+def config(app: Litestar, limits: ApiLimits) -> uvicorn.Config:
+    """Return how an application is served."""
     return uvicorn.Config(
         app,
         http=_protocol(limits),
@@ -122,7 +135,7 @@ def _config(app: Litestar, limits: ApiLimits) -> uvicorn.Config:
     )
 
 
-class _QuietServer(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """A server that leaves the signals to who owns the process."""
 
     @contextmanager

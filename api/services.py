@@ -16,6 +16,7 @@ from security.audit import Refusals, Via
 from security.heads import Heads
 from security.people.people import People
 from security.policy import Action, Principal
+from security.trust.center import TrustCenter
 from shadow.service import ShadowService
 
 Readiness = Callable[[], Awaitable[tuple[str, ...]]]
@@ -75,6 +76,7 @@ class ApiServices:
     settings: Settings
     readiness: Readiness
     figures: Figures
+    trust: TrustCenter
     version: str
     """Of this Gnomon."""
     heads: Heads | None = None

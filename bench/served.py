@@ -46,6 +46,7 @@ async def serve(directory: Path, things: int, plain: bool) -> None:
         overrides={
             "directory": str(directory),
             "api.port": "0",
+            "api.device_port": "0",
             "broker.device_port": "0",
             "logs.level": "warning",
         },

@@ -91,6 +91,7 @@ async def examine(settings: Settings) -> list[Finding]:
         check_broker_rules,
         check_device_port,
         check_api_port,
+        check_join_port,
         check_certificates,
         check_token,
         check_store,
@@ -269,6 +270,12 @@ async def check_device_port(settings: Settings) -> Finding:
 async def check_api_port(settings: Settings) -> Finding:
     """Apps and people connect here."""
     return _port("api port", settings.api.host, settings.api.port, "api.port")
+
+
+async def check_join_port(settings: Settings) -> Finding:
+    """Devices join here."""
+    api = settings.api
+    return _port("join port", api.device_host, api.device_port, "api.device_port")
 
 
 def _port(subject: str, host: str, port: int, key: str) -> Finding:

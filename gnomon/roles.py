@@ -20,6 +20,7 @@ from typing import Any, Final
 import mqtt5
 import structlog
 
+from api.device_server import DeviceTls, serve_devices
 from api.server import ListenError, listen, serve
 from api.services import ApiServices
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
@@ -91,6 +92,8 @@ class System:
     broker: Mosquitto
     bridge: Bridge
     api_url: str
+    device_url: str
+    """Where devices join, and reach their shadows by HTTPS."""
 
 
 async def up(settings: Settings, on_ready: Callable[[System], None]) -> None:
@@ -183,11 +186,11 @@ async def running(settings: Settings) -> AsyncIterator[System]:
         readiness = Readiness(services.store, bridge.session, services.clock)
         async with (
             tasks(bridge.run(), readiness.run(), janitor.run(), revocations.run(), warden.run()),
-            _api(services, bridge, readiness, revocations) as api_url,
+            _api(services, bridge, readiness, revocations) as (api_url, device_url),
         ):
             await _until_ready(readiness)
             _tune_the_interpreter()
-            yield System(services, broker, bridge, api_url)
+            yield System(services, broker, bridge, api_url, device_url)
         # Only here: whatever ended the block before by an error may have been a request.
         suspects.end()
         await _write_refusals(services)
@@ -255,6 +258,7 @@ def welcome(system: System) -> str:
     lines = [
         f"api          {system.api_url}/docs",
         f"devices      mqtts://{settings.broker.listen}:{system.broker.device_port}   (mutual TLS)",
+        f"             they join at {system.device_url}",
         f"             they trust {system.services.authority.root_pem_path}",
     ]
     if system.services.authority.root_in_reach:
@@ -479,7 +483,7 @@ def _show_guards(
 @asynccontextmanager
 async def _api(
     services: Services, bridge: Bridge, readiness: Readiness, revocations: Revocations
-) -> AsyncIterator[str]:
+) -> AsyncIterator[tuple[str, str]]:
     async def figures() -> Mapping[str, int | float | str]:
         return {
             "things_present": bridge.catch_up.present,
@@ -490,6 +494,7 @@ async def _api(
     settings = services.settings.api
     try:
         listener = listen(settings.host, settings.port)
+        devices = listen(settings.device_host, settings.device_port, "api.device_port")
     except ListenError as error:
         raise StartError(str(error)) from error
     api = ApiServices(
@@ -509,14 +514,36 @@ async def _api(
         settings=services.settings,
         readiness=readiness.reasons,
         figures=figures,
+        trust=services.trust,
         version=version("gnomon"),
     )
+    tls = DeviceTls(services.settings.directory / "api", services.authority)
+    tls.load(services.authority.server_credentials(services.settings.broker.hosts))
+    # The port is asked for now: a listener that is closed has none.
+    urls = (
+        f"http://{settings.host}:{listener.getsockname()[1]}",
+        f"https://{services.settings.broker.hosts[0]}:{devices.getsockname()[1]}",
+    )
     stop = asyncio.Event()
-    async with _until_done(serve(api, listener, stop)):
+    async with (
+        _until_done(serve(api, listener, stop)),
+        _until_done(serve_devices(api, devices, tls, stop)),
+        tasks(renew_device_certificate(services, tls)),
+    ):
         try:
-            yield f"http://{settings.host}:{listener.getsockname()[1]}"
+            yield urls
         finally:
             stop.set()
+
+
+async def renew_device_certificate(services: Services, tls: DeviceTls) -> None:
+    """Have the devices' listener show a new certificate and know new authorities, until cancelled."""
+    while True:
+        await asyncio.sleep(RENEWAL_CHECK_S)
+        try:
+            tls.load(services.authority.server_credentials(services.settings.broker.hosts))
+        except (AuthorityError, OSError) as error:
+            _log.error("server_certificate_not_renewed", reason=str(error))
 
 
 @asynccontextmanager

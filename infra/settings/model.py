@@ -78,6 +78,18 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(min_length=1, description="Address to bind.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="0 = any free port.")] = 8080
+    device_host: Annotated[
+        str, Meta(min_length=1, description="Address the HTTPS listener of devices binds.")
+    ] = "127.0.0.1"
+    device_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65_535,
+            description="Enrolment, and shadows by certificate. Its server certificate carries "
+            "`broker.hosts`. 0 = any free port.",
+        ),
+    ] = 8443
     compat_http: Annotated[
         bool,
         Meta(

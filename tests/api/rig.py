@@ -15,6 +15,7 @@ from litestar import Litestar
 from api.app import create_app
 from api.limits import ApiLimits
 from api.services import ApiServices
+from gnomon.proofs import RegistryProofs
 from infra.documents.opening import open_store
 from infra.documents.port import DocumentStore, StoreBrokenError
 from infra.live import Live
@@ -33,6 +34,10 @@ from security.people.people import People, open_people
 from security.people.records import COLLECTIONS as PEOPLE
 from security.policy import Action, Principal, Role
 from security.secretbox import SecretBox
+from security.trust.authority import Authority
+from security.trust.center import open_center
+from security.trust.collections import COLLECTIONS as TRUST
+from security.trust.issued import IssuedStore
 from shadow.commands import Channel, Origin, parse_update
 from shadow.decisions import Accepted, Outcome
 from shadow.document import ShadowId
@@ -149,17 +154,20 @@ async def api(
     limits: ApiLimits | None = None,
     shadow_limits: ShadowLimits | None = None,
     things: tuple[str, ...] = (HALL,),
+    clock: FakeClock | None = None,
 ) -> AsyncIterator[Rig]:
     """Start the API over SQLite in ``directory``, with some things registered."""
     store = await open_store(
         url or f"sqlite:{directory}/gnomon.db",
-        [SHADOWS, *COLLECTIONS, *PEOPLE, BLOCKS],
+        [SHADOWS, *COLLECTIONS, *PEOPLE, *TRUST, BLOCKS],
         [*LOGS, audit.LOG],
         testing=True,
     )
     hashing = Hashing()
     try:
-        async with _over(store, hashing, directory, compat_http, limits, shadow_limits) as rig:
+        async with _over(
+            store, hashing, directory, compat_http, limits, shadow_limits, clock or FakeClock()
+        ) as rig:
             await rig.services.registry.hand_over(HOME, ACCOUNT, OPERATOR)
             for name in things:
                 thing = NewThing(name, ThingKind.DEVICE, "acme-pct-2", HOME)
@@ -178,8 +186,9 @@ async def _over(
     compat_http: bool,
     limits: ApiLimits | None,
     shadow_limits: ShadowLimits | None,
+    clock: FakeClock,
 ) -> AsyncIterator[Rig]:
-    clock, ids, live, metrics = FakeClock(), SeededIds(), Live(), Metrics()
+    ids, live, metrics = SeededIds(), Live(), Metrics()
     settings = Settings(
         directory=directory,
         api=ApiSettings(compat_http=compat_http),
@@ -204,6 +213,18 @@ async def _over(
         return {"things": 1, "connected": 0}
 
     registry = RegistryService(store, clock)
+    trust = open_center(
+        store,
+        authority=Authority.open(directory / "ca", box, clock),
+        issued=IssuedStore(store, clock),
+        box=box,
+        hashing=hashing,
+        proofs=RegistryProofs(registry),
+        refusals=refusals,
+        clock=clock,
+        ids=ids,
+        metrics=metrics,
+    )
 
     async def revoke(name: str, by: Principal, via: Via, _reason: str) -> bool:
         await registry.revoke(name, by, via)
@@ -224,6 +245,7 @@ async def _over(
         settings=settings,
         readiness=readiness,
         figures=figures,
+        trust=trust,
         version="0.1.0",
         heads=Heads.open(
             directory / "elsewhere" / "heads.jsonl", directory / "secrets" / "audit.key", box, clock

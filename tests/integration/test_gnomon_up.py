@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("broker_program")
 
 END_S_MAX = 20.0
 START_MS_MAX = 15_000
-FREE = ("--set", "api.port=0", "--set", "broker.device_port=0")
+FREE = ("--set", "api.port=0", "--set", "api.device_port=0", "--set", "broker.device_port=0")
 
 
 def command(directory, *arguments, free=FREE):
@@ -85,11 +85,11 @@ def var(tmp_path):
         end_process(left, (tmp_path / "var").absolute() / "broker" / "mosquitto.conf")
 
 
-@pytest.mark.parametrize("key", ["broker.device_port", "broker.service_port", "api.port"])
+@pytest.mark.parametrize("key", ["broker.device_port", "broker.service_port", "api.port", "api.device_port"])
 def test_a_port_in_use_is_named_and_so_is_the_setting(var, key):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ports = {"api.port": 0, "broker.device_port": 0} | {key: port}
+        ports = {"api.port": 0, "api.device_port": 0, "broker.device_port": 0} | {key: port}
         free = tuple(part for name, value in ports.items() for part in ("--set", f"{name}={value}"))
         sentence = refused(var, free=free)
     assert str(port) in sentence

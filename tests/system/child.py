@@ -54,6 +54,7 @@ class Gnomon:
         self.settings: dict[str, object] = {
             "directory": directory / "var",
             "api.port": free_port(),
+            "api.device_port": free_port(),
             "broker.device_port": free_port(),
             "broker.service_port": free_port(),
             **(settings or {}),
@@ -208,6 +209,11 @@ class Gnomon:
     @property
     def api_port(self) -> int:
         return int(str(self.settings["api.port"]))
+
+    @property
+    def join_url(self) -> str:
+        """Where devices join."""
+        return f"https://localhost:{self.settings['api.device_port']}"
 
     @property
     def api_url(self) -> str:

@@ -93,7 +93,7 @@ def test_settings_are_shown_as_they_are_in_effect(run):
 
 
 def test_the_doctor_ends_with_one_if_there_is_a_fault_and_with_none_otherwise(run):
-    good = run("doctor", "--set", "api.port=0", "--set", "broker.device_port=0")
+    good = run("doctor", "--set", "api.port=0", "--set", "api.device_port=0", "--set", "broker.device_port=0")
     assert (good.exit_code, "FAULT" in good.output) in {(0, False), (1, True)}
     bad = run("doctor", "--set", "broker.executable=no-such-broker")
     assert bad.exit_code == 1

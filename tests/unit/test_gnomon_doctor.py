@@ -160,14 +160,14 @@ async def test_a_program_that_never_answers_is_a_fault_and_is_ended(settings, tm
     )
 
 
-@pytest.mark.parametrize("check", [doctor.check_device_port, doctor.check_api_port])
+@pytest.mark.parametrize("check", [doctor.check_device_port, doctor.check_api_port, doctor.check_join_port])
 async def test_a_port_in_use_is_a_fault_that_says_who_it_may_be(settings, check):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         changed = Settings(
             directory=settings.directory,
             broker=BrokerSettings(device_port=port),
-            api=ApiSettings(port=port),
+            api=ApiSettings(port=port, device_port=port),
         )
         fault(await check(changed), f"127.0.0.1:{port}", f"sport = :{port}", "port=0")
     good(await check(changed))
@@ -307,6 +307,6 @@ async def test_all_checks_are_made_whatever_the_others_find(settings):
     assert [one.subject for one in findings] == [
         "directory", "disk", "clock", "descriptors", "broker", "broker plugin", "plugin state",
         "broker rules", "device port",
-        "api port", "certificates", "token", "store",
+        "api port", "join port", "certificates", "token", "store",
     ]  # fmt: skip
     assert {one.subject for one in findings if not one.good} >= {"broker"}
