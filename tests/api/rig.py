@@ -51,6 +51,8 @@ OPERATOR = Principal("operator", Role.OPERATOR)
 HALL = "hall"
 ACCOUNT = "account-7"
 HOME = "home-7"
+OWNER = f"token-{Role.CUSTOMER}"
+"""What opens the API for the customer of home 7."""
 SHADOW = f"/v1/things/{HALL}/shadows/@classic"
 AWS = f"/things/{HALL}/shadow"
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -59,7 +61,7 @@ JSON_PATCH = {"Content-Type": "application/json-patch+json"}
 
 @dataclass
 class Rig:
-    """One API, its services, and a caller for whom almost all of it is open."""
+    """One API, its services, and a caller of each role; ``http`` is the customer of home 7."""
 
     services: ApiServices
     app: Litestar
@@ -103,7 +105,7 @@ class Rig:
 
     async def audit(self) -> list[Mapping[str, Any]]:
         await self.services.refusals.flush()
-        answer = await self.http.get("/v1/audit")
+        answer = await self.by[Role.AUDITOR].get("/v1/audit")
         items: list[Mapping[str, Any]] = answer.json()["items"]
         return items
 
@@ -202,8 +204,7 @@ async def _over(
     people = await open_people(store, clock, ids, box, hashing, refusals, cost=CHEAP)
     bearer = Tokens(people)
     bearer.holders = {f"token-{role}": principal_of(role) for role in Role}
-    secret, confirmations = f"token-{Role.INTERIM}", Confirmations(people)
-    bearer.holders[secret] = Principal("operator", Role.INTERIM)
+    confirmations = Confirmations(people)
     reasons: list[str] = []
 
     async def readiness() -> tuple[str, ...]:
@@ -257,7 +258,7 @@ async def _over(
     app = create_app(services, broken.append)
     async with (
         _lane(shadows),
-        client(app, {"Authorization": f"Bearer {secret}"}) as http,
+        client(app, {"Authorization": f"Bearer {OWNER}"}) as http,
         client(app, {}) as stranger,
         AsyncExitStack() as callers,
     ):
@@ -266,7 +267,7 @@ async def _over(
             for role in Role
         }
         yield Rig(
-            services, app, http, by, stranger, secret, clock, store, reasons, broken, bearer, confirmations
+            services, app, http, by, stranger, OWNER, clock, store, reasons, broken, bearer, confirmations
         )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from api.server import listen, serve
 from infra.telemetry import Metrics
+from security.policy import Role
 from tests.api.rig import Rig, api
 
 PATIENCE_S = 30
@@ -25,7 +26,9 @@ class Served:
 
 
 @contextmanager
-def served(directory: Path, *, compat_http: bool = False, things: tuple[str, ...] = ()) -> Iterator[Served]:
+def served(
+    directory: Path, *, compat_http: bool = False, role: Role = Role.CUSTOMER, things: tuple[str, ...] = ()
+) -> Iterator[Served]:
     """Serve for as long as the block lasts."""
     ready: list[tuple[Served, asyncio.AbstractEventLoop, asyncio.Event]] = []
     begun = threading.Event()
@@ -37,7 +40,7 @@ def served(directory: Path, *, compat_http: bool = False, things: tuple[str, ...
                     await _seed(rig, thing)
                 listener, stop = listen("127.0.0.1", 0), asyncio.Event()
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-                ready.append((Served(url, rig.token), asyncio.get_running_loop(), stop))
+                ready.append((Served(url, f"token-{role}"), asyncio.get_running_loop(), stop))
                 begun.set()
                 await serve(replace(rig.services, metrics=Metrics()), listener, stop)
         finally:

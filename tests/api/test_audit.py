@@ -62,9 +62,9 @@ async def test_sealed_entries_say_where_they_are_and_the_others_follow(rig: Rig)
 async def test_pages_of_one_reading_belong_together_while_time_goes_on(rig: Rig):
     await register(rig, "a", "b")
     before = {"limit": "1", "from": "2026-09-21T14:13:21Z"}
-    page = (await rig.http.get("/v1/audit", params=before)).json()
+    page = (await rig.by[Role.AUDITOR].get("/v1/audit", params=before)).json()
     rig.clock.advance(5)
-    again = await rig.http.get("/v1/audit", params=before | {"cursor": page["next"]})
+    again = await rig.by[Role.AUDITOR].get("/v1/audit", params=before | {"cursor": page["next"]})
     assert [one["target"] for one in again.json()["items"]] == ["thing/b"]
 
 

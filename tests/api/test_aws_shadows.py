@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings.model import ShadowLimits
+from security.policy import Role
 from tests.api.rig import AWS, HALL, Rig, api
 from tests.fakes import NOW_MS
 
@@ -13,7 +14,9 @@ NAMES = "/api/things/shadow/ListNamedShadowsForThing"
 
 
 async def test_an_update_is_answered_with_the_documents_own_sections(rig: Rig):
-    answer = await rig.http.post(AWS, json={"state": {"desired": {"set": 21.5}}, "clientToken": "app-3"})
+    answer = await rig.by[Role.DEVICE].post(
+        AWS, json={"state": {"desired": {"set": 21.5}}, "clientToken": "app-3"}
+    )
     seconds = NOW_MS // 1_000
     assert answer.status_code == 200
     assert answer.json() == {
@@ -28,46 +31,50 @@ async def test_an_update_is_answered_with_the_documents_own_sections(rig: Rig):
 @pytest.mark.parametrize("media", [None, "text/plain", "application/x-amz-json-1.0", "nonsense"])
 async def test_any_content_type_is_taken(rig: Rig, media: str | None):
     headers = {"Content-Type": media} if media else {}
-    answer = await rig.http.post(AWS, content=b'{"state":{"desired":{"on":true}}}', headers=headers)
+    answer = await rig.by[Role.DEVICE].post(
+        AWS, content=b'{"state":{"desired":{"on":true}}}', headers=headers
+    )
     assert answer.status_code == 200
 
 
-async def test_a_caller_stands_in_for_the_thing_and_may_report(rig: Rig):
-    answer = await rig.http.post(AWS, json={"state": {"reported": {"set": 20}}})
+async def test_a_thing_may_report_here_too(rig: Rig):
+    answer = await rig.by[Role.DEVICE].post(AWS, json={"state": {"reported": {"set": 20}}})
     assert answer.status_code == 200
     row = (await rig.http.get("/v1/things/hall/shadows/@classic/history")).json()["items"][0]
-    assert row["role"] == "interim"
+    assert row["role"] == "device"
 
 
 async def test_get_shows_state_delta_metadata_and_version(rig: Rig):
-    await rig.http.post(AWS, json={"state": {"desired": {"set": 21.5}, "reported": {"set": 20}}})
-    shown = (await rig.http.get(AWS)).json()
+    await rig.by[Role.DEVICE].post(AWS, json={"state": {"desired": {"set": 21.5}, "reported": {"set": 20}}})
+    shown = (await rig.by[Role.DEVICE].get(AWS)).json()
     assert shown["state"] == {"desired": {"set": 21.5}, "reported": {"set": 20}, "delta": {"set": 21.5}}
     assert shown["metadata"].keys() == {"desired", "reported", "delta"}
     assert shown["version"] == 1
 
 
 async def test_named_and_classic_shadows_share_nothing(rig: Rig):
-    await rig.http.post(AWS, json={"state": {"desired": {"a": 1}}})
-    await rig.http.post(AWS, params={"name": "diag"}, json={"state": {"desired": {"b": 2}}})
-    assert (await rig.http.get(AWS)).json()["state"] == {"desired": {"a": 1}, "delta": {"a": 1}}
-    assert (await rig.http.get(AWS, params={"name": "diag"})).json()["state"]["desired"] == {"b": 2}
+    await rig.by[Role.DEVICE].post(AWS, json={"state": {"desired": {"a": 1}}})
+    await rig.by[Role.DEVICE].post(AWS, params={"name": "diag"}, json={"state": {"desired": {"b": 2}}})
+    assert (await rig.by[Role.DEVICE].get(AWS)).json()["state"] == {"desired": {"a": 1}, "delta": {"a": 1}}
+    assert (await rig.by[Role.DEVICE].get(AWS, params={"name": "diag"})).json()["state"]["desired"] == {
+        "b": 2
+    }
 
 
 async def test_delete_answers_with_the_version_it_deleted(rig: Rig):
-    await rig.http.post(AWS, json={"state": {"desired": {"a": 1}}})
-    answer = await rig.http.delete(AWS)
+    await rig.by[Role.DEVICE].post(AWS, json={"state": {"desired": {"a": 1}}})
+    answer = await rig.by[Role.DEVICE].delete(AWS)
     assert (answer.status_code, answer.json()) == (200, {"version": 1, "timestamp": NOW_MS // 1_000})
-    assert (await rig.http.get(AWS)).status_code == 404
+    assert (await rig.by[Role.DEVICE].get(AWS)).status_code == 404
 
 
 async def test_a_repeat_with_the_same_token_has_its_effect_once_and_the_same_bytes(rig: Rig):
     body = b'{"state":{"desired":{"a":1}},"clientToken":"once"}'
-    first = await rig.http.post(AWS, content=body)
+    first = await rig.by[Role.DEVICE].post(AWS, content=body)
     rig.clock.advance(5)
-    again = await rig.http.post(AWS, content=body)
+    again = await rig.by[Role.DEVICE].post(AWS, content=body)
     assert again.content == first.content
-    assert (await rig.http.get(AWS)).json()["version"] == 1
+    assert (await rig.by[Role.DEVICE].get(AWS)).json()["version"] == 1
 
 
 # ------------------------------------------------------------------ the list
@@ -75,15 +82,15 @@ async def test_a_repeat_with_the_same_token_has_its_effect_once_and_the_same_byt
 
 async def test_the_list_has_named_shadows_only_sorted_and_without_deleted_ones(rig: Rig):
     for name in ("diag", "cfg", "gone"):
-        await rig.http.post(AWS, params={"name": name}, json={"state": {}})
-    await rig.http.post(AWS, json={"state": {}})
-    await rig.http.delete(AWS, params={"name": "gone"})
-    answer = await rig.http.get(f"{NAMES}/{HALL}")
+        await rig.by[Role.DEVICE].post(AWS, params={"name": name}, json={"state": {}})
+    await rig.by[Role.DEVICE].post(AWS, json={"state": {}})
+    await rig.by[Role.DEVICE].delete(AWS, params={"name": "gone"})
+    answer = await rig.by[Role.DEVICE].get(f"{NAMES}/{HALL}")
     assert answer.json() == {"results": ["cfg", "diag"], "timestamp": NOW_MS // 1_000}
 
 
 async def test_an_unknown_thing_has_an_empty_list(rig: Rig):
-    answer = await rig.http.get(f"{NAMES}/nobody")
+    answer = await rig.by[Role.DEVICE].get(f"{NAMES}/nobody")
     assert (answer.status_code, answer.json()["results"]) == (200, [])
 
 
@@ -93,7 +100,7 @@ async def test_every_name_is_listed_once_over_pages(tmp_path: Path, count: int):
     async with api(tmp_path, url="memory:", shadow_limits=limits) as rig:
         names = [f"n{number:03}" for number in range(count)]
         for name in names:
-            await rig.http.post(AWS, params={"name": name}, json={"state": {}})
+            await rig.by[Role.DEVICE].post(AWS, params={"name": name}, json={"state": {}})
         for size in ({}, {"pageSize": "1"}, {"pageSize": "100"}):
             assert await _all_names(rig, size) == names
 
@@ -102,7 +109,7 @@ async def _all_names(rig: Rig, size: dict[str, str]) -> list[str]:
     found: list[str] = []
     following: dict[str, str] = {}
     while True:
-        page = (await rig.http.get(f"{NAMES}/{HALL}", params=size | following)).json()
+        page = (await rig.by[Role.DEVICE].get(f"{NAMES}/{HALL}", params=size | following)).json()
         assert len(page["results"]) <= int(size.get("pageSize", 25))
         found += page["results"]
         if "nextToken" not in page:
@@ -112,14 +119,14 @@ async def _all_names(rig: Rig, size: dict[str, str]) -> list[str]:
 
 @pytest.mark.parametrize("size", ["0", "101", "-1", "ten", "", "1.0", "٣"])
 async def test_a_bad_page_size_is_refused(rig: Rig, size: str):
-    answer = await rig.http.get(f"{NAMES}/{HALL}", params={"pageSize": size})
+    answer = await rig.by[Role.DEVICE].get(f"{NAMES}/{HALL}", params={"pageSize": size})
     assert answer.status_code == 400
     assert answer.headers["x-amzn-errortype"] == "InvalidRequestException"
 
 
 @pytest.mark.parametrize("token", ["", "x", "!!", "Y2Zn=", "/w=="])
 async def test_a_bad_next_token_is_refused(rig: Rig, token: str):
-    answer = await rig.http.get(f"{NAMES}/{HALL}", params={"nextToken": token})
+    answer = await rig.by[Role.DEVICE].get(f"{NAMES}/{HALL}", params={"nextToken": token})
     assert answer.status_code == 400
 
 
@@ -127,11 +134,11 @@ async def test_a_bad_next_token_is_refused(rig: Rig, token: str):
 
 
 async def _refused(rig: Rig, body: bytes, status: int, type: str, message: str, **headers: str) -> None:
-    before = (await rig.http.get(AWS)).content
-    answer = await rig.http.post(AWS, content=body, headers=headers)
+    before = (await rig.by[Role.DEVICE].get(AWS)).content
+    answer = await rig.by[Role.DEVICE].post(AWS, content=body, headers=headers)
     assert (answer.status_code, answer.headers["x-amzn-errortype"]) == (status, type)
     assert answer.json()["message"] == message
-    assert (await rig.http.get(AWS)).content == before, "a refused request changes nothing"
+    assert (await rig.by[Role.DEVICE].get(AWS)).content == before, "a refused request changes nothing"
 
 
 @pytest.mark.parametrize(
@@ -173,15 +180,17 @@ async def test_a_compressed_body_is_415(rig: Rig):
 async def test_a_body_at_the_bound_is_taken_and_one_byte_more_is_413(rig: Rig):
     bound = rig.services.settings.limits.request_bytes_max
     body = b'{"state":{"desired":{"a":1}}}'
-    assert (await rig.http.post(AWS, content=body.ljust(bound))).status_code == 200
+    assert (await rig.by[Role.DEVICE].post(AWS, content=body.ljust(bound))).status_code == 200
     message = "The payload exceeds the maximum size allowed"
     await _refused(rig, body.ljust(bound + 1), 413, "RequestEntityTooLargeException", message)
 
 
 async def test_a_stale_version_is_409_and_says_what_was_written_since(rig: Rig):
-    await rig.http.post(AWS, json={"state": {"desired": {"set": 1, "mode": "eco"}}})
-    await rig.http.post(AWS, json={"state": {"desired": {"set": 2}}})
-    answer = await rig.http.post(AWS, json={"state": {"desired": {"set": 3, "mode": "x"}}, "version": 1})
+    await rig.by[Role.DEVICE].post(AWS, json={"state": {"desired": {"set": 1, "mode": "eco"}}})
+    await rig.by[Role.DEVICE].post(AWS, json={"state": {"desired": {"set": 2}}})
+    answer = await rig.by[Role.DEVICE].post(
+        AWS, json={"state": {"desired": {"set": 3, "mode": "x"}}, "version": 1}
+    )
     assert (answer.status_code, answer.headers["x-amzn-errortype"]) == (409, "ConflictException")
     told = answer.json()
     assert told["message"] == "Version conflict"
@@ -190,23 +199,23 @@ async def test_a_stale_version_is_409_and_says_what_was_written_since(rig: Rig):
 
 async def test_a_stale_sequence_is_409_and_says_the_newest(rig: Rig):
     report = {"state": {"reported": {"a": 1}}, "sequence": {"epoch": 3, "number": 9}}
-    await rig.http.post(AWS, json=report)
-    answer = await rig.http.post(AWS, json=report)
+    await rig.by[Role.DEVICE].post(AWS, json=report)
+    answer = await rig.by[Role.DEVICE].post(AWS, json=report)
     assert (answer.status_code, answer.json()["message"]) == (409, "Stale sequence")
     assert answer.json()["currentSequence"] == {"epoch": 3, "number": 9}
 
 
 async def test_there_is_no_shadow_before_the_first_update(rig: Rig):
-    answer = await rig.http.get(AWS)
+    answer = await rig.by[Role.DEVICE].get(AWS)
     assert (answer.status_code, answer.headers["x-amzn-errortype"]) == (404, "ResourceNotFoundException")
     assert answer.json()["message"] == "No shadow exists with name: 'hall'"
-    named = await rig.http.get(AWS, params={"name": "diag"})
+    named = await rig.by[Role.DEVICE].get(AWS, params={"name": "diag"})
     assert named.json()["message"] == "No shadow exists with name: 'diag'"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 async def test_an_unknown_thing_is_404_before_its_body_is_looked_at(rig: Rig, method: str):
-    answer = await rig.http.request(method, "/things/nobody/shadow", content=b"not JSON")
+    answer = await rig.by[Role.DEVICE].request(method, "/things/nobody/shadow", content=b"not JSON")
     assert (answer.status_code, answer.json()["message"]) == (404, "Thing not found")
 
 
@@ -223,22 +232,22 @@ async def test_an_unknown_thing_is_404_before_its_body_is_looked_at(rig: Rig, me
     ],
 )
 async def test_a_bad_name_is_400(rig: Rig, path: str, message: str):
-    answer = await rig.http.get(path)
+    answer = await rig.by[Role.DEVICE].get(path)
     assert (answer.status_code, answer.json()["message"]) == (400, message)
 
 
 @pytest.mark.parametrize("name", ["program", "han", "firmware"])
 async def test_what_a_reserved_shadow_wants_is_not_for_this_caller_and_is_audited(rig: Rig, name: str):
-    answer = await rig.http.post(AWS, params={"name": name}, json={"state": {"desired": {"a": 1}}})
+    answer = await rig.by[Role.DEVICE].post(AWS, params={"name": name}, json={"state": {"desired": {"a": 1}}})
     assert (answer.status_code, answer.headers["x-amzn-errortype"]) == (403, "ForbiddenException")
     assert answer.json()["message"] == "Forbidden"
     refused = [entry for entry in await rig.audit() if entry["decision"] == "refused"]
-    assert [(entry["actor"], entry["action"]) for entry in refused] == [("operator", "shadow.desire")]
+    assert [(entry["actor"], entry["action"]) for entry in refused] == [("hall", "shadow.desire")]
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "HEAD", "OPTIONS"])
 async def test_another_method_is_405_and_says_which_are_taken(rig: Rig, method: str):
-    answer = await rig.http.request(method, AWS)
+    answer = await rig.by[Role.DEVICE].request(method, AWS)
     assert answer.status_code == 405
     assert answer.headers["x-amzn-errortype"] == "MethodNotAllowedException"
 
@@ -246,15 +255,15 @@ async def test_another_method_is_405_and_says_which_are_taken(rig: Rig, method: 
 async def test_more_named_shadows_than_allowed_is_413(tmp_path: Path):
     async with api(tmp_path, shadow_limits=ShadowLimits(named_shadows_max=2)) as rig:
         statuses = [
-            (await rig.http.post(AWS, params={"name": name}, json={"state": {}})).status_code
+            (await rig.by[Role.DEVICE].post(AWS, params={"name": name}, json={"state": {}})).status_code
             for name in ("a", "b", "c")
         ]
         assert statuses == [200, 200, 413]
 
 
 async def test_things_cannot_be_made_this_way_without_compat(rig: Rig):
-    assert (await rig.http.post("/things/new", json={})).status_code == 404
-    assert (await rig.http.get("/v1/things/new")).status_code == 404
+    assert (await rig.by[Role.DEVICE].post("/things/new", json={})).status_code == 404
+    assert (await rig.by[Role.DEVICE].get("/v1/things/new")).status_code == 404
 
 
 async def test_a_thing_that_is_removed_while_a_body_comes_leaves_no_shadow(rig: Rig):
@@ -263,6 +272,6 @@ async def test_a_thing_that_is_removed_while_a_body_comes_leaves_no_shadow(rig: 
         assert (await rig.http.delete("/v1/things/hall")).status_code == 204
         yield b'{"set":1}}}'
 
-    answer = await rig.http.post(AWS, content=body())
+    answer = await rig.by[Role.DEVICE].post(AWS, content=body())
     assert (answer.status_code, answer.json()["message"]) == (404, "Thing not found")
     assert await rig.services.shadows.shadows_of("hall") == []

@@ -9,6 +9,7 @@ import pytest
 from api.limits import ApiLimits
 from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ShadowLimits
+from security.policy import Role
 from tests.api.rig import SHADOW, Rig, api
 from tests.api.streams import stream
 
@@ -119,7 +120,7 @@ async def test_streams_are_bounded_and_a_place_is_free_again_when_a_reader_leave
                 assert answer.headers["retry-after"] == "1"
             async with stream(rig.app, LIVE, rig.token) as third:
                 await third.until(1)
-        text = (await rig.http.get("/v1/metrics")).text
+        text = (await rig.by[Role.OPERATOR].get("/v1/metrics")).text
         assert "gnomon_http_requests_in_flight 1.0" in text
 
 

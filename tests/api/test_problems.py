@@ -11,6 +11,7 @@ from api.problems import AWS_TYPES, KINDS, describe
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from registry import errors as registry
 from security.people import errors as people
+from security.policy import Role
 from shadow import errors as shadow
 from tests.api.rig import AWS, SHADOW, Rig, api, slug
 from tests.vectors import make_api
@@ -117,4 +118,4 @@ async def test_more_requests_at_once_than_the_bound_are_503(tmp_path: Path):
         assert (own.status_code, slug(own), own.headers["retry-after"]) == (503, "overloaded", "1")
         assert (aws.status_code, aws.headers["x-amzn-errortype"]) == (503, "ServiceUnavailableException")
     async with api(tmp_path / "more", limits=ApiLimits(requests_max=1)) as rig:
-        assert (await rig.http.get("/v1/status")).status_code == 200
+        assert (await rig.by[Role.OPERATOR].get("/v1/status")).status_code == 200

@@ -67,7 +67,7 @@ async def test_a_bad_shadow_name_is_400(rig: Rig, name: str):
 async def test_what_is_in_a_home_is_not_for_staff_to_read(rig: Rig):
     await rig.report("hall", {"a": 1}, name="config")
     for path in ("", "/history", "/history/1", "/live"):
-        answer = await rig.http.get(f"/v1/things/hall/shadows/han{path}")
+        answer = await rig.by[Role.REP].get(f"/v1/things/hall/shadows/han{path}")
         assert (answer.status_code, slug(answer)) == (403, "forbidden")
 
 
@@ -79,7 +79,7 @@ async def test_what_staff_may_not_read_no_change_of_theirs_gives_away(rig: Rig):
     await rig.services.shadows.submit([update])
     han = "/v1/things/meter/shadows/han"
     answers = [
-        await rig.http.patch(
+        await rig.by[Role.STAND_IN].patch(
             han,
             json=[{"op": "test", "path": "/desired/open", "value": guess}],
             headers=JSON_PATCH | {"If-Match": match},
@@ -87,13 +87,13 @@ async def test_what_staff_may_not_read_no_change_of_theirs_gives_away(rig: Rig):
         for guess in (True, False)
         for match in ('"1"', '"7"', "*")
     ]
-    answers += [await rig.http.delete(han, headers={"If-Match": '"7", "8"'})]
+    answers += [await rig.by[Role.STAND_IN].delete(han, headers={"If-Match": '"7", "8"'})]
     assert {(answer.status_code, slug(answer)) for answer in answers} == {(403, "forbidden")}
 
 
 async def test_the_shadows_of_a_thing_are_listed_the_classic_one_first(rig: Rig):
     assert (await rig.http.get("/v1/things/hall/shadows")).json() == {"items": []}
-    await rig.desire({"a": 1}, "/v1/things/hall/shadows/diag")
+    await rig.report("hall", {"a": 1}, name="diag")
     await rig.desire({"a": 1})
     assert (await rig.http.get("/v1/things/hall/shadows")).json() == {"items": ["@classic", "diag"]}
     assert (await rig.http.get("/v1/things/nobody/shadows")).status_code == 404

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from security.policy import Role
 from security.trust.revocation import RevocationError
-from tests.api.rig import SHADOW, Rig, slug
+from tests.api.rig import ACCOUNT, OPERATOR, SHADOW, Rig, slug
 
 NEW = {"name": "attic", "kind": "device", "model": "acme-pct-2", "premises": "home-7"}
 GATEWAY = {"name": "gw-7", "kind": "gateway", "model": "acme-gw", "premises": "home-7"}
@@ -73,12 +74,13 @@ async def test_a_body_of_a_thing_is_bounded(rig: Rig):
     headers = {"Content-Type": "application/json"}
     for length, status in ((bound, 201), (bound + 1, 413)):
         name = f"t{length}"
-        body = b'{"name":"%b","kind":"device","model":"m","premises":"p"}' % name.encode()
+        body = b'{"name":"%b","kind":"device","model":"m","premises":"home-7"}' % name.encode()
         answer = await rig.http.post("/v1/things", content=body.ljust(length), headers=headers)
         assert answer.status_code == status
 
 
 async def test_things_are_listed_by_premises_and_kind_over_pages(rig: Rig):
+    await rig.services.registry.hand_over("home-8", ACCOUNT, OPERATOR)
     for number in range(5):
         await _register(rig, NEW | {"name": f"d{number}", "premises": "home-8"})
     await _register(rig, GATEWAY | {"name": "gw-8", "premises": "home-8"})
@@ -190,6 +192,7 @@ async def test_a_gateway_is_attached_listed_and_detached(rig: Rig):
 
 async def test_what_cannot_be_attached_is_refused_with_its_reason(rig: Rig):
     await _register(rig, GATEWAY)
+    await rig.services.registry.hand_over("home-8", ACCOUNT, OPERATOR)
     await _register(rig, NEW | {"premises": "home-8"})
     put = rig.http.put
     assert slug(await put("/v1/gateways/gw-7/things/attic")) == "premises-mismatch"
@@ -218,20 +221,20 @@ async def test_the_audit_is_read_by_time_over_pages(rig: Rig):
     params = {"from": "2026-09-21T14:15:20Z", "to": "2026-09-21T14:17:20Z", "limit": "2"}
     found: list[str] = []
     while True:
-        page = (await rig.http.get("/v1/audit", params=params)).json()
+        page = (await rig.by[Role.AUDITOR].get("/v1/audit", params=params)).json()
         found += [item["target"] for item in page["items"]]
         if "next" not in page:
             break
         params["cursor"] = page["next"]
     assert found == ["thing/d1", "thing/d2", "thing/d3"]
-    assert slug(await rig.http.get("/v1/audit?cursor=x")) == "invalid-cursor"
+    assert slug(await rig.by[Role.AUDITOR].get("/v1/audit?cursor=x")) == "invalid-cursor"
 
 
 async def test_health_says_why_not(rig: Rig):
-    ready = await rig.http.get("/v1/health")
+    ready = await rig.by[Role.OPERATOR].get("/v1/health")
     assert (ready.status_code, ready.json()) == (200, {"ready": True, "reasons": []})
     rig.reasons.append("the store took no write within 5 s")
-    answer = await rig.http.get("/v1/health")
+    answer = await rig.by[Role.OPERATOR].get("/v1/health")
     assert answer.status_code == 503
     assert answer.json() == {"ready": False, "reasons": ["the store took no write within 5 s"]}
     assert (await rig.http.get("/healthz")).json() == {"status": "alive"}, (
@@ -240,7 +243,7 @@ async def test_health_says_why_not(rig: Rig):
 
 
 async def test_status_has_the_figures_of_the_fleet(rig: Rig):
-    assert (await rig.http.get("/v1/status")).json() == {
+    assert (await rig.by[Role.OPERATOR].get("/v1/status")).json() == {
         "version": "0.1.0",
         "figures": {"things": 1, "connected": 0},
     }
@@ -249,7 +252,7 @@ async def test_status_has_the_figures_of_the_fleet(rig: Rig):
 async def test_metrics_count_requests_by_route_and_status(rig: Rig):
     await rig.http.get(SHADOW)
     await rig.http.get("/no/such/path")
-    text = (await rig.http.get("/v1/metrics")).text
+    text = (await rig.by[Role.OPERATOR].get("/v1/metrics")).text
     route = "/v1/things/{thing}/shadows/{shadow}"
     assert f'gnomon_http_requests_total{{method="GET",route="{route}",status="404"}} 1.0' in text
     assert 'gnomon_http_requests_total{method="GET",route="(none)",status="404"} 1.0' in text

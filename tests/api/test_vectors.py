@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from security.policy import Role
 from shadow.document import ShadowId
 from shadow.errors import NoShadowError
 from tests.api.rig import AWS, HALL, Rig, api
@@ -31,11 +32,11 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 async def _send(rig: Rig, step: Step, name: dict[str, str]) -> httpx.Response:
     match step.operation:
         case "get":
-            return await rig.http.get(AWS, params=name)
+            return await rig.by[Role.DEVICE].get(AWS, params=name)
         case "delete":
-            return await rig.http.request("DELETE", AWS, params=name, content=step.payload)
+            return await rig.by[Role.DEVICE].request("DELETE", AWS, params=name, content=step.payload)
         case _:
-            return await rig.http.post(AWS, params=name, content=step.payload)
+            return await rig.by[Role.DEVICE].post(AWS, params=name, content=step.payload)
 
 
 def _accepted(step: Step) -> Any:
