@@ -318,6 +318,22 @@ def test_what_was_retained_is_not_sent_when_the_bridge_subscribes_and_is_marked_
         assert seen == [(b"new", True), (b"", True), (b"plain", False)]
 
 
+@VERSIONS
+def test_what_a_device_retains_reaches_nobody_but_the_bridge(rig, lamp, protocol):
+    with rig.bridge() as bridge, rig.thing(lamp, protocol=protocol) as device:
+        bridge.subscribe(*SUBSCRIPTIONS)
+        for topic in (shadow(lamp, "update"), shadow("victim", "update/delta"), shadow(lamp, "update/delta")):
+            device.publish(topic, b"poison", retain=True)
+        bridge.wait_on(shadow(lamp, "update"))
+        assert [one.topic for one in bridge.received if one.payload == b"poison"] == [shadow(lamp, "update")]
+        with rig.thing("victim", protocol=protocol) as victim:
+            victim.subscribe("#", "$aws/#", shadow("victim", "update/+"), shadow(lamp, "#"))
+            bridge.publish(shadow("victim", "update/delta"), b"after")
+            victim.wait_on(shadow("victim", "update/delta"))
+            assert {one.payload for one in victim.received} == {b"after"}, "two filters may bring it twice"
+        device.publish(shadow(lamp, "update"), b"", retain=True)
+
+
 # ---------------------------------------------------------------------- limits and the log
 
 
