@@ -30,6 +30,7 @@ from api.shadow_changes import ShadowChanges
 from api.shadows import Shadows
 from api.status import Status
 from api.things import Things
+from api.vouchers import VoucherRoutes
 from infra.documents.port import StoreBrokenError
 
 _log: Final = structlog.get_logger(__name__)
@@ -72,6 +73,7 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *Logins(services).routes(),
         *Me(services).routes(),
         *People(services).routes(),
+        *VoucherRoutes(services).routes(),
         *Audit(services).routes(),
         *Status(services).routes(),
         *AwsShadows(services, desk).routes(),

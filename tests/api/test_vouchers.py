@@ -1,0 +1,153 @@
+"""Vouchers, labels, PINs and certificates by REST: the code is shown once, and others' do not exist."""
+
+import httpx
+import pytest
+
+from registry.models import NewThing, ThingKind
+from security.policy import Principal, Role
+from tests.api.device_rig import EST, PKCS10, certificates, certified, device, request
+from tests.api.rig import HALL, HOME, OPERATOR, slug
+
+WANTED = {"premises": HOME, "thing": HALL, "kind": "device"}
+LABEL = {"eui64": "00:12:4B:00:01:A2:B3:C4", "code": "83FED3407A939723A5C639B26916D505C3B5"}
+STRANGER = {"Authorization": "Bearer stranger"}
+
+
+@pytest.fixture
+def neighbour(rig):
+    """Headers of a customer who lives elsewhere."""
+    rig.tokens.holders["stranger"] = Principal("p-neighbour", Role.CUSTOMER, "account-other")
+    return STRANGER
+
+
+async def make(rig, **members):
+    answer = await rig.by[Role.CUSTOMER].post("/v1/vouchers", json=WANTED | members)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+async def test_a_customer_makes_a_voucher_and_the_device_joins_with_it(rig):
+    made = await make(rig)
+    async with device(rig) as http:
+        auth = httpx.BasicAuth(made["id"], made["code"])
+        (issued,) = certificates(
+            await http.post(f"{EST}/simpleenroll", content=request(), headers=PKCS10, auth=auth)
+        )
+    shown = (await rig.by[Role.CUSTOMER].get(f"/v1/vouchers/{made['id']}")).json()
+    assert (shown["state"], shown["serial"]) == ("used", f"{issued.serial_number:032x}")
+    assert made["code"] not in str(shown)
+    listed = (await rig.by[Role.CUSTOMER].get(f"/v1/things/{HALL}/certificates")).json()
+    assert [(one["serial"], one["state"]) for one in listed["items"]] == [(shown["serial"], "active")]
+    assert listed["suspicions"] == 0
+
+
+async def test_the_code_is_shown_once_and_kept_by_no_cache(rig):
+    answer = await rig.by[Role.CUSTOMER].post("/v1/vouchers", json=WANTED)
+    assert answer.headers["cache-control"] == "no-store"
+    code = answer.json()["code"]
+    for path in (answer.headers["location"], f"/v1/vouchers?premises={HOME}"):
+        assert code not in (await rig.by[Role.CUSTOMER].get(path)).text
+    assert code not in str(await rig.audit())
+
+
+async def test_a_voucher_is_taken_back(rig):
+    made = await make(rig)
+    for _ in range(2):
+        assert (await rig.by[Role.CUSTOMER].delete(f"/v1/vouchers/{made['id']}")).status_code == 204
+    (shown,) = (await rig.by[Role.CUSTOMER].get(f"/v1/vouchers?premises={HOME}")).json()["items"]
+    assert shown["state"] == "revoked"
+
+
+async def test_a_fourth_voucher_of_premises_is_refused(rig):
+    for _ in range(3):
+        await make(rig)
+    answer = await rig.by[Role.CUSTOMER].post("/v1/vouchers", json=WANTED)
+    assert (answer.status_code, slug(answer)) == (409, "too-many-vouchers")
+
+
+async def test_what_belongs_to_others_is_not_there(rig, neighbour):
+    made = await make(rig)
+    absent = "/v1/vouchers/v" + "a" * 16
+    for method in ("GET", "DELETE"):
+        foreign = await rig.http.request(method, f"/v1/vouchers/{made['id']}", headers=neighbour)
+        nothing = await rig.http.request(method, absent, headers=neighbour)
+        assert foreign.status_code == nothing.status_code == 404
+        assert {**foreign.json(), "requestId": ""} == {**nothing.json(), "requestId": ""}
+    assert (await rig.http.get(f"/v1/vouchers?premises={HOME}", headers=neighbour)).status_code == 404
+    assert (await rig.http.post("/v1/vouchers", json=WANTED, headers=neighbour)).status_code == 404
+    assert (await rig.http.get(f"/v1/things/{HALL}/certificates", headers=neighbour)).status_code == 404
+    assert (await rig.by[Role.CUSTOMER].get(f"/v1/vouchers/{made['id']}")).json()["state"] == "issued"
+
+
+@pytest.mark.parametrize(
+    ("members", "status", "said"),
+    [
+        ({"thing": "nobody"}, 404, "thing-not-found"),
+        ({"kind": "gateway"}, 409, "unfit-thing"),
+        ({"model": "other"}, 409, "unfit-thing"),
+        ({"kind": "meter"}, 400, "invalid-request"),
+        ({"role": "operator"}, 400, "invalid-request"),
+    ],
+)
+async def test_a_voucher_for_what_is_not_so_is_refused(rig, members, status, said):
+    answer = await rig.by[Role.CUSTOMER].post("/v1/vouchers", json=WANTED | members)
+    assert (answer.status_code, slug(answer)) == (status, said)
+    assert (await rig.by[Role.CUSTOMER].get(f"/v1/vouchers?premises={HOME}")).json()["items"] == []
+
+
+async def test_a_thing_elsewhere_is_told_like_one_that_is_nowhere(rig):
+    await rig.services.registry.register(NewThing("there", ThingKind.DEVICE, "m", "home-8"), OPERATOR)
+    answers = [
+        await rig.by[Role.CUSTOMER].post("/v1/vouchers", json=WANTED | {"thing": thing})
+        for thing in ("there", "nowhere")
+    ]
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({str({**answer.json(), "requestId": ""}) for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("role", [Role.OPERATOR, Role.AUDITOR, Role.VENDOR, Role.DEVICE])
+async def test_who_makes_no_vouchers_makes_none(rig, role):
+    assert (await rig.by[role].post("/v1/vouchers", json=WANTED)).status_code == 403
+
+
+async def test_labels_of_a_delivery_let_their_devices_in(rig):
+    await rig.services.registry.register(NewThing("00124b0001a2b3c4", ThingKind.DEVICE, "m", HOME), OPERATOR)
+    for added, known in ((1, []), (0, ["00124b0001a2b3c4"])):
+        answer = await rig.by[Role.SECURITY].post("/v1/install-codes", json={"items": [LABEL]})
+        assert (answer.status_code, answer.json()) == (201, {"added": added, "known": known})
+    async with device(rig) as http:
+        auth = httpx.BasicAuth("00124B0001A2B3C4", LABEL["code"])
+        answer = await http.post(f"{EST}/simpleenroll", content=request(), headers=PKCS10, auth=auth)
+    assert certificates(answer)[0].subject.rfc4514_string() == "CN=00124b0001a2b3c4"
+
+
+@pytest.mark.parametrize(
+    ("items", "status"),
+    [([LABEL | {"code": "83FED3407A932B71"}], 422), ([LABEL] * 2, 422), ([LABEL] * 17, 400), ("x", 400)],
+)
+async def test_a_batch_that_is_wrong_is_kept_out_whole(rig, items, status):
+    answer = await rig.by[Role.SECURITY].post("/v1/install-codes", json={"items": items})
+    assert answer.status_code == status
+    assert await rig.services.trust.vouchers._claims.load("00124b0001a2b3c4") is None
+
+
+async def test_a_pin_is_kept_for_a_thing_that_is_there_by_who_may(rig):
+    path = f"/v1/things/{HALL}/pin"
+    assert (await rig.by[Role.SECURITY].put(path, json={"pin": "123455"})).status_code == 204
+    assert slug(await rig.by[Role.SECURITY].put(path, json={"pin": "123456"})) == "invalid-pin"
+    assert (
+        await rig.by[Role.SECURITY].put("/v1/things/nobody/pin", json={"pin": "123455"})
+    ).status_code == 404
+    assert (await rig.by[Role.CUSTOMER].put(path, json={"pin": "123455"})).status_code == 403
+    assert "123455" not in str(await rig.audit())
+
+
+async def test_a_new_owner_sees_no_certificate_of_before(rig):
+    await certified(rig)
+    rig.clock.advance(10)
+    await rig.services.registry.hand_over(HOME, "account-new", OPERATOR)
+    rig.tokens.holders["new"] = Principal("p-new", Role.CUSTOMER, "account-new")
+    headers = {"Authorization": "Bearer new"}
+    path = f"/v1/things/{HALL}/certificates"
+    assert (await rig.http.get(path, headers=headers)).json()["items"] == []
+    assert len((await rig.by[Role.SECURITY].get(path)).json()["items"]) == 1
