@@ -28,6 +28,7 @@ from fleet import connection as links
 from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint
 from infra.clock import SystemClock
 from tests.chaos.evidence import Line
+from tests.system.child import STAND_IN
 
 ANSWER_S = 2.0
 LOOK_S = 0.25
@@ -242,9 +243,8 @@ async def load(options: argparse.Namespace) -> None:
     names = [mirror.thing for mirror in mirrors]
     door, chance = asyncio.Semaphore(OPENING_MAX), random.Random(options.seed)
     certificates = Certificates(options.certificates)
-    headers = {"Authorization": f"Bearer {options.token_file.read_text()}"}
     async with (
-        httpx.AsyncClient(base_url=options.api, headers=headers, timeout=ANSWER_S) as http,
+        httpx.AsyncClient(base_url=options.api, headers=STAND_IN, timeout=ANSWER_S) as http,
         asyncio.TaskGroup() as tasks,
     ):
         for mirror in mirrors:
@@ -300,7 +300,6 @@ def main() -> None:
     add = parser.add_argument
     add("--port", type=int, required=True)
     add("--api", required=True)
-    add("--token-file", type=Path, required=True)
     add("--certificates", type=Path, required=True)
     add("--history", type=Path, required=True)
     add("--things", default="mirror-%03d")

@@ -23,7 +23,11 @@ QUICK_ONES = 4
 def quick(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gnomon]:
     """A service that reminds again soon, and slowly enough to be watched."""
     request.getfixturevalue("broker_program")
-    settings = {"limits.catchup_interval_s": INTERVAL_S, "limits.catchup_rate_max": RATE}
+    settings = {
+        "limits.catchup_interval_s": INTERVAL_S,
+        "limits.catchup_rate_max": RATE,
+        "api.compat_http": "true",
+    }
     with Gnomon(tmp_path_factory.mktemp("quick"), settings) as running:
         yield running
 
