@@ -64,6 +64,30 @@ def rule_with_plus_for_user() -> None:
     _replace("broker_bridge.mosquitto_config.DEVICE_ACL", widened)
 
 
+@hole("B3")
+def subscribe_watch_off() -> None:
+    """Let everybody subscribe to everything; the broker delivers no more for it, but works for it."""
+    _replace("broker_bridge.watch.Watch._offend", lambda *_: None)
+
+
+@hole("B8")
+def takeovers_not_counted() -> None:
+    """Let two hold one key."""
+    _replace("broker_bridge.watch.TAKEOVERS_MAX", 1_000_000)
+
+
+@hole("B38", "B3")
+def no_kick() -> None:
+    """Leave live sessions as they are."""
+    _replace("broker_bridge.janitor.Janitor.kick", _nothing)
+
+
+@hole("B38")
+def row_not_asked() -> None:
+    """Believe what the broker lets through, whatever the registry says of the thing."""
+    _replace("registry.models.Thing.barred", property(lambda _: False))
+
+
 @hole("B24")
 def retained_served() -> None:
     """Serve what the broker marks as retained."""

@@ -46,6 +46,13 @@ def publish_packet(topic: str, payload: bytes, packet_id: int = 1, *, retain: bo
     return bytes([0x32 | int(retain)]) + length(len(rest)) + rest
 
 
+def subscribe_packet(filter: str, packet_id: int = 1, level: int = V311) -> bytes:
+    """Return a SUBSCRIBE with QoS 1."""
+    no_properties = b"\x00" if level == V5 else b""
+    rest = packet_id.to_bytes(2, "big") + no_properties + _text(filter.encode()) + b"\x01"
+    return b"\x82" + length(len(rest)) + rest
+
+
 def length(value: int) -> bytes:
     """Return a remaining length as MQTT writes it."""
     digits = bytearray()
@@ -102,12 +109,22 @@ def greet(
     return Greeting(let_in=answer == CONNACK_ACCEPTED, said=answer.hex() or "closed")
 
 
-def die(gnomon: Gnomon, name: str, will: tuple[str, bytes], level: int) -> None:
-    """Connect as a thing, leave a will, and break off without a goodbye: the broker speaks the will."""
+@contextmanager
+def session(
+    gnomon: Gnomon, name: str, will: tuple[str, bytes] | None = None, level: int = V311
+) -> Iterator[ssl.SSLSocket]:
+    """Hold an MQTT session of a thing, and break it off at the end without a goodbye."""
     with secured(gnomon, gnomon.certificate(name)) as connection:
         connection.sendall(connect_packet(name, will, level))
-        answer = connection.recv(4)
+        answer = connection.recv(64)
         assert answer[:1] == b"\x20", f"{name} was not let in: {answer.hex()}"
+        yield connection
+
+
+def die(gnomon: Gnomon, name: str, will: tuple[str, bytes], level: int) -> None:
+    """Connect as a thing, leave a will, and break off: the broker speaks the will."""
+    with session(gnomon, name, will, level):
+        pass
 
 
 def _text(value: bytes) -> bytes:
