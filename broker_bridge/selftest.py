@@ -276,14 +276,13 @@ class _Canary:
 
     name: str
     heard: list[tuple[str, bytes]] = field(default_factory=list)
-    _reader: asyncio.StreamReader | None = None
-    _writer: asyncio.StreamWriter | None = None
+    _channel: "_Channel | None" = None
     _buffer: bytearray = field(default_factory=bytearray)
     _packet_id: int = 0
 
     async def log_in(self, voice: Voice) -> None:
         """Connect to our own listener."""
-        self._reader, self._writer = await asyncio.open_connection(LOOPBACK, voice.port)
+        self._channel = await _Channel.open(LOOPBACK, voice.port)
         await self._shake_hands(
             mqtt5.ConnectPacket(
                 self.name, username=voice.user, password=voice.password.encode(), clean_start=True
@@ -296,9 +295,8 @@ class _Canary:
         context.load_verify_locations(place.roots)
         if identity is not None:
             context.load_cert_chain(identity)
-        self._reader, self._writer = await asyncio.open_connection(
-            place.host, place.port, ssl=context, server_hostname=place.server_name
-        )
+        self._channel = await _Channel.open(place.host, place.port)
+        await self._channel.secure(context, place.server_name)
         # Of the spy, whose session is taken over in the end, it is spoken, and may reach nobody.
         will = mqtt5.Will(f"$aws/things/{CANARIES[1]}/shadow/update/accepted", payload=_SONG)
         await self._shake_hands(
@@ -343,16 +341,16 @@ class _Canary:
         await self._await(mqtt5.PingRespPacket)
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.transport.abort()
+        if self._channel is not None:
+            self._channel.close()
 
     def _next_id(self) -> int:
         self._packet_id += 1
         return self._packet_id
 
     def _write(self, data: bytes) -> None:
-        assert self._writer is not None, "connect comes first"
-        self._writer.write(data)
+        assert self._channel is not None, "connect comes first"
+        self._channel.write(data)
 
     async def _await(self, kind: type[_Reply]) -> _Reply:
         while True:
@@ -370,15 +368,81 @@ class _Canary:
                     raise ValueError(f"the broker answered with a {type(packet).__name__}")
 
     async def _read(self) -> mqtt5.Packet:
-        assert self._reader is not None, "connect comes first"
+        assert self._channel is not None, "connect comes first"
         while True:
             try:
                 packet, size = mqtt5.read(memoryview(bytes(self._buffer)))
             except IndexError:
-                data = await self._reader.read(PACKET_BYTES_MAX)
-                if not data or len(self._buffer) > PACKET_BYTES_MAX:
-                    raise EOFError("the broker closed the connection") from None
-                self._buffer += data
+                if len(self._buffer) > PACKET_BYTES_MAX:
+                    raise EOFError("the broker sends too large a packet") from None
+                self._buffer += await self._channel.read()
             else:
                 del self._buffer[:size]
                 return packet
+
+
+class _Channel:
+    """Bytes to and from the broker. TLS is spoken here and not by the event loop.
+
+    uvloop's own cannot be torn down in the middle of a handshake without a complaint in the log, and that
+    is what a signal during the start does.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+
+    @classmethod
+    async def open(cls, host: str, port: int) -> "_Channel":
+        return cls(*await asyncio.open_connection(host, port))
+
+    async def secure(self, context: ssl.SSLContext, server_name: str) -> None:
+        """Shake hands; raises :class:`ssl.SSLError`."""
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._incoming.write(await self._receive())
+            else:
+                break
+        self._flush()
+        self._tls = tls
+
+    def write(self, data: bytes) -> None:
+        if self._tls is None:
+            self._writer.write(data)
+        else:
+            self._tls.write(data)
+            self._flush()
+
+    async def read(self) -> bytes:
+        """Return what came; raise :class:`EOFError` at the end, :class:`ssl.SSLError` at a refusal."""
+        if self._tls is None:
+            return await self._receive()
+        while True:
+            try:
+                data = self._tls.read(PACKET_BYTES_MAX)
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._incoming.write(await self._receive())
+            else:
+                if not data:
+                    raise EOFError("the broker said goodbye")
+                return data
+
+    def close(self) -> None:
+        self._writer.transport.abort()
+
+    async def _receive(self) -> bytes:
+        data = await self._reader.read(PACKET_BYTES_MAX)
+        if not data:
+            raise EOFError("the broker closed the connection")
+        return data
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._writer.write(self._outgoing.read())

@@ -37,9 +37,8 @@ class BrokerRig:
         self.config = BrokerConfig(
             directory=directory / "broker",
             authority_file=self.authority.authorities_path,
-            revocation_file=self.authority.crl_path,
             plugin=find_plugin(),
-            **{"device_port": 0, **config},
+            **{"device_port": 0, "revocation_file": self.authority.crl_path, **config},
         )
         self.broker = self.new_broker()
         self._loop = asyncio.new_event_loop()
