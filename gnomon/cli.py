@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 
 from fleet.plan import HOMES_MAX
-from gnomon import certificates, letters, roles
 from gnomon import demo as demo_role
 from gnomon import doctor as checks
+from gnomon import letters, roles
 from gnomon.commands.audit import audit
 from gnomon.commands.ca import ca
-from gnomon.commands.options import TOLD, run, settings_of, settings_options
+from gnomon.commands.enrol import enrol
+from gnomon.commands.options import run, settings_of, settings_options
 from infra.settings import render_toml
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -21,7 +22,7 @@ HELP = """Gnomon: device shadows for a utility's home area networks.
 gnomon demo          a demo utility with a simulated fleet, to look at
 gnomon up            the service alone
 gnomon doctor        what is wrong with this machine, and how to mend it
-gnomon certificate   a certificate for a device or gateway
+gnomon enrol         what a device does to become known
 gnomon ca            the certificate authorities: show, renew, take the root away
 gnomon settings      what can be set, and what it is set to
 gnomon dead-letters  requests that were kept aside because they failed
@@ -83,30 +84,6 @@ def settings(config: Path | None, pairs: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("thing")
-@click.option(
-    "--into",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Folder for the files. Default: this one.",
-)
-@settings_options
-def certificate(config: Path | None, pairs: tuple[str, ...], thing: str, into: Path) -> None:
-    """Make a key and a certificate for THING, with which it proves its name to the broker.
-
-    Writes THING.key, THING.crt and ca.crt, the root it has to trust. The key is made here and kept
-    nowhere else. The thing has to be registered as well (POST /v1/things), before or after.
-    """
-    settings = settings_of(config, pairs)
-    try:
-        files = certificates.issue(settings, thing, into)
-    except (*TOLD, FileExistsError) as error:
-        raise click.ClickException(str(error)) from error
-    for file in files:
-        click.echo(file)
-
-
-@main.command()
 @settings_options
 def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
     """Print the requests that were kept aside because they failed, one JSON object a line.
@@ -119,3 +96,4 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
 
 main.add_command(audit)
 main.add_command(ca)
+main.add_command(enrol)

@@ -6,8 +6,11 @@ import ssl
 
 import httpx
 import pytest
+from cryptography import x509
 
 from api import device_server
+from gnomon import joining
+from gnomon.joining import Files, JoinError
 from infra.clock import SystemClock
 from security.trust import certificates, keys
 from tests.api.device_rig import EST, certified, over_tls, trusting, write_pair
@@ -112,3 +115,29 @@ async def test_plain_http_is_no_way_in(rig, tmp_path):
             plain.sendall(b"GET /.well-known/est/cacerts HTTP/1.1\r\nhost: x\r\n\r\n")
             await asyncio.sleep(0.2)
             assert b"200" not in plain.recv(1_000)
+
+
+async def test_a_device_renews_and_goes_on_where_it_was_stopped(rig, tmp_path):
+    issued, key = await certified(rig)
+    files = Files(tmp_path / "device", HALL)
+    files.folder.mkdir()
+    write_pair(files.folder, HALL, issued.chain_pem, key)
+    files.key.chmod(0o600)
+    files.root.write_bytes(rig.services.trust.authority.root_pem)
+    async with over_tls(rig, tmp_path) as url:
+        with pytest.raises(JoinError, match="last third"):
+            await asyncio.to_thread(joining.renew, url, files)
+        begun, old = files.next_key.read_bytes(), files.key.read_bytes()
+        # Only our clock moves: to OpenSSL the old certificate is as young as it was.
+        rig.clock.advance(250 * 86_400)
+        await asyncio.to_thread(joining.renew, url, files)
+    assert (files.key.read_bytes(), files.next_key.exists()) == (begun, False)
+    assert begun != old
+    leaf = x509.load_pem_x509_certificates(files.certificate.read_bytes())[0]
+    newest, before = await rig.services.trust.issued.of_thing(HALL)
+    assert (newest.serial, before.serial) == (f"{leaf.serial_number:032x}", issued.serial)
+    files.next_key.write_bytes(files.key.read_bytes())
+    files.next_key.chmod(0o600)
+    files.key.write_bytes(old)
+    joining.renew(url, files)  # it had been stopped between the two files: nobody is asked
+    assert files.key.read_bytes() == begun

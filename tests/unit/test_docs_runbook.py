@@ -82,7 +82,7 @@ def test_every_setting_it_names_exists():
 
 @pytest.mark.parametrize(
     "command",
-    sorted(set(re.findall(r"gnomon (doctor|up|demo|settings|dead-letters|certificate|audit)", RUNBOOK))),
+    sorted(set(re.findall(r"gnomon (doctor|up|demo|settings|dead-letters|enrol|audit)", RUNBOOK))),
 )
 def test_every_command_it_names_exists(command):
     assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0

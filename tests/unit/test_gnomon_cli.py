@@ -5,8 +5,6 @@ import asyncio
 import msgspec
 import pytest
 from click.testing import CliRunner
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
 from broker_bridge.inbox import Message
@@ -21,7 +19,7 @@ from security.trust.authority import ExposedFileError
 from shadow.document import ShadowId
 from tests.fakes import FakeClock
 
-COMMANDS = ("certificate", "dead-letters", "demo", "doctor", "settings", "up")
+COMMANDS = ("dead-letters", "demo", "doctor", "settings", "up")
 
 
 @pytest.fixture
@@ -55,7 +53,7 @@ def test_it_knows_its_version(run):
     assert run("--version").exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["certificate x", "dead-letters", "doctor", "settings", "up"])
+@pytest.mark.parametrize("command", ["dead-letters", "doctor", "settings", "up"])
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -138,43 +136,6 @@ def test_a_bug_is_not_hidden(run, monkeypatch, error):
 
     monkeypatch.setattr(roles, "up", fails)
     assert run("up").exception is error
-
-
-# ---------------------------------------------------------------------- certificates
-
-
-def test_a_thing_gets_a_key_a_certificate_to_it_and_the_root(run, tmp_path):
-    answer = run("certificate", "th-1", "--into", tmp_path / "th-1", "--set", f"directory={tmp_path}")
-    assert answer.exit_code == 0
-    key, certificate, root = (tmp_path / "th-1" / name for name in ("th-1.key", "th-1.crt", "ca.crt"))
-    assert answer.output.split() == [str(key), str(certificate), str(root)]
-    made = x509.load_pem_x509_certificate(certificate.read_bytes())
-    _, issuing = x509.load_pem_x509_certificates(certificate.read_bytes())
-    made.verify_directly_issued_by(issuing)
-    issuing.verify_directly_issued_by(x509.load_pem_x509_certificate(root.read_bytes()))
-    assert made.subject.rfc4514_string() == "CN=th-1"
-    own = load_pem_private_key(key.read_bytes(), None)
-    assert made.public_key() == own.public_key()
-    assert key.stat().st_mode & 0o777 == 0o600
-    assert root.read_bytes() == (tmp_path / "ca" / "root.crt").read_bytes()
-
-
-def test_a_key_that_is_there_is_never_replaced(run, tmp_path):
-    arguments = ("certificate", "th-1", "--into", tmp_path / "th-1", "--set", f"directory={tmp_path}")
-    run(*arguments)
-    before = {path: path.read_bytes() for path in (tmp_path / "th-1").iterdir()}
-    answer = run(*arguments)
-    assert answer.exit_code == 1
-    assert "th-1.key exists" in answer.output
-    assert {path: path.read_bytes() for path in (tmp_path / "th-1").iterdir()} == before
-
-
-@pytest.mark.parametrize("name", ["a/b", "#", "+", "x" * 65, "a b", "a.b"])
-def test_a_name_that_would_widen_what_it_may_gets_none(run, tmp_path, name):
-    answer = run("certificate", "--into", tmp_path / "out", "--set", f"directory={tmp_path}", "--", name)
-    assert answer.exit_code == 1
-    assert "a name in a certificate" in answer.output
-    assert not (tmp_path / "out").exists()
 
 
 # ---------------------------------------------------------------------- dead letters

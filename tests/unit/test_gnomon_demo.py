@@ -11,14 +11,23 @@ import pytest
 
 from fleet.plan import city
 from gnomon import demo
+from gnomon.proofs import RegistryProofs
 from infra.documents.memory import MemoryStore
 from infra.settings import Settings
 from registry.service import RegistryService
 from registry.store import COLLECTIONS
 from security import audit
+from security.audit import Refusals
+from security.hashing import Hashing
 from security.policy import Role
+from security.trust.claim_store import ClaimStore
+from security.trust.collections import COLLECTIONS as TRUST
+from security.trust.enrolment import Enrolment
+from security.trust.issued import IssuedStore
+from security.trust.known_keys import KnownKeys
+from security.trust.tries import Tries
 from tests.certificates import open_authority
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, SeededIds
 from tests.faulty_store import FaultyStore
 
 PLAN = city(6, seed=1)
@@ -31,13 +40,24 @@ class Town:
 
     def __init__(self, directory):
         self.directory = directory
-        self.store = FaultyStore(MemoryStore(COLLECTIONS, [audit.LOG]))
+        self.store = FaultyStore(MemoryStore([*COLLECTIONS, *TRUST], [audit.LOG]))
 
     async def settle(self, plan=PLAN):
-        services: Any = SimpleNamespace(
-            registry=RegistryService(self.store, FakeClock()),
-            authority=open_authority(self.directory),
+        clock = FakeClock()
+        registry, authority = RegistryService(self.store, clock), open_authority(self.directory)
+        center: Any = Enrolment(
+            claims=ClaimStore(self.store, clock),
+            issued=IssuedStore(self.store, clock),
+            keys=KnownKeys(self.store, clock),
+            tries=Tries(clock),
+            hashing=Hashing(cores=1),
+            authority=authority,
+            proofs=RegistryProofs(registry),
+            refusals=Refusals(self.store, clock, SeededIds()),
+            clock=clock,
         )
+        trust = SimpleNamespace(enrolment=center)
+        services: Any = SimpleNamespace(registry=registry, authority=authority, trust=trust)
         await demo._settle_in(services, plan, self.certificates)
         return services.registry
 
@@ -68,6 +88,14 @@ async def test_who_connects_itself_has_a_certificate_and_a_key_that_nobody_else_
     expected = {f"{name}.{kind}" for name in themselves for kind in ("crt", "key")} | {"ca.crt"}
     assert town.files().keys() == expected
     assert {path.stat().st_mode & 0o077 for path in town.certificates.iterdir()} == {0}
+
+
+async def test_each_certificate_is_recorded_as_issued(town):
+    await town.settle()
+    issued = IssuedStore(town.store, FakeClock())
+    for path in town.certificates.glob("*.key"):
+        (record,) = await issued.of_thing(path.stem)
+        assert record.chain.encode() == path.with_suffix(".crt").read_bytes()
 
 
 async def test_a_second_run_changes_nothing(town):

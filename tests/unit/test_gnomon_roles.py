@@ -247,7 +247,10 @@ def _system(tmp_path, secret) -> Any:
         first_secret=secret,
     )
     return SimpleNamespace(
-        services=services, broker=SimpleNamespace(device_port=8883), api_url="http://127.0.0.1:8080"
+        services=services,
+        broker=SimpleNamespace(device_port=8883),
+        api_url="http://127.0.0.1:8080",
+        device_url="https://localhost:8443",
     )
 
 
