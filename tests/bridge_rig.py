@@ -39,7 +39,7 @@ from tests.faulty_store import FaultyStore
 
 LIMITS = ShadowLimits(catchup_rate_max=100_000)
 ANNA = Principal("anna", Role.OPERATOR)
-BY_HTTP = Origin("anna", Role.OPERATOR, Channel.HTTP)
+BY_HTTP = Origin("anna", Role.STAND_IN, Channel.HTTP)
 TURNS_MAX = 20_000
 
 

@@ -40,7 +40,7 @@ HALL = ShadowId("hall")
 LIMITS = ShadowLimits()
 CACHE_BYTES_MAX = 10_000_000
 DEVICE = Origin("hall", Role.DEVICE, Channel.MQTT)
-ANNA = Origin("anna", Role.OPERATOR, Channel.HTTP, request_id="req-1")
+ANNA = Origin("anna", Role.STAND_IN, Channel.HTTP, request_id="req-1")
 SYSTEM = Origin("programs", Role.SYSTEM, Channel.SYSTEM)
 COLLECTIONS: Sequence[Collection] = (SHADOWS,)
 ALL_LOGS: Sequence[str] = (*LOGS, audit.LOG)

@@ -412,7 +412,7 @@ class ShadowMachine(RuleBasedStateMachine):
         if model.said == shadow.version > 0:
             rows = await world.rig.service.archive.history(id, limit=100)
             assert [row.version for row in rows] == list(range(shadow.version, shadow.oldest_version - 1, -1))
-            people = [row.version for row in rows if row.role == "operator"]
+            people = [row.version for row in rows if row.role == ANNA.role]
             page = await audit.read(world.rig.store.inner, 0, 10**15, 1_000)
             audited = {one.version_after for one in page.entries if one.target == f"shadow/{id.key}"}
             assert audited >= set(people)

@@ -1,5 +1,6 @@
 """What a command does to a shadow: rights, sequences, versions, sizes, outbox. Pure, one batch at a time."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -27,7 +28,6 @@ from shadow.errors import (
 )
 from tests.fakes import NOW_MS
 from tests.shadow_rig import (
-    ANNA,
     DEVICE,
     HALL,
     LIMITS,
@@ -156,19 +156,24 @@ def test_nobody_deletes_what_is_reserved(name: str, role: Role):
     assert refusal(document({"a": 1}), delete(ShadowId("hall", name), origin(role))).code == 403
 
 
-@pytest.mark.parametrize("role", [Role.DEVICE, Role.GATEWAY, Role.RELAY, Role.OPERATOR, Role.STAND_IN])
-@pytest.mark.parametrize("name", ["", "free"])
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        *product((Role.DEVICE, Role.GATEWAY, Role.RELAY, Role.STAND_IN), ("", "free")),
+        (Role.CUSTOMER, ""),
+    ],
+)
 def test_who_may_delete_deletes(role: Role, name: str):
     left, (outcome,) = after(document({"a": 1}), delete(ShadowId("hall", name), origin(role)))
     assert accepted(outcome).version == 41
     assert (left.exists, left.version) == (False, 42)
 
 
-def test_han_is_read_by_the_gateway_itself_and_the_system_only():
+def test_han_is_read_by_the_gateway_itself_its_customer_and_the_system_only():
     han = ShadowId("meter", "han")
     for role in Role:
         _, (outcome,) = after(document({"a": 1}), get(han, origin(role)))
-        assert isinstance(outcome, Accepted) is (role in {Role.GATEWAY, Role.SYSTEM}), role
+        assert isinstance(outcome, Accepted) is (role in {Role.GATEWAY, Role.CUSTOMER, Role.SYSTEM}), role
 
 
 def test_rights_come_before_existence():
@@ -430,4 +435,3 @@ def test_a_batch_changes_none_of_the_documents_it_was_given():
     after(shadow, update({"reported": {"a": [9], "c": {"d": None, "e": {}}}, "desired": None}), delete())
     assert (shadow.desired.state, shadow.reported.state, repr(shadow)) == before
     assert Shadow() == NEVER_MADE
-    assert ANNA.role is Role.OPERATOR

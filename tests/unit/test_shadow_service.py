@@ -715,7 +715,7 @@ async def test_an_act_of_no_thing_has_one_audit_row_in_the_same_commit():
         made, gone = await audited(service)
         assert (made.actor, made.role, made.action, made.target) == (
             "anna",
-            "operator",
+            "stand_in",
             "shadow.update",
             "shadow/hall/",
         )
