@@ -13,6 +13,7 @@ from gnomon.commands.audit import audit
 from gnomon.commands.ca import ca
 from gnomon.commands.enrol import enrol
 from gnomon.commands.options import run, settings_of, settings_options
+from gnomon.commands.voucher import voucher
 from infra.settings import render_toml
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -22,7 +23,8 @@ HELP = """Gnomon: device shadows for a utility's home area networks.
 gnomon demo          a demo utility with a simulated fleet, to look at
 gnomon up            the service alone
 gnomon doctor        what is wrong with this machine, and how to mend it
-gnomon enrol         what a device does to become known
+gnomon voucher       a code with which a device joins
+gnomon enrol         what the device does then
 gnomon ca            the certificate authorities: show, renew, take the root away
 gnomon settings      what can be set, and what it is set to
 gnomon dead-letters  requests that were kept aside because they failed
@@ -97,3 +99,4 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
 main.add_command(audit)
 main.add_command(ca)
 main.add_command(enrol)
+main.add_command(voucher)

@@ -3,10 +3,12 @@
 import hashlib
 import os
 import re
+import ssl
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
@@ -19,7 +21,7 @@ from security.secret import Secret
 from security.trust import certificates
 from tests.enrolling import enrol, root_of, voucher
 from tests.system.child import Gnomon
-from tests.system.mqtt import Thing
+from tests.system.mqtt import Thing, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("broker_program")]
 
@@ -103,6 +105,25 @@ def test_by_the_command_line_with_the_sha_256_of_the_root(gnomon, tmp_path):
     assert files.key.read_bytes() == before[files.key]
 
 
+def test_a_voucher_by_the_command_line_lets_its_thing_in(gnomon, tmp_path):
+    name = register(gnomon, "by-voucher")
+    arguments = ["voucher", name, "--url", gnomon.api_url, "--token"]
+    made = CliRunner().invoke(main, [*arguments, "-"], input=gnomon.token + "\n")
+    assert made.exit_code == 0, made.output
+    files = Files(tmp_path, name)
+    joining.join(gnomon.join_url, files, Secret(made.output.strip()), root_of(gnomon), None)
+    assert files.certificate.exists()
+    (tmp_path / "token").write_text("nonsense")
+    refused = CliRunner().invoke(main, [*arguments, str(tmp_path / "token")])
+    assert refused.exit_code == 1
+    assert "refused with 401" in refused.output
+    assert "nonsense" not in refused.output
+    far = CliRunner().invoke(
+        main, ["voucher", name, "--url", "http://192.0.2.1", "--token", "-"], input="x\n"
+    )
+    assert "does not travel in the open" in far.output
+
+
 def test_a_run_whose_answer_was_lost_is_gone_on_with(gnomon, tmp_path):
     name, files = register(gnomon, "lost"), Files(tmp_path, "lost")
     code = voucher(gnomon, name)
@@ -113,16 +134,45 @@ def test_a_run_whose_answer_was_lost_is_gone_on_with(gnomon, tmp_path):
     assert files.certificate.read_bytes() == first
 
 
-def test_a_used_code_and_a_wrong_one_are_said(gnomon, tmp_path):
+def test_claim_code_reuse_409(gnomon, tmp_path):
     name = register(gnomon, "twice")
     code = voucher(gnomon, name)
     joining.join(gnomon.join_url, Files(tmp_path / "one", name), code, root_of(gnomon), None)
     with pytest.raises(JoinError, match=r"409: .*used"):
         joining.join(gnomon.join_url, Files(tmp_path / "two", name), code, root_of(gnomon), None)
-    wrong = Secret("v" + "a" * 16 + ":" + "AAAA" * 6 + "AAA")
+    gateway = register(gnomon, "gw-twice", "gateway")
+    with pytest.raises(JoinError, match="409"):
+        joining.join(gnomon.join_url, Files(tmp_path / "three", gateway), code, root_of(gnomon), None)
+
+
+def test_wrong_code_rejected_and_audited(gnomon, tmp_path):
+    claim = "v" + "a" * 16
+    wrong = Secret(f"{claim}:{'AAAA' * 6}AAA")
     with pytest.raises(JoinError, match="401"):
-        joining.join(gnomon.join_url, Files(tmp_path / "three", name), wrong, root_of(gnomon), None)
-    assert not (tmp_path / "three" / f"{name}.crt").exists()
+        joining.join(gnomon.join_url, Files(tmp_path, "nobody"), wrong, root_of(gnomon), None)
+    assert not (tmp_path / "nobody.crt").exists()
+
+    def refused():
+        rows = gnomon.http.get("/v1/audit").json()["items"]
+        return any(
+            (row["action"], row["target"], row["decision"])
+            == ("certificate.enrol", f"claim/{claim}", "refused")
+            for row in rows
+        )
+
+    until(refused, "the refusal is in the audit", 20.0)
+
+
+def test_revoked_certificate_refused(gnomon):
+    name = register(gnomon, "stolen")
+    certificate, key = enrol(gnomon, name)
+    context = ssl.create_default_context(cadata=root_of(gnomon).decode())
+    context.load_cert_chain(certificate, key)
+    with httpx.Client(base_url=gnomon.join_url, verify=context) as device:
+        reported = {"state": {"reported": {"on": True}}}
+        assert device.post(f"/things/{name}/shadow", json=reported).status_code == 200
+        assert gnomon.http.post(f"/v1/things/{name}/revoke").status_code == 200
+        assert device.post(f"/things/{name}/shadow", json=reported).status_code == 401
 
 
 def test_a_device_tells_no_code_to_whom_it_was_not_told_of(gnomon, tmp_path):
@@ -137,7 +187,7 @@ def test_a_device_tells_no_code_to_whom_it_was_not_told_of(gnomon, tmp_path):
     joining.join(gnomon.join_url, Files(tmp_path, name), code, root_of(gnomon), None)
 
 
-def test_a_device_with_another_pin_refuses_the_server(gnomon):
+def test_wrong_pin_device_refuses_server(gnomon):
     name = register(gnomon, "pinned")
     enrol(gnomon, name)
     files = Files(gnomon.directory / "things", name)
