@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from tests.attack import floods, gateways, identities, records, rights, routes, sessions, topics
+from tests.attack import enrolment, floods, gateways, identities, records, rights, routes, sessions, topics
 from tests.attack.attacks import registered
 
-MODULES: Final = (identities, topics, gateways, routes, floods, rights, records, sessions)
+MODULES: Final = (identities, topics, gateways, routes, floods, rights, records, sessions, enrolment)
 """Importing them registers their attacks."""
 ATTACKS: Final = registered()
 SETTINGS: Final[dict[str, object]] = {}

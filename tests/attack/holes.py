@@ -6,6 +6,7 @@ place has moved fails loudly: `mock.patch` refuses a name that is not there, and
 """
 
 import asyncio
+import base64
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from unittest import mock
 
 import mqtt5
 import msgspec
+from cryptography import x509
 
 from api import audit, schemas
 from api.gate import Gate, OutOfReachError
@@ -25,8 +27,15 @@ from registry.models import Standing
 from registry.standings import Standings
 from security.audit import LOG
 from security.policy import Action, Role
+from security.trust import codes, enrolment, requests
+from security.trust.authority import Authority
+from security.trust.claim_store import ClaimStore
+from security.trust.enrolment import Enrolment
+from security.trust.pins import Pins
 
 ROW_LATE_S: Final = 0.3
+RACES_MAX: Final = 200
+PIN_DIGITS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,12 @@ def takeovers_not_counted() -> None:
 def no_kick() -> None:
     """Leave live sessions as they are."""
     _replace("broker_bridge.janitor.Janitor.kick", _nothing)
+
+
+@hole("B1", "B38")
+def crl_without_reload() -> None:
+    """Write revocation lists, and let the broker go on with the one that it knows."""
+    _replace("gnomon.revocations.LocalBroker.reload", _nothing)
 
 
 @hole("B38")
@@ -211,6 +226,93 @@ def audit_outside_the_commit() -> None:
 def head_not_published() -> None:
     """Publish no head."""
     _replace("security.sealer.Sealer._publish", _nothing)
+
+
+@hole("B5")
+def name_of_the_request_used() -> None:
+    """Certify the name that stands in the request."""
+    parse, sign = requests.parse_request, Authority.sign_thing
+    named: list[str] = []
+
+    def parsed(request: bytes) -> Any:
+        read = parse(request)
+        der = request if request.startswith(b"0") else base64.b64decode(request)
+        named[:] = [str(one.value) for one in x509.load_der_x509_csr(der).subject]
+        return read
+
+    def sign_thing(authority: Authority, name: str, key: Any) -> Any:
+        return sign(authority, named[0] if named and named[0].startswith("joining-") else name, key)
+
+    _replace("security.trust.enrolment.parse_request", parsed)
+    _replace("security.trust.authority.Authority.sign_thing", sign_thing)
+
+
+@hole("B5")
+def key_reuse_check_off() -> None:
+    """Let a key come as often as it likes."""
+    _replace("security.trust.known_keys.KnownKeys.introduce", _nothing)
+
+
+@hole("B5/race")
+def voucher_checked_then_set() -> None:
+    """Look whether a voucher is used, and mark it as used a moment later, without comparing."""
+    honest = ClaimStore.put
+
+    async def put(store: ClaimStore, rows: Any) -> Any:
+        await asyncio.sleep(ROW_LATE_S)
+        for _ in range(RACES_MAX):
+            if not await honest(store, rows):
+                break
+            rows = [(claim, await _revision(store, claim.id), act) for claim, _, act in rows]
+        return frozenset()
+
+    _replace("security.trust.claim_store.ClaimStore.put", put)
+
+
+async def _revision(store: ClaimStore, id: str) -> int:
+    kept = await store.load(id)
+    return 0 if kept is None else kept.revision
+
+
+@hole("B5/pin")
+def pin_taken_as_enrolment_proof() -> None:
+    """Take a PIN where a code is asked for."""
+    prove = Enrolment._prove
+    parse = codes.parse
+
+    def lenient(claim_id: str, text: str) -> Any:
+        return text if len(text) == PIN_DIGITS and text.isdigit() else parse(claim_id, text)
+
+    async def proved(self: Enrolment, claim_id: str, entered: Any, address: str) -> Any:
+        if not isinstance(entered, str):
+            return await prove(self, claim_id, entered, address)
+        kept = await self._claims.load(claim_id)
+        if kept is None:
+            raise enrolment.WrongCodeError
+        return kept.claim
+
+    _replace("security.trust.codes.parse", lenient)
+    _replace("security.trust.enrolment.Enrolment._prove", proved)
+
+
+@hole("B5/pin")
+def nonce_check_skipped() -> None:
+    """Take an answer that was right once."""
+    honest = Pins.finish
+    right: set[bytes] = set()
+
+    async def finish(pins: Pins, session: Any, answer: bytes, via: Any) -> None:
+        if answer not in right:
+            await honest(pins, session, answer, via)
+            right.add(answer)
+
+    _replace("security.trust.pins.Pins.finish", finish)
+
+
+@hole("B6")
+def guesses_not_counted() -> None:
+    """Look at every guess."""
+    _replace("security.trust.tries.Tries._check_code", lambda *_: None)
 
 
 async def _nothing(*_: Any, **__: Any) -> None: ...

@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from tests.attack import certificates, wire
+from tests.attack import certificates, joining, wire
 from tests.attack.attacks import Score, Size, attack
 from tests.attack.field import SETTLED_S, Bystander, Field, happens
 from tests.system.mqtt import V5, V311, connected, shadow_topic
@@ -18,7 +18,7 @@ ODD_NAMES: Final = (
 )  # fmt: skip
 
 
-@attack("B1", "no, foreign or broken certificate", at_least=Size(28, 28))
+@attack("B1", "no, foreign or broken certificate", at_least=38)
 def broken_certificates(field: Field, score: Score) -> None:
     """Each certificate has one fault and is otherwise a good one, which is let in beside it."""
     gnomon, folder = field.gnomon, field.scratch / "certificates"
@@ -26,7 +26,7 @@ def broken_certificates(field: Field, score: Score) -> None:
     name = gnomon.new()
     cut = certificates.below(certificates.root(gnomon), "Gnomon issuing")
     by_a_thing = certificates.thing_as_signer(name, signer)
-    bad = {
+    bad: dict[str, certificates.Files | None] = {
         "none": None,
         "rogue authority, same name": certificates.files(
             folder, certificates.good(name), certificates.rogue(signer)
@@ -40,6 +40,7 @@ def broken_certificates(field: Field, score: Score) -> None:
             for fault, leaf in certificates.spoilt(name).items()
         },
     }
+    bad["revoked"] = _revoked(field, score)
     reasons: dict[str, str] = {}
     for fault, shown in bad.items():
         for version in VERSIONS:
@@ -50,6 +51,14 @@ def broken_certificates(field: Field, score: Score) -> None:
         score.attempt(f"the authority signs for {odd!r}", succeeded=certificates.authority_signs(gnomon, odd))
     score.measure(kinds=len(bad) + 1, said=reasons)
     _good_ones(field, score, signer)
+
+
+def _revoked(field: Field, score: Score) -> certificates.Files:
+    """Return a certificate that was good until it was revoked."""
+    name, files = joining.enrolled(field)
+    score.honest("before it is let in", works=wire.greet(field.gnomon, files).let_in)
+    assert field.gnomon.http.post(f"/v1/things/{name}/revoke").status_code == 200
+    return files
 
 
 def _good_ones(field: Field, score: Score, signer: certificates.Signer) -> None:

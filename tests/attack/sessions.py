@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
-from tests.attack import wire
+from tests.attack import joining, wire
 from tests.attack.attacks import Score, Size, attack
 from tests.attack.field import SETTLED_S, Bystander, Field, happens, percentile
 from tests.system.child import Gnomon
@@ -185,6 +185,10 @@ def _after_that(field: Field, score: Score, victims: list[str]) -> None:
         _say(gnomon, name)
     changed = [name for name, version in field.versions(victims[:5]).items() if version != versions[name]]
     score.attempts(f"believed when they came back: {changed}", 5, len(changed))
+    name, files = joining.enrolled(field)
+    score.honest("before, TLS lets it in", works=wire.greet(gnomon, files).let_in)
+    _revoke(gnomon, name)
+    score.attempt("TLS lets it in after that", succeeded=wire.greet(gnomon, files).let_in)
     home: dict[str, Any] = {"premises": f"home-{gnomon.new()}"}
     gateway, lamp = gnomon.new("gateway", **home), gnomon.new(has_certificate=False, **home)
     gnomon.attach(gateway, lamp)
