@@ -29,7 +29,7 @@ from security.trust.claims import Claim, ClaimError, OverError, SpentError
 from security.trust.codes import Entered, InvalidClaimIdError, InvalidCodeError
 from security.trust.issued import IssuedRecord, IssuedState, IssuedStore
 from security.trust.known_keys import Bringer, KeyKnownError, KnownKeys
-from security.trust.proofs import Placing, Proofs
+from security.trust.proofs import IN_PERSON, Placing, Proofs
 from security.trust.requests import InvalidRequestError, Request, parse_request
 from security.trust.tries import TooManyTriesError, Tries
 
@@ -319,7 +319,7 @@ class Enrolment:
         await self._keys.introduce(parsed.spki_sha256, Bringer(thing, f"by {by.name}"), by, via)
         issued = self._authority.sign_thing(thing, parsed.public_key)
         await self._issued.record(issued, thing, by, via, reason="in person")
-        await self._proofs.proof_accepted(thing, "person", issued.serial)
+        await self._proofs.proof_accepted(thing, IN_PERSON, issued.serial)
         self.certificates.inc()
         return issued
 

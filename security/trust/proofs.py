@@ -4,7 +4,10 @@ It changes no life cycle itself: it says *proof accepted*, and what becomes of t
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+IN_PERSON: Final = "person"
+"""The kind of proof of a thing that somebody of ours answers for."""
 
 
 @dataclass(frozen=True, slots=True)
