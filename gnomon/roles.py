@@ -164,7 +164,6 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             services.shadows.sweep(),
             services.shadows.retain(),
             services.sealer.run(),
-            services.trust.enrolment.run(),
             sweep_people(services),
             watch_authorities(services.authority),
         ),
@@ -185,7 +184,14 @@ async def running(settings: Settings) -> AsyncIterator[System]:
         _show_guards(services.metrics, janitor, revocations, revoked, warden)
         readiness = Readiness(services.store, bridge.session, services.clock)
         async with (
-            tasks(bridge.run(), readiness.run(), janitor.run(), revocations.run(), warden.run()),
+            tasks(
+                bridge.run(),
+                readiness.run(),
+                janitor.run(),
+                revocations.run(),
+                warden.run(),
+                services.trust.enrolment.run(superseded=revocations.relist),
+            ),
             _api(services, bridge, readiness, revocations) as (api_url, device_url),
         ):
             await _until_ready(readiness)

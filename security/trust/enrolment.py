@@ -180,7 +180,7 @@ class Enrolment:
 
     async def _prove(self, claim_id: str, entered: Entered, address: str) -> Claim:
         """Return the claim to which this code belongs; an unknown one costs the same and hears the same."""
-        async with self._tries.attempt(claim_id, address):
+        async with self._tries.attempt(claim_id, entered.cost, address):
             kept = await self._claims.load(claim_id)
             hash = None if kept is None else kept.claim.hash
             right = await self._hashing.verify(hash, entered.code, entered.cost)
@@ -358,19 +358,24 @@ class Enrolment:
 
     # ------------------------------------------------------------------ beside
 
-    async def run(self) -> None:
-        """End old certificates a day after their successors, and forget ended vouchers, until cancelled."""
+    async def run(self, superseded: Callable[[], None]) -> None:
+        """End old certificates a day after their successors, and forget ended vouchers, until cancelled.
+
+        ``superseded`` is called when some have ended.
+        """
         while True:
             try:
-                await self.tidy()
+                if await self.tidy():
+                    superseded()
             except StoreUnavailableError as error:
                 _log.warning("enrolment_not_tidied", reason=str(error))
             await asyncio.sleep(TIDY_S)
 
-    async def tidy(self) -> None:
-        """Do that once."""
-        await self._issued.supersede_due(SYSTEM)
+    async def tidy(self) -> int:
+        """Do that once; return how many successors made older certificates end."""
+        successors = await self._issued.supersede_due(SYSTEM)
         await self._claims.drop_ended(self._clock.now_ms() - KEEP_ENDED_MS, TIDY_PAGE)
+        return successors
 
     def show(self, metrics: Metrics) -> None:
         """Let the metrics be read."""

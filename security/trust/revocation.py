@@ -306,8 +306,12 @@ class Revocations:
     async def reconcile(self) -> None:
         """Do what is missing of every revocation that is open; make the list anew when it is time."""
         if self._relist or self._list.due:
-            await self._list.issue()
-            self._relist = False
+            self._relist = False  # before: what is asked for meanwhile is asked for again
+            try:
+                await self._list.issue()
+            except BaseException:
+                self._relist = True
+                raise
             self._unread |= self._brokers.keys()
         for name in sorted(self._unread):
             await self._reload(name)

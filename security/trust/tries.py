@@ -7,7 +7,7 @@ it takes tells which is which. A restart forgets them: a code of 128 bits needs 
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -16,6 +16,7 @@ import structlog
 from infra.clock import Clock
 from infra.telemetry import Metrics
 from infra.telemetry.metrics import Count
+from security.hashing import FULL, LIGHT, Cost
 
 WRONG_MAX: Final = 5
 """Wrong tries of one code in :data:`WRONG_WITHIN_S`; then it is locked for :data:`LOCK_S`."""
@@ -24,8 +25,9 @@ LOCK_S: Final = 3_600.0
 ADDRESS_TRIES_MAX: Final = 20
 """Tries of one address in :data:`MINUTE_S`."""
 MINUTE_S: Final = 60.0
-ALL_TRIES_MAX: Final = 1_200
-"""Tries of everybody in :data:`MINUTE_S`."""
+CEILINGS: Final[Mapping[Cost, int]] = {LIGHT: 6_000, FULL: 300}
+"""Tries of everybody in :data:`MINUTE_S`, by what one costs: half a core's time each at the most. Who guesses
+at labels from many addresses keeps no voucher out, and to keep vouchers out takes 300 addresses."""
 FAILURES_ALARM: Final = 50
 """Failures in :data:`HOUR_S` that raise an alarm, once in that time."""
 HOUR_S: Final = 3_600.0
@@ -56,20 +58,22 @@ class Tries:
         self._codes = _Windows(WRONG_MAX)
         self._locked: OrderedDict[str, float] = OrderedDict()
         self._addresses = _Windows(ADDRESS_TRIES_MAX)
-        self._all = deque[float](maxlen=ALL_TRIES_MAX)
+        self._all = {cost: deque[float](maxlen=ceiling) for cost, ceiling in CEILINGS.items()}
         # No larger than the requests that are being answered.
         self._turns: dict[str, _Turns] = {}
         self._failures = deque[float](maxlen=FAILURES_ALARM)
         self.failures, self.refused, self.alarms = Count(), Count(), Count()
 
     @asynccontextmanager
-    async def attempt(self, claim_id: str, address: str) -> AsyncIterator[None]:
+    async def attempt(self, claim_id: str, cost: Cost, address: str) -> AsyncIterator[None]:
         """Run the block for one try; those of one code one after the other, so that five are five.
+
+        ``cost`` is what hashing will cost; it follows from the form of the id, known or not.
 
         Raises:
             TooManyTriesError: it must not be hashed.
         """
-        self._admit(address)
+        self._admit(cost, address)
         async with self._turn(claim_id):
             self._check_code(claim_id)
             yield
@@ -87,15 +91,15 @@ class Tries:
             self.alarms.inc()
             _log.error("enrolment_guessing", failures=FAILURES_ALARM, within_s=HOUR_S)
 
-    def _admit(self, address: str) -> None:
+    def _admit(self, cost: Cost, address: str) -> None:
         now_s = self._clock.elapsed_s()
         self._require(
             max(
-                _wait(self._all, ALL_TRIES_MAX, MINUTE_S, now_s),
+                _wait(self._all[cost], CEILINGS[cost], MINUTE_S, now_s),
                 self._addresses.wait(address, MINUTE_S, now_s),
             )
         )
-        self._all.append(now_s)
+        self._all[cost].append(now_s)
         self._addresses.add(address, now_s)
 
     def _check_code(self, claim_id: str) -> None:

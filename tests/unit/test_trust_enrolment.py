@@ -376,10 +376,10 @@ async def test_from_two_thirds_of_its_life_a_certificate_gets_a_successor(center
     assert (name, new != old) == ("hall", True)
     assert center.things.accepted[-1] == ("hall", "certificate", new)
     clock.advance(GRACE_MS / 1_000 - 1)
-    await center.enrolment.tidy()
+    assert await center.enrolment.tidy() == 0
     assert (await center.issued.by_serial(old)).is_good(clock.now_ms())
     clock.advance(1)
-    await center.enrolment.tidy()
+    assert await center.enrolment.tidy() == 1
     assert (await center.issued.by_serial(old)).state is IssuedState.SUPERSEDED
     assert (await center.issued.by_serial(new)).is_good(clock.now_ms())
 
@@ -483,3 +483,15 @@ async def test_what_we_certify_in_person_is_recorded_like_the_rest(center, store
     assert record is not None
     assert record.thing == "hall"
     assert await audited(store) == [("sam", "certificate.issue", f"certificate/hall/{issued.serial}")]
+
+
+async def test_who_keeps_the_revocation_list_hears_of_superseded_certificates(center, clock):
+    old = await enrolled(center)
+    await due(center, old)
+    await center.enrolment.renew(old, request(), SOURCE)
+    clock.advance(GRACE_MS / 1_000)
+    heard = asyncio.Event()
+    running = asyncio.ensure_future(center.enrolment.run(superseded=heard.set))
+    async with asyncio.timeout(5):
+        await heard.wait()
+    running.cancel()

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 import structlog
 
+from security.hashing import FULL, LIGHT
 from security.trust import tries as module
 from security.trust.tries import (
     ADDRESS_TRIES_MAX,
-    ALL_TRIES_MAX,
+    CEILINGS,
     FAILURES_ALARM,
     HOUR_S,
     LOCK_S,
@@ -33,12 +34,12 @@ def tries(clock):
 
 
 async def wrong(tries, code, address="a"):
-    async with tries.attempt(code, address):
+    async with tries.attempt(code, LIGHT, address):
         tries.wrong(code)
 
 
-async def right(tries, code, address="a"):
-    async with tries.attempt(code, address):
+async def right(tries, code, address="a", cost=LIGHT):
+    async with tries.attempt(code, cost, address):
         pass
 
 
@@ -69,7 +70,7 @@ async def test_of_wrong_tries_at_once_five_are_looked_at(tries):
     looked_at = []
 
     async def guess(number):
-        async with tries.attempt("c1", f"a{number}"):
+        async with tries.attempt("c1", LIGHT, f"a{number}"):
             looked_at.append(number)
             await asyncio.sleep(0)
             tries.wrong("c1")
@@ -84,7 +85,7 @@ async def test_right_tries_at_once_are_all_looked_at_one_after_the_other(tries):
 
     async def use(number):
         nonlocal inside, most
-        async with tries.attempt("c1", f"a{number}"):
+        async with tries.attempt("c1", LIGHT, f"a{number}"):
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0)
@@ -99,7 +100,7 @@ async def test_more_than_may_wait_for_one_code_are_refused(tries):
     held = asyncio.Event()
 
     async def use(number):
-        async with tries.attempt("c1", f"a{number}"):
+        async with tries.attempt("c1", LIGHT, f"a{number}"):
             await held.wait()
 
     waiting = [asyncio.ensure_future(use(n)) for n in range(WAITING_MAX)]
@@ -121,13 +122,15 @@ async def test_an_address_has_twenty_tries_a_minute_right_or_wrong(tries, clock)
     await right(tries, "c")
 
 
-async def test_everybody_together_has_a_ceiling(tries, clock):
-    for number in range(ALL_TRIES_MAX):
-        await right(tries, "c", f"a{number}")
+@pytest.mark.parametrize(("cost", "other"), [(FULL, LIGHT), (LIGHT, FULL)], ids=["labels", "vouchers"])
+async def test_everybody_together_has_a_ceiling_that_leaves_the_other_kind_alone(tries, clock, cost, other):
+    for number in range(CEILINGS[cost]):
+        await right(tries, "c", f"a{number}", cost)
     with pytest.raises(TooManyTriesError):
-        await right(tries, "c", "b")
+        await right(tries, "c", "b", cost)
+    await right(tries, "c", "b", other)
     clock.advance(MINUTE_S)
-    await right(tries, "c", "b")
+    await right(tries, "c", "b", cost)
 
 
 async def fail(tries, times, since=0):
