@@ -225,7 +225,7 @@ _CLIENT_EXAMPLE: Final = {
     "name": "customer care",
     "role": "ccs",
     "state": "active",
-    "secrets": 1,
+    "keys_alive": 1,
     "made_at": _TIME,
 }
 _PERSON: Final = Answer("The person", Content("application/json", PersonDocument, _PERSON_EXAMPLE))

@@ -295,7 +295,7 @@ class ClientDocument(Struct):
     name: str
     role: Role
     state: str
-    secrets: int
+    keys_alive: Annotated[int, Meta(description="Two while one takes the other's place")]
     made_at: Time
 
     @classmethod

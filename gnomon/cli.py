@@ -13,6 +13,7 @@ from gnomon.commands.audit import audit
 from gnomon.commands.ca import ca
 from gnomon.commands.enrol import enrol
 from gnomon.commands.options import run, settings_of, settings_options
+from gnomon.commands.person import person, token
 from gnomon.commands.voucher import voucher
 from infra.settings import render_toml
 
@@ -23,6 +24,8 @@ HELP = """Gnomon: device shadows for a utility's home area networks.
 gnomon demo          a demo utility with a simulated fleet, to look at
 gnomon up            the service alone
 gnomon doctor        what is wrong with this machine, and how to mend it
+gnomon person        accounts of people: the first officer, new ones, roles, approvals
+gnomon token         an access token for whoever has a credential file
 gnomon voucher       a code with which a device joins
 gnomon enrol         what the device does then
 gnomon ca            the certificate authorities: show, renew, take the root away
@@ -99,4 +102,6 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
 main.add_command(audit)
 main.add_command(ca)
 main.add_command(enrol)
+main.add_command(person)
+main.add_command(token)
 main.add_command(voucher)

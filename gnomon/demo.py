@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import structs
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -20,6 +21,7 @@ from fleet.connection import Certificates, Endpoint
 from fleet.plan import DevicePlan, Plan, city
 from fleet.simulation import Simulation
 from fleet.statistics import Statistics
+from gnomon import demo_people
 from gnomon.roles import System, interruptible, running, stop_signal, tasks, welcome
 from gnomon.services import Services
 from infra.clock import Clock
@@ -47,6 +49,7 @@ ENROLLED_AT_ONCE: Final = 32
 
 async def run(settings: Settings, *, homes: int, seed: int) -> None:
     """Run the service and the fleet until SIGINT or SIGTERM."""
+    settings = structs.replace(settings, people=structs.replace(settings.people, demo=True))
     with interruptible():
         async with running(settings) as system:
             await _demonstrate(system, city(homes, seed), seed)
@@ -102,6 +105,9 @@ async def _settle_in(services: Services, plan: Plan, directory: Path) -> None:
         async with asyncio.TaskGroup() as group:
             for name in bare[first : first + ENROLLED_AT_ONCE]:
                 group.create_task(_enrol(services, name, directory), name=f"enrol {name}")
+    home = plan.homes[0].premises
+    if (await services.registry.place(home)).account != demo_people.ACCOUNT:
+        await services.registry.hand_over(home, demo_people.ACCOUNT, DEMO)
     for device in _devices(plan):
         attached = known[device.name].gateways if device.name in known else frozenset()
         for gateway in device.gateways:

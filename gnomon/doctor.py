@@ -28,7 +28,6 @@ from gnomon.services import (
     broker_directory,
     master_key_file,
     open_authority,
-    operator_file,
     store_file,
     store_url,
 )
@@ -39,7 +38,6 @@ from infra.ids import RandomIds
 from infra.settings import Settings
 from security import private_files
 from security.secretbox import SecretBox
-from security.tokens import OperatorToken
 from security.trust.authority import (
     ROOT_FILE,
     Authority,
@@ -93,7 +91,6 @@ async def examine(settings: Settings) -> list[Finding]:
         check_api_port,
         check_join_port,
         check_certificates,
-        check_token,
         check_store,
     )
     return [await check(settings) for check in checks]
@@ -322,18 +319,6 @@ async def check_certificates(settings: Settings, clock: Clock = _CLOCK) -> Findi
     if authority.root_in_reach:
         found += "; the root's key lies here too: gnomon ca move-root takes it away"
     return Finding("certificates", found)
-
-
-async def check_token(settings: Settings) -> Finding:
-    """The file that makes the operator's token known must be ours alone."""
-    file = operator_file(settings)
-    if not file.exists():
-        return Finding("token", "none yet; the next start makes one and shows it")
-    try:
-        OperatorToken.open(file, RandomIds())
-    except (DamagedFileError, ExposedFileError) as error:
-        return _told("token", error)
-    return Finding("token", "made; it was shown when it was")
 
 
 async def check_store(settings: Settings) -> Finding:

@@ -34,10 +34,10 @@ from broker_bridge.selftest import HolesError, SelfTestError, Voice, try_out
 from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_ANSWERS, PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
 from broker_bridge.warden import Warden
-from gnomon import canaries
+from gnomon import canaries, demo_people
 from gnomon.readiness import PROBES, Readiness
 from gnomon.revocations import LocalBroker, Recorded, bar_in
-from gnomon.services import Services, broker_directory, open_services, operator_file
+from gnomon.services import Services, broker_directory, open_services
 from infra import logs
 from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
@@ -46,8 +46,6 @@ from infra.settings import Settings
 from infra.telemetry import Metrics
 from security.heads import BadHeadsError
 from security.people.people import SWEEP_S
-from security.policy import Principal
-from security.tokens import OperatorBearer
 from security.trust.authority import (
     Authority,
     AuthorityError,
@@ -195,6 +193,8 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             _api(services, bridge, readiness, revocations) as (api_url, device_url),
         ):
             await _until_ready(readiness)
+            if settings.people.demo:
+                await demo_people.provide(services, api_url)
             _tune_the_interpreter()
             yield System(services, broker, bridge, api_url, device_url)
         # Only here: whatever ended the block before by an error may have been a request.
@@ -271,13 +271,20 @@ def welcome(system: System) -> str:
         lines.append(
             "reminder     the root's key lies on this machine; take it away: gnomon ca move-root DIR"
         )
-    if system.services.first_secret is not None:
-        lines.append(f"token        {system.services.first_secret}")
-        lines.append("             the operator's; shown only now, so keep it")
-    else:
-        file = operator_file(settings)
-        lines.append(f"token        as shown on the first run (lost? stop, delete {file}, start: a new one)")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_how_to_log_in(system)])
+
+
+def _how_to_log_in(system: System) -> list[str]:
+    settings, secret = system.services.settings, system.services.people.first_secret
+    if settings.people.demo:
+        return [f"accounts     one a role, for this demo: {demo_people.credentials_directory(settings)}"]
+    if secret is None:
+        return ["accounts     log in: gnomon token FILE"]
+    return [
+        f"secret       {secret.reveal()}",
+        "             shown only now, good for 15 minutes and for one thing:",
+        "accounts     none yet; be the first security officer: gnomon person first LOGIN",
+    ]
 
 
 @asynccontextmanager
@@ -464,17 +471,6 @@ def _show(metrics: Metrics, bridge: Bridge) -> None:
     metrics.counter("messages_undecodable", "Messages that our codec refused", lambda: counts.undecodable)
 
 
-class _Bearers:
-    """Whoever has logged in, and the operator's token of the first run."""
-
-    def __init__(self, services: Services) -> None:
-        self._people = services.people.identities
-        self._operator = OperatorBearer(services.token)
-
-    async def principal(self, bearer: str) -> Principal | None:
-        return await self._people.principal(bearer) or await self._operator.principal(bearer)
-
-
 def _show_guards(
     metrics: Metrics, janitor: Janitor, revocations: Revocations, revoked: RevocationList, warden: Warden
 ) -> None:
@@ -511,7 +507,7 @@ async def _api(
         refusals=services.refusals,
         heads=services.heads,
         people=services.people,
-        bearer=_Bearers(services),
+        bearer=services.people.identities,
         step_ups=services.people.step_ups,
         metrics=services.metrics,
         live=services.live,

@@ -29,7 +29,6 @@ from security.people.people import People, open_people
 from security.people.records import COLLECTIONS as PEOPLE
 from security.sealer import Sealer
 from security.secretbox import SecretBox
-from security.tokens import OperatorToken
 from security.trust.authority import Authority
 from security.trust.center import TrustCenter, open_center
 from security.trust.collections import COLLECTIONS as TRUST
@@ -38,7 +37,6 @@ from shadow.records import LOGS, SHADOWS
 from shadow.service import ShadowService
 from shadow.store import ShadowStore
 
-OPERATOR_FILE: Final = "operator.sha256"
 MASTER_KEY_FILE: Final = "master.key"
 AUDIT_KEY_FILE: Final = "audit.key"
 
@@ -65,9 +63,6 @@ class Services:
     issued: IssuedStore
     trust: TrustCenter
     people: People
-    token: OperatorToken
-    first_secret: str | None
-    """The operator's secret, if it was made just now; it is shown once and kept nowhere."""
 
 
 @asynccontextmanager
@@ -119,7 +114,6 @@ async def open_services(
             ids=ids,
             metrics=metrics,
         )
-        token, secret = OperatorToken.open(operator_file(settings), ids)
         yield Services(
             settings=settings,
             clock=clock,
@@ -138,9 +132,7 @@ async def open_services(
             hashing=hashing,
             issued=issued,
             trust=trust,
-            people=await open_people(store, clock, ids, box, hashing, refusals),
-            token=token,
-            first_secret=secret,
+            people=await open_people(store, clock, ids, box, hashing, refusals, demo=settings.people.demo),
         )
 
 
@@ -170,11 +162,6 @@ def store_file(settings: Settings) -> Path | None:
     """Return the file of an embedded store."""
     scheme, _, place = store_url(settings).partition(":")
     return Path(place) if scheme == "sqlite" else None
-
-
-def operator_file(settings: Settings) -> Path:
-    """Return the file that knows the operator's token; without it the next start makes another token."""
-    return settings.directory / "secrets" / OPERATOR_FILE
 
 
 def master_key_file(settings: Settings) -> Path:

@@ -13,7 +13,6 @@ Three roles are there for that reason alone:
 * ``STAND_IN``: whoever an unchecked AWS signature stands for (``api.compat_http``, loopback only). Suites
   made for the cloud report as well as desire, and make things. It reports no reserved shadow: those state
   what a device really did.
-* ``INTERIM``: whoever holds the token of the first run, until people have accounts of their own.
 """
 
 from collections.abc import Mapping
@@ -56,8 +55,6 @@ class Role(StrEnum):
     """The metering system."""
     STAND_IN = "stand_in"
     """An unchecked AWS signature, in the place of any thing."""
-    INTERIM = "interim"
-    """The token of the first run: goes when people have accounts."""
     SYSTEM = "system"
     """Our own workflows, in this process, by their own rule."""
 
@@ -190,12 +187,9 @@ _OPERATOR: Final = {_R.OPERATOR: _S.ANY}
 _SECURITY: Final = {_R.SECURITY: _S.ANY}
 _SYSTEM: Final = {_R.SYSTEM: _S.ANY}
 _STAND_IN: Final = {_R.STAND_IN: _S.ANY}
-_INTERIM: Final = {_R.INTERIM: _S.ANY}
 _PEOPLE: Final = (_R.CUSTOMER, _R.REP, _R.INSTALLER, _R.OPERATOR, _R.SECURITY, _R.AUDITOR)
 
-_READ: Final = (
-    _THING | _VISIT | {_R.OPERATOR: _S.ENROLLED, _R.VEN: _S.ACCOUNT} | _SYSTEM | _STAND_IN | _INTERIM
-)
+_READ: Final = _THING | _VISIT | {_R.OPERATOR: _S.ENROLLED, _R.VEN: _S.ACCOUNT} | _SYSTEM | _STAND_IN
 _ON_SITE: Final = {_R.REP: _S.CASE, _R.INSTALLER: _S.ORDER, _R.OPERATOR: _S.ANY}
 
 # The one table of actions: who, standing how to the target. What has no row is nobody's.
@@ -203,25 +197,24 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
     {
         Action.THING_READ: _READ,
         Action.SHADOW_READ: _READ,
-        Action.SHADOW_HISTORY: {_R.CUSTOMER: _S.ACCOUNT, _R.OPERATOR: _S.ENROLLED} | _SYSTEM | _INTERIM,
-        Action.SHADOW_REPORT: _THING | _SYSTEM | _STAND_IN | _INTERIM,
+        Action.SHADOW_HISTORY: {_R.CUSTOMER: _S.ACCOUNT, _R.OPERATOR: _S.ENROLLED} | _SYSTEM,
+        Action.SHADOW_REPORT: _THING | _SYSTEM | _STAND_IN,
         Action.SHADOW_DESIRE: _THING
         | {_R.CUSTOMER: _S.ACCOUNT, _R.INSTALLER: _S.ORDER, _R.OPERATOR: _S.ENROLLED}
         | _SYSTEM
-        | _STAND_IN
-        | _INTERIM,
-        Action.SHADOW_DELETE: _THING | {_R.CUSTOMER: _S.ACCOUNT} | _STAND_IN | _INTERIM,
+        | _STAND_IN,
+        Action.SHADOW_DELETE: _THING | {_R.CUSTOMER: _S.ACCOUNT} | _STAND_IN,
         Action.CERTIFICATE_ENROL: {_R.DEVICE: _S.SELF, _R.GATEWAY: _S.SELF},
         Action.CERTIFICATE_READ: _VISIT | _SECURITY,
-        Action.CERTIFICATE_REVOKE: _VISIT | _SECURITY | _INTERIM,
-        Action.VOUCHER_CREATE: _VISIT | _SECURITY | _INTERIM,
-        Action.INSTALL_CODE_WRITE: _SECURITY | _INTERIM,
-        Action.THING_REGISTER: _VISIT | _SECURITY | _STAND_IN | _INTERIM,
-        Action.THING_REMOVE: {_R.CUSTOMER: _S.ACCOUNT} | _SECURITY | _STAND_IN | _INTERIM,
-        Action.THING_SUSPEND: {_R.CUSTOMER: _S.ACCOUNT} | _OPERATOR | _SECURITY | _INTERIM,
-        Action.ATTACHMENT_WRITE: _VISIT | _SECURITY | _INTERIM,
-        Action.PREMISES_READ: _VISIT | {_R.CCS: _S.ANY} | _SYSTEM | _INTERIM,
-        Action.PREMISES_WRITE: {_R.CCS: _S.ANY} | _SYSTEM | _INTERIM,
+        Action.CERTIFICATE_REVOKE: _VISIT | _SECURITY,
+        Action.VOUCHER_CREATE: _VISIT | _SECURITY,
+        Action.INSTALL_CODE_WRITE: _SECURITY,
+        Action.THING_REGISTER: _VISIT | _SECURITY | _STAND_IN,
+        Action.THING_REMOVE: {_R.CUSTOMER: _S.ACCOUNT} | _SECURITY | _STAND_IN,
+        Action.THING_SUSPEND: {_R.CUSTOMER: _S.ACCOUNT} | _OPERATOR | _SECURITY,
+        Action.ATTACHMENT_WRITE: _VISIT | _SECURITY,
+        Action.PREMISES_READ: _VISIT | {_R.CCS: _S.ANY} | _SYSTEM,
+        Action.PREMISES_WRITE: {_R.CCS: _S.ANY} | _SYSTEM,
         Action.CUSTOMER_FIND: {_R.REP: _S.ANY},
         Action.VERIFICATION_CREATE: {_R.REP: _S.ANY},
         Action.WORK_ORDER_WRITE: _OPERATOR | {_R.CCS: _S.ANY},
@@ -253,7 +246,7 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.JOB_EXECUTE: _THING | {_R.INSTALLER: _S.ORDER},
         Action.FLEET_SEARCH: {_R.OPERATOR: _S.ENROLLED},
         Action.FLEET_EXPORT: {_R.OPERATOR: _S.ENROLLED},
-        Action.FLEET_READ: _OPERATOR | _SECURITY | _INTERIM,
+        Action.FLEET_READ: _OPERATOR | _SECURITY,
         Action.PRINCIPAL_READ: _SECURITY,
         Action.PRINCIPAL_WRITE: _SECURITY,
         Action.ROLE_GRANT: _SECURITY,
@@ -261,7 +254,7 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.REVOKE_ALL: _SECURITY,
         Action.APPROVAL_READ: _OPERATOR | _SECURITY,
         Action.APPROVAL_WRITE: _OPERATOR | _SECURITY,
-        Action.AUDIT_READ: {_R.AUDITOR: _S.ANY} | _INTERIM,
+        Action.AUDIT_READ: {_R.AUDITOR: _S.ANY},
         Action.AUDIT_VERIFY: {_R.AUDITOR: _S.ANY},
         Action.SELF_MANAGE: dict.fromkeys(_PEOPLE, _S.ANY),
     }
@@ -393,10 +386,9 @@ _READERS: Final = THINGS | {
     Role.OPERATOR,
     Role.VEN,
     Role.STAND_IN,
-    Role.INTERIM,
     Role.SYSTEM,
 }
-_AS_A_THING: Final = frozenset({Role.STAND_IN, Role.INTERIM})
+_AS_A_THING: Final = frozenset({Role.STAND_IN})
 _OURSELVES: Final = frozenset({Role.SYSTEM})
 _ITSELF: Final = frozenset({Role.GATEWAY})
 _NOBODY: Final = frozenset[Role]()

@@ -115,6 +115,18 @@ class TrustSettings(Struct, frozen=True, kw_only=True):
     ] = False
 
 
+class PeopleSettings(Struct, frozen=True, kw_only=True):
+    """Accounts of people and systems."""
+
+    demo: Annotated[
+        bool,
+        Meta(
+            description="Make an account for each role at the start, its credentials in files below "
+            "`directory`: for demonstrations and tests. `gnomon demo` sets it."
+        ),
+    ] = False
+
+
 class AuditSettings(Struct, frozen=True, kw_only=True):
     """The audit chain."""
 
@@ -276,6 +288,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     trust: TrustSettings = field(default_factory=TrustSettings)
+    people: PeopleSettings = field(default_factory=PeopleSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     bridge: BridgeSettings = field(default_factory=BridgeSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
@@ -306,6 +319,11 @@ def _largest_body(limits: ShadowLimits) -> int:
 
 
 RELATIONS = (
+    Relation(
+        "people.demo",
+        "false unless `api.host` is a loopback address, and in production: the credentials lie in files",
+        lambda s: not s.people.demo or (is_loopback(s.api.host) and not s.trust.production),
+    ),
     Relation(
         "api.compat_http",
         "false unless `api.host` is a loopback address: callers are not checked",

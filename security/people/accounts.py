@@ -106,6 +106,11 @@ class Accounts:
         kept = await self._people.load(id)
         return None if kept is None else kept.record
 
+    async def at(self, place: str) -> Person | None:
+        """Return the person that :meth:`begin` made for a place, if there is one."""
+        kept = await self._logins.load(place)
+        return None if kept is None else await self.find(kept.record.person)
+
     async def people(self, role: Role | None, limit: int, cursor: str | None) -> RecordPage[Person]:
         """Return a page of people, of one role or all."""
         low, high = (_ROLES[0], _ROLES[-1]) if role is None else (role.value, role.value)
@@ -239,7 +244,7 @@ class Accounts:
             recovery=tuple(totp.recovery_hash(code) for code in codes),
         )
         before = 0 if kept is None else kept.revision
-        entry = self._entry(_itself(person), via, "principal.create", id, before, reason="first")
+        entry = self._entry(_itself(person), via, "principal.create", id, before, reason=place.lstrip("#"))
         if not await self._people.put(id, person, before, entry):
             raise PeopleBusyError
         return _factor(login, seed, codes)

@@ -10,26 +10,34 @@ from pathlib import Path
 import msgspec
 
 from api.server import listen, serve
+from gnomon import demo_people
 from infra.telemetry import Metrics
 from security.policy import Role
 from tests.api.rig import Rig, api
+from tests.fakes import FakeClock
 
 PATIENCE_S = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where it is, and the token that opens it."""
+    """Where it is, the token that opens it, and its time."""
 
     url: str
     token: str
+    clock: FakeClock
 
 
 @contextmanager
 def served(
-    directory: Path, *, compat_http: bool = False, role: Role = Role.CUSTOMER, things: tuple[str, ...] = ()
+    directory: Path,
+    *,
+    compat_http: bool = False,
+    role: Role = Role.CUSTOMER,
+    things: tuple[str, ...] = (),
+    demo: bool = False,
 ) -> Iterator[Served]:
-    """Serve for as long as the block lasts."""
+    """Serve for as long as the block lasts; ``demo`` makes an account for each role."""
     ready: list[tuple[Served, asyncio.AbstractEventLoop, asyncio.Event]] = []
     begun = threading.Event()
 
@@ -40,7 +48,9 @@ def served(
                     await _seed(rig, thing)
                 listener, stop = listen("127.0.0.1", 0), asyncio.Event()
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-                ready.append((Served(url, f"token-{role}"), asyncio.get_running_loop(), stop))
+                if demo:
+                    await demo_people.provide(rig.services, url)
+                ready.append((Served(url, f"token-{role}", rig.clock), asyncio.get_running_loop(), stop))
                 begun.set()
                 await serve(replace(rig.services, metrics=Metrics()), listener, stop)
         finally:

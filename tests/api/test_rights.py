@@ -372,6 +372,6 @@ async def test_a_stream_ends_when_its_reader_moves_out(tmp_path: Path):
 
 async def test_a_stream_ends_when_the_token_becomes_somebody_elses(tmp_path: Path):
     async def change(rig: Rig) -> None:
-        rig.tokens.holders["token-customer"] = principal_of(Role.INTERIM)
+        rig.tokens.holders["token-customer"] = principal_of(Role.REP)
 
     await _ended_by(tmp_path, change)

@@ -96,7 +96,8 @@ def odd_json(field: Field, score: Score) -> None:
                 by_mqtt = device.ask_bytes("update", document, None)
                 code = by_mqtt.json.get("code")
                 score.attempt(f"{what} by MQTT: {code}", succeeded=code not in REFUSED)
-                by_http = gnomon.http.post(f"/things/{name}/shadow", content=document)
+                wish = document.replace(b'"reported"', b'"desired"')
+                by_http = gnomon.http.post(f"/things/{name}/shadow", content=wish)
                 score.attempt(
                     f"{what} by HTTP: {by_http.status_code}", succeeded=by_http.status_code not in REFUSED
                 )

@@ -161,6 +161,7 @@ TAMPERS: Final[dict[str, Tamper]] = {
 def acts_without_rows(field: Field, score: Score) -> None:
     """Kill the service amid acts, again and again; each act that happened has exactly one row."""
     gnomon = field.gnomon
+    gnomon.hand_over("p")
     names: list[str] = []
     for round in range(field.size(4, 1)):
         names += _act_until_killed(field, gnomon, f"act-{field.rng.getrandbits(32):x}-{round}")
@@ -184,7 +185,7 @@ def _act_until_killed(field: Field, gnomon: Gnomon, prefix: str) -> list[str]:
     over = threading.Event()
 
     def register(number: int) -> None:
-        with httpx.Client(base_url=gnomon.api_url, headers=gnomon.bearer, timeout=5) as http:
+        with httpx.Client(base_url=gnomon.api_url, auth=gnomon.auth, timeout=5) as http:
             for count in range(1_000):
                 if over.is_set():
                     return

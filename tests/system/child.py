@@ -13,14 +13,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from security.policy import Role
 from tests.backends.spawning import free_port
 from tests.certificates import certificate_files, open_authority
+from tests.system.accounts import CUSTOMER, Accounts
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S_MAX = 20.0
@@ -31,8 +34,6 @@ SLOW_VARIABLES = frozenset({"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"})
 """Without compiled files a start takes twice as long, and a kill test starts often."""
 STAND_IN = {"Authorization": "AWS4-HMAC-SHA256 Credential=tests, SignedHeaders=host, Signature=00"}
 """Speaks for any thing on the AWS-shaped routes, where ``api.compat_http`` is on."""
-OPERATOR_FILE = "operator"
-"""Where we note the secret, which the child shows only once."""
 
 _numbers = itertools.count(1)
 
@@ -59,6 +60,7 @@ class Gnomon:
             "api.device_port": free_port(),
             "broker.device_port": free_port(),
             "broker.service_port": free_port(),
+            "people.demo": "true",
             **(settings or {}),
         }
         self.faults = (*(f"--fault={name}" for name in faults), *(f"--hole={name}" for name in holes))
@@ -67,6 +69,7 @@ class Gnomon:
         self._has_prefix = False
         self._authority: Any = None
         self._http: httpx.Client | None = None
+        self._handed_over: set[str] = set()
 
     def __enter__(self) -> Self:
         self.start()
@@ -157,6 +160,7 @@ class Gnomon:
         if self._http is not None:
             self._http.close()
             self._http = None
+        self.accounts.close()
         process = self.process
         if process is None:
             return
@@ -221,20 +225,22 @@ class Gnomon:
     def api_url(self) -> str:
         return f"http://127.0.0.1:{self.api_port}"
 
+    @cached_property
+    def accounts(self) -> Accounts:
+        """Who can log in."""
+        return Accounts(self.var)
+
     @property
-    def token(self) -> str:
-        return (self.directory / OPERATOR_FILE).read_text()
+    def auth(self) -> httpx.Auth:
+        """What sends each request as somebody whose business it is."""
+        return self.accounts.whoever()
 
     @property
     def http(self) -> httpx.Client:
-        """REST as the operator."""
+        """REST, each request as somebody whose business it is."""
         if self._http is None:
-            self._http = httpx.Client(base_url=self.api_url, headers=self.bearer, timeout=10)
+            self._http = httpx.Client(base_url=self.api_url, auth=self.auth, timeout=10)
         return self._http
-
-    @property
-    def bearer(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"}
 
     @property
     def root_certificate(self) -> Path:
@@ -249,6 +255,7 @@ class Gnomon:
         self, *names: str, kind: str = "device", premises: str = "home-1", has_certificate: bool = True
     ) -> None:
         """Register things over REST, and make a certificate for each that is to have one."""
+        self.hand_over(premises)
         for name in names:
             thing = {
                 "name": name,
@@ -261,6 +268,19 @@ class Gnomon:
             assert answer.status_code == 201, answer.text
             if has_certificate:
                 self.certificate(name)
+
+    def hand_over(self, premises: str) -> None:
+        """See that premises are the customer's, who then finds there what comes from now on."""
+        if premises in self._handed_over:
+            return
+        path = f"/v1/premises/{premises}"
+        known = self.http.get(path)
+        if known.status_code != 200 or known.json()["account"] != CUSTOMER:
+            answer = self.http.put(path, json={"account": CUSTOMER})
+            assert answer.is_success, answer.text
+        self._handed_over.add(premises)
+        # Now, because the next thing a test does may be to break something.
+        self.accounts.token(Role.CUSTOMER)
 
     def new(self, kind: str = "device", **members: Any) -> str:
         """Register a thing that nobody else uses; return its name."""
@@ -347,20 +367,13 @@ class Gnomon:
         process = self._running()
         assert process.stdout is not None
         said = b""
-        while b"\ntoken" not in said or not said.endswith(b"\n"):
+        while b"\naccounts" not in said or not said.endswith(b"\n"):
             ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
             chunk = os.read(process.stdout.fileno(), 65_536) if ready else b""
             if not chunk:
                 self.close()
                 raise NotReadyError(f"gnomon up did not become ready; its log:\n{self.log_text()[-4_000:]}")
             said += chunk
-        self._note_token(said.decode())
-
-    def _note_token(self, welcome: str) -> None:
-        for line in welcome.splitlines():
-            name, _, value = line.partition(" ")
-            if name == "token" and not value.strip().startswith("as shown"):
-                (self.directory / OPERATOR_FILE).write_text(value.strip())
 
 
 def runs(pid: int, configuration: Path) -> bool:

@@ -14,10 +14,8 @@ from gnomon import doctor
 from infra.clock import SystemClock
 from infra.documents.opening import open_store
 from infra.documents.port import StoreUnavailableError
-from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, BrokerSettings, StoreSettings
-from security.tokens import OperatorToken
 from tests.certificates import open_authority
 from tests.fakes import FakeClock
 
@@ -216,14 +214,14 @@ async def test_a_plugin_file_that_is_not_the_brokers_alone_is_a_fault(settings, 
     fault(await doctor.check_plugin_state(settings), "belongs to user")
 
 
-# ---------------------------------------------------------------------- certificates, token, store
+# ---------------------------------------------------------------------- certificates, store
 
 
 async def test_before_the_first_run_there_is_nothing_to_find_and_the_doctor_makes_nothing(settings):
     settings.directory.mkdir()
     (settings.directory / "ca").mkdir(mode=0o700)  # even when the folder is there
     before = files_below(settings.directory)
-    for check in (doctor.check_certificates, doctor.check_token, doctor.check_store):
+    for check in (doctor.check_certificates, doctor.check_store):
         good(await check(settings))
     assert files_below(settings.directory) == before
 
@@ -250,17 +248,6 @@ async def test_a_root_that_others_may_read_is_a_fault(settings):
     file = settings.directory / "ca" / "issuing-0001.pem"
     file.chmod(0o644)
     fault(await doctor.check_certificates(settings), "mode 0644", f"chmod go= {file}")
-
-
-async def test_a_sound_token_file_is_good_and_a_damaged_one_is_a_fault(settings):
-    file = settings.directory / "secrets" / "operator.sha256"
-    settings.directory.mkdir()
-    OperatorToken.open(file, RandomIds())
-    good(await doctor.check_token(settings))
-    file.write_text("garbage")
-    fault(await doctor.check_token(settings), "does not hold a SHA-256", "delete it")
-    file.chmod(0o666)
-    fault(await doctor.check_token(settings), "mode 0666", "chmod")
 
 
 async def test_a_store_that_a_running_process_holds_is_a_fault_that_names_it(settings):
@@ -307,6 +294,6 @@ async def test_all_checks_are_made_whatever_the_others_find(settings):
     assert [one.subject for one in findings] == [
         "directory", "disk", "clock", "descriptors", "broker", "broker plugin", "plugin state",
         "broker rules", "device port",
-        "api port", "join port", "certificates", "token", "store",
+        "api port", "join port", "certificates", "store",
     ]  # fmt: skip
     assert {one.subject for one in findings if not one.good} >= {"broker"}

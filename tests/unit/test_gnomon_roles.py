@@ -25,7 +25,8 @@ from gnomon.roles import (
 from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError
 from infra.settings import Settings
-from infra.settings.model import BrokerSettings, TrustSettings
+from infra.settings.model import BrokerSettings, PeopleSettings, TrustSettings
+from security.secret import Secret
 from security.trust.authority import AuthorityExpiredError, Credentials
 from tests.certificates import open_authority
 from tests.fakes import FakeClock
@@ -238,13 +239,13 @@ async def test_a_renewal_that_fails_is_told_and_tried_again(monkeypatch):
 # ---------------------------------------------------------------------- words
 
 
-def _system(tmp_path, secret) -> Any:
+def _system(tmp_path, secret, *, demo=False) -> Any:
     services = SimpleNamespace(
-        settings=Settings(directory=tmp_path),
+        settings=Settings(directory=tmp_path, people=PeopleSettings(demo=demo)),
         authority=SimpleNamespace(
             root_pem_path=tmp_path / "ca" / "root.crt", root_in_reach=secret is not None
         ),
-        first_secret=secret,
+        people=SimpleNamespace(first_secret=None if secret is None else Secret(secret)),
     )
     return SimpleNamespace(
         services=services,
@@ -254,12 +255,19 @@ def _system(tmp_path, secret) -> Any:
     )
 
 
-def test_the_first_start_shows_the_token_and_a_later_one_how_to_get_another(tmp_path):
-    first = welcome(_system(tmp_path, "gnomon_op_x"))
+def test_a_start_without_an_officer_shows_how_to_become_one_and_a_later_one_how_to_log_in(tmp_path):
+    first = welcome(_system(tmp_path, "gnomon_first_x"))
     later = welcome(_system(tmp_path, None))
-    assert "gnomon_op_x" in first
-    assert str(tmp_path / "secrets" / "operator.sha256") in later
-    assert "gnomon_op_" not in later
+    assert "gnomon_first_x" in first
+    assert "gnomon person first" in first
+    assert "gnomon token" in later
+    assert "gnomon_first_" not in later
+
+
+def test_the_demo_says_where_its_credentials_are_and_shows_no_secret(tmp_path):
+    shown = welcome(_system(tmp_path, "gnomon_first_x", demo=True))
+    assert str(tmp_path / "demo" / "credentials") in shown
+    assert "gnomon_first_x" not in shown
 
 
 # ---------------------------------------------------------------------- authorities

@@ -33,8 +33,8 @@ from security.policy import (
 from tests.vectors import make_authz_matrix
 from tests.vectors.make_authz_matrix import RELATIONS, principal
 
-# Written by hand, from the specification and not from the table. "anyone" is every role but the interim one,
-# which stands for all of them until people have accounts; "others" after "but" are the only ones who may.
+# Written by hand, from the specification and not from the table. "anyone" is every role;
+# "others" after "but" are the only ones who may.
 NEVER_DO = """
 anyone but operator bl never event.create
 anyone but operator never event.approve
@@ -147,7 +147,7 @@ consent.give and fleet.export
 consent.give and event.create
 install_code.write and thing.read
 """.strip().splitlines()
-EVERYBODY = frozenset(Role) - {Role.INTERIM}
+EVERYBODY = frozenset(Role)
 
 # By hand as well: regenerating the matrix cannot open a hole
 # unseen. `free` is any name without a meaning of ours.
@@ -442,8 +442,3 @@ def test_who_may_touch_a_shadow_at_all_has_the_action_for_it():
         ):
             assert not may_access(role, access, name) or may_at_all(role, action), (role, access, name)
     assert set(GRANTS[Action.SHADOW_REPORT]) <= set(GRANTS[Action.SHADOW_DESIRE]), "one route takes both"
-
-
-def test_the_interim_token_may_no_more_than_todays_routes_need():
-    its = {action for action, row in GRANTS.items() if Role.INTERIM in row}
-    assert not its & {Action.PRINCIPAL_WRITE, Action.ROLE_GRANT, Action.SIGNING_KEY_WRITE, Action.REVOKE_ALL}

@@ -138,7 +138,7 @@ class Counter:
 
     def count_over_rest(self) -> None:
         path = f"/things/{self._thing}/shadow"
-        with httpx.Client(base_url=self._gnomon.api_url, headers=self._gnomon.bearer, timeout=20) as http:
+        with httpx.Client(base_url=self._gnomon.api_url, auth=self._gnomon.auth, timeout=20) as http:
             self._count(lambda: http.get(path).json(), lambda wish: http.post(path, json=wish).status_code)
 
     def count_over_mqtt(self, client: Thing, tree: str | None) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from security.policy import Role
 from tests.system.child import Gnomon
-from tests.system.mqtt import connected, until
+from tests.system.mqtt import connected
 
 pytestmark = pytest.mark.integration
 
@@ -25,7 +26,7 @@ def test_it_stops_within_three_seconds_with_an_open_stream_a_device_and_a_slow_r
 
     def read_on() -> None:
         with (
-            httpx.Client(base_url=gnomon.api_url, headers=gnomon.bearer, timeout=60) as http,
+            httpx.Client(base_url=gnomon.api_url, auth=gnomon.auth, timeout=60) as http,
             http.stream("GET", f"/v1/things/{name}/shadows/@classic/live") as stream,
         ):
             for line in stream.iter_lines():
@@ -53,10 +54,11 @@ def test_a_second_start_goes_on_with_what_was_stored(own_gnomon: Callable[[], Gn
     gateway, lamp = gnomon.new("gateway"), gnomon.new(has_certificate=False)
     gnomon.attach(gateway, lamp)
     gnomon.desire(lamp, {"on": True})
-    token, ports = gnomon.token, (gnomon.api_port, gnomon.device_port)
+    token, ports = gnomon.accounts.token(Role.CUSTOMER), (gnomon.api_port, gnomon.device_port)
     gnomon.stop()
     gnomon.start()
-    assert (gnomon.token, (gnomon.api_port, gnomon.device_port)) == (token, ports)
+    assert (gnomon.api_port, gnomon.device_port) == ports
+    assert httpx.get(f"{gnomon.api_url}/v1/me", headers={"Authorization": f"Bearer {token}"}).is_success
     assert gnomon.shadow(lamp)["version"] == 1
     with connected(gnomon, gateway) as relay:
         relay.subscribe(f"gnomon/gateways/{gateway}/down/#")
@@ -66,24 +68,13 @@ def test_a_second_start_goes_on_with_what_was_stored(own_gnomon: Callable[[], Gn
     assert [row["version"] for row in history] == [2, 1]
 
 
-def test_a_token_that_was_shown_once_is_not_shown_again(own_gnomon: Callable[[], Gnomon]):
+def test_accounts_stay_over_a_restart_and_who_has_none_stays_out(own_gnomon: Callable[[], Gnomon]):
     gnomon = own_gnomon()
-    shown = gnomon.token
+    files = {path: path.read_bytes() for path in (gnomon.var / "demo" / "credentials").iterdir()}
+    assert gnomon.http.get("/v1/health").status_code == 200
     gnomon.stop()
-    (gnomon.directory / "operator").unlink()
     gnomon.start()
-    assert not (gnomon.directory / "operator").exists(), "the welcome showed a secret once more"
-    (gnomon.directory / "operator").write_text(shown)
+    assert {path: path.read_bytes() for path in files} == files
     assert gnomon.http.get("/v1/health").status_code == 200
     stranger = httpx.get(f"{gnomon.api_url}/v1/health")
     assert stranger.status_code == 401
-
-
-def test_its_broker_ends_with_it_when_it_is_killed(own_gnomon: Callable[[], Gnomon]):
-    gnomon = own_gnomon()
-    broker = gnomon.broker_pid
-    assert broker is not None
-    assert gnomon.process is not None
-    gnomon.process.kill()
-    gnomon.process.wait()
-    until(lambda: gnomon.broker_pid is None, "the broker ends with its parent")
