@@ -45,6 +45,7 @@ from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.telemetry import Metrics
 from security.heads import BadHeadsError
+from security.people.errors import PeopleError
 from security.people.people import SWEEP_S
 from security.trust.authority import (
     Authority,
@@ -224,7 +225,7 @@ async def sweep_people(services: Services) -> None:
         await asyncio.sleep(SWEEP_S)
         try:
             await services.people.sweep()
-        except StoreUnavailableError as error:
+        except (StoreUnavailableError, PeopleError) as error:
             _log.warning("people_not_swept", reason=str(error))
 
 

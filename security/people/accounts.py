@@ -39,6 +39,9 @@ CLAIM_S: Final = 60
 OFFICERS_COUNTED_MAX: Final = 100
 FIRST: Final = "#first"
 """Stands among the login names for the account of the first security officer."""
+NOBODIES: Final = 64
+"""Places where a try of a name that nobody has is written, so that it takes as long as one of a name."""
+_NO_NAME: Final = "#"
 _ROLES: Final = sorted(role.value for role in persons.PERSON_ROLES)
 
 Listener = Callable[[str], None]
@@ -362,14 +365,23 @@ class Accounts:
         try:
             name = persons.parse_login(login)
         except InvalidAccountError:
-            self._strangers.count(login)
-            return None
+            name = _NO_NAME
         claim = await self._logins.load(name)
         kept = None if claim is None else await self._people.load(claim.record.person)
-        if kept is None or kept.record.login != name:
-            self._strangers.count(name)
-            return None
-        return await self._counted(kept.record.id)
+        if kept is not None and kept.record.login == name:
+            return await self._counted(kept.record.id)
+        self._strangers.count(login if name == _NO_NAME else name)
+        await self._count_nobody()
+        return None
+
+    async def _count_nobody(self) -> None:
+        """Ask and write as :meth:`_counted` would: neither a hash nor the disk tells who has an account."""
+        place = f"#nobody-{self._ids.number() % NOBODIES}"
+        await self._people.load(place)
+        kept = await self._logins.load(place)
+        claim = Claim("", self._clock.now_ms())
+        # Lost: somebody else has just written there, which is all it is for.
+        await self._logins.put(place, claim, 0 if kept is None else kept.revision)
 
     async def _counted(self, id: str) -> Person:
         for _ in range(SAVE_ATTEMPTS_MAX):

@@ -24,6 +24,7 @@ from security.people.errors import (
     NotTheirsToApproveError,
     OwnApprovalError,
     PeopleBusyError,
+    PeopleError,
 )
 from security.people.records import APPROVALS, Kept, RecordPage, Records
 from security.policy import Action, Principal, may
@@ -139,9 +140,9 @@ class Approvals:
         if not may(by, kept.record.action):
             raise NotTheirsToApproveError
         held = await self._decide(kept, Decision.REFUSED, by, via)
-        undo = self._acts[held.act].undo
-        if undo is not None:
-            await undo(held, via, f"refused by {by.name} ({held.id})")
+        act = self._acts.get(held.act)
+        if act is not None and act.undo is not None:
+            await act.undo(held, via, f"refused by {by.name} ({held.id})")
         return held
 
     async def finish(self, limit: int) -> int:
@@ -150,7 +151,8 @@ class Approvals:
         for id in page.ids:
             kept = await self._records.load(id)
             if kept is not None and kept.record.decision is Decision.APPROVED:
-                with suppress(ConflictError, NotFoundError):
+                # One that cannot be done must not keep the others from it.
+                with suppress(PeopleError):
                     await self._finish(kept, INSIDE)
         return len(page.ids)
 
@@ -174,8 +176,11 @@ class Approvals:
 
     async def _finish(self, kept: Kept[Held], via: Via) -> Held:
         held = kept.record
+        act = self._acts.get(held.act)
+        if act is None:
+            raise ApprovalClosedError
         try:
-            await self._acts[held.act].run(held, via, f"approved by {held.decided_by} ({held.id})")
+            await act.run(held, via, f"approved by {held.decided_by} ({held.id})")
         except (ConflictError, NotFoundError):
             await self._records.put(held.id, replace(held, decision=Decision.FAILED), kept.revision)
             raise

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.documents.port import DocumentStore
 from security.hashing import HashingBusyError
 from security.people import passwords, totp
 from security.people.accounts import CLAIM_S, FIRST
@@ -224,6 +225,36 @@ async def test_every_refusal_costs_one_hash(rig: PeopleRig, login: str):
     before = rig.hashing.made
     await refused(rig, login, WRONG)
     assert rig.hashing.made - before == 1
+
+
+class CountingStore:
+    """Tells how often a store was asked, and how."""
+
+    def __init__(self, store: DocumentStore) -> None:
+        self._store = store
+        self.calls = list[str]()
+
+    def __getattr__(self, name: str) -> object:
+        if name in {"get", "commit", "find", "append"}:
+            self.calls.append(name)
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("login", ["nobody", "NO BODY", "\0"])
+async def test_a_name_of_nobody_costs_the_same_calls_of_the_store_as_one_of_somebody(
+    tmp_path: Path, login: str
+):
+    async with opened(tmp_path) as store:
+        counting = CountingStore(store)
+        rig = await process(counting, tmp_path)  # type: ignore[arg-type]  # it passes all on
+        await rig.member("ann", Role.OPERATOR)
+        calls = list[list[str]]()
+        for name in ("ann", login):
+            counting.calls.clear()
+            await refused(rig, name, WRONG)
+            calls.append(sorted(counting.calls))
+        assert calls[0] == calls[1]
+        assert "commit" in calls[0]
 
 
 async def test_a_right_password_costs_one_hash_too(rig: PeopleRig):

@@ -21,6 +21,7 @@ from security.people.errors import (
     LoginRefusedError,
     NotTheirsToApproveError,
     OwnApprovalError,
+    PersonNotFoundError,
 )
 from security.people.keys import FRESH_S
 from security.people.persons import Notice, State
@@ -543,6 +544,25 @@ async def test_what_was_approved_by_a_process_that_died_is_done_by_the_next(
     assert (await rig.people.accounts.person(new.person.id)).state is State.INVITED
     assert (await rig.people.approvals.held(new.held.id)).decision is Decision.DONE
     assert await rig.people.approvals.finish(10) == 0
+
+
+async def test_what_cannot_be_done_any_more_is_told_and_keeps_nothing_else_from_being_done(
+    rig: PeopleRig, officers: Officers
+):
+    ann, bob = officers
+    op = await rig.member("op", Role.OPERATOR)
+    held = await rig.people.acts.reset_person(op.id, ann, VIA)
+    new = await rig.people.acts.make_person("new", Role.REP, "", ann, VIA)
+    assert new.held is not None
+    await rig.people.accounts.disable(new.person.id, SYSTEM)
+    await rig.people.approvals.refuse(held.held.id, ann, VIA)
+    facts = {"sha256": "", "until_ms": "0"}
+    gone = await rig.people.approvals.ask("principal.reset", "person/p-aaaaaaaaaaaaaaaa", facts, ann, VIA)
+    with pytest.raises(PersonNotFoundError):
+        await rig.people.approvals.approve(gone.id, bob, VIA)
+    assert (await rig.people.approvals.held(gone.id)).decision is Decision.FAILED
+    await rig.people.sweep()
+    assert (await rig.person(op)).state is State.ACTIVE
 
 
 async def test_others_can_add_acts_of_their_own(tmp_path: Path):
