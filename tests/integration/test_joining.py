@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gnomon import joining
 from gnomon.cli import main
 from gnomon.joining import Files, ForeignServerError, JoinError
+from security.policy import Role
 from security.secret import Secret
 from security.trust import certificates
 from tests.enrolling import enrol, root_of, voucher
@@ -38,6 +39,7 @@ def gnomon(tmp_path_factory):
 
 def register(gnomon, name, kind="device"):
     thing = {"name": name, "kind": kind, "model": "acme-pct-2", "premises": f"pr-{name}"}
+    gnomon.hand_over(thing["premises"])
     assert gnomon.http.post("/v1/things", json=thing).status_code == 201
     return name
 
@@ -52,7 +54,11 @@ def test_what_the_page_says_works_command_by_command(gnomon, tmp_path):
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TOKEN": gnomon.token},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "TOKEN": gnomon.accounts.token(Role.SECURITY),
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -108,7 +114,7 @@ def test_by_the_command_line_with_the_sha_256_of_the_root(gnomon, tmp_path):
 def test_a_voucher_by_the_command_line_lets_its_thing_in(gnomon, tmp_path):
     name = register(gnomon, "by-voucher")
     arguments = ["voucher", name, "--url", gnomon.api_url, "--token"]
-    made = CliRunner().invoke(main, [*arguments, "-"], input=gnomon.token + "\n")
+    made = CliRunner().invoke(main, [*arguments, "-"], input=gnomon.accounts.token(Role.CUSTOMER) + "\n")
     assert made.exit_code == 0, made.output
     files = Files(tmp_path, name)
     joining.join(gnomon.join_url, files, Secret(made.output.strip()), root_of(gnomon), None)
