@@ -2,13 +2,42 @@
 
 from typing import Final
 
-from tests.attack import enrolment, floods, gateways, identities, records, rights, routes, sessions, topics
+from tests.attack import (
+    canaries,
+    enrolment,
+    floods,
+    gateways,
+    identities,
+    records,
+    rights,
+    routes,
+    sessions,
+    tokens,
+    topics,
+)
 from tests.attack.attacks import registered
 
-MODULES: Final = (identities, topics, gateways, routes, floods, rights, records, sessions, enrolment)
+MODULES: Final = (
+    identities,
+    topics,
+    gateways,
+    routes,
+    floods,
+    rights,
+    records,
+    sessions,
+    enrolment,
+    tokens,
+    canaries,
+)
 """Importing them registers their attacks."""
 ATTACKS: Final = registered()
-SETTINGS: Final[dict[str, object]] = {}
+SETTINGS: Final[dict[str, object]] = {
+    "telemetry.traces": "file",
+    "telemetry.sample_ratio": 1.0,
+    "logs.level": "debug",
+}
+"""As much is written down as can be, so that what must not be would show."""
 
 LATER: Final[tuple[tuple[str, str, str], ...]] = (
     ("B9 to B12", "firmware: downgrade, tampering, freeze, a stolen key", "firmware"),

@@ -234,7 +234,7 @@ def pins(field: Field, score: Score) -> None:
     """A PIN has 100,000 values: it brings no certificate, and an answer to one question answers no other."""
     name, files = _with_pin(field)
     fresh = joining.voucher(field)
-    _keep_pin(field, fresh.thing)
+    joining.keep_pin(field.gnomon, fresh.thing, PIN)
     with Joiner(field.gnomon, next(ADDRESSES)) as thief:
         for id in (fresh.thing, fresh.id, name):
             answer = thief.enrol(id, PIN, joining.request(keys.make_key()))
@@ -259,13 +259,8 @@ def pins(field: Field, score: Score) -> None:
 def _with_pin(field: Field) -> tuple[str, Files]:
     """Return a thing with its certificate whose PIN we know."""
     name, files = joining.enrolled(field)
-    _keep_pin(field, name)
+    joining.keep_pin(field.gnomon, name, PIN)
     return name, files
-
-
-def _keep_pin(field: Field, thing: str) -> None:
-    kept = field.gnomon.http.put(f"/v1/things/{thing}/pin", json={"pin": PIN})
-    assert kept.status_code == 204, kept.text
 
 
 def _ask(device: Joiner, files: Files, pin: Secret) -> tuple[bytes, bytes, bool]:

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 from unittest import mock
 
+import jwt
 import mqtt5
 import msgspec
+import structlog
 from cryptography import x509
 
 from api import audit, schemas
 from api.gate import Gate, OutOfReachError
+from api.guards import ByToken
 from api.problems import FORBIDDEN, ApiError
 from broker_bridge import dispatch, topics
 from broker_bridge.role import Bridge
@@ -26,6 +29,8 @@ from infra.documents.sqlite import SqliteStore
 from registry.models import Standing
 from registry.standings import Standings
 from security.audit import LOG
+from security.people import sessions
+from security.people.tokens import AUDIENCE, AccessTokens, _claims
 from security.policy import Action, Role
 from security.trust import codes, enrolment, requests
 from security.trust.authority import Authority
@@ -40,7 +45,7 @@ PIN_DIGITS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A defence that is taken away, and the attacks that must notice."""
+    """A defence that is taken away, and the attacks that must notice; none: it must not start like that."""
 
     name: str
     noticed_by: tuple[str, ...]
@@ -68,7 +73,18 @@ def plant(name: str) -> None:
 
 @hole("B2")
 def rule_with_plus_for_user() -> None:
-    """Let every thing write and read what belongs to any."""
+    """Let every thing write and read what belongs to any; the self-test at the start is passed over."""
+    _widen()
+    _replace("gnomon.roles._try_out", _nothing)
+
+
+@hole()
+def rule_with_plus_at_start() -> None:
+    """Let every thing write and read what belongs to any; the service must not even start."""
+    _widen()
+
+
+def _widen() -> None:
     widened = tuple(line.replace("%u", "+") for line in topics.DEVICE_ACL)
     _replace("broker_bridge.mosquitto_config.DEVICE_ACL", widened)
 
@@ -313,6 +329,77 @@ def nonce_check_skipped() -> None:
 def guesses_not_counted() -> None:
     """Look at every guess."""
     _replace("security.trust.tries.Tries._check_code", lambda *_: None)
+
+
+@hole("B13")
+def refresh_reuse_allowed() -> None:
+    """Take a refresh token as often as it comes."""
+    honest = sessions.judge
+
+    def judge(session: Any, token: Any, now_ms: int) -> Any:
+        verdict = honest(session, token, now_ms)
+        return sessions.Verdict.CURRENT if verdict is sessions.Verdict.STOLEN else verdict
+
+    _replace("security.people.sessions.judge", judge)
+
+
+@hole("B13")
+def epoch_ignored() -> None:
+    """Believe tokens of every generation."""
+    _replace("security.people.epochs.SystemEpoch.current", _first)
+
+
+async def _first(*_: Any) -> int:
+    return 1
+
+
+@hole("B14")
+def algorithm_not_pinned() -> None:
+    """Let a token say by which algorithm it is to be verified."""
+    honest = AccessTokens._read
+
+    def read(tokens: AccessTokens, token: str) -> Any:
+        found = honest(tokens, token)
+        return found or _read_as_it_says(tokens, token)
+
+    _replace("security.people.tokens.AccessTokens._read", read)
+
+
+def _read_as_it_says(tokens: AccessTokens, token: str) -> Any:
+    try:
+        header = jwt.get_unverified_header(token)
+        key = tokens._keys.verify_with(header["kid"])
+        raw: Any = b"" if key is None else key.public_bytes_raw()
+        claims = jwt.decode(token, raw, algorithms=[header["alg"]], options={"verify_aud": False})
+        return _claims(header["kid"], claims, tokens._now_s())
+    except Exception:  # noqa: BLE001 - as the honest one does
+        return None
+
+
+@hole("B14")
+def aud_not_required() -> None:
+    """Take a token that was made for somebody else."""
+    honest = jwt.decode
+
+    def decode(token: str, key: Any, **options: Any) -> Any:
+        options.pop("audience", None)
+        options["options"] = {**options["options"], "require": ["exp"], "verify_aud": False}
+        return {**honest(token, key, **options), "aud": AUDIENCE}
+
+    _replace("security.people.tokens.jwt.decode", decode)
+
+
+@hole("B35")
+def bearer_logged() -> None:
+    """Write down what somebody sent to prove who they are."""
+    honest = ByToken.__call__
+
+    async def identify(by: ByToken, scope: Any) -> Any:
+        fields = dict(scope["headers"])
+        structlog.get_logger("api").debug("asked", by=fields.get(b"authorization", b"").decode())
+        return await honest(by, scope)
+
+    _replace("api.guards.ByToken.__call__", identify)
 
 
 async def _nothing(*_: Any, **__: Any) -> None: ...

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
 
+from security.policy import Role
 from security.trust import keys
 from tests.attack.field import Field
 from tests.system.child import Gnomon
@@ -35,11 +36,8 @@ class Voucher:
 
 def voucher(field: Field, kind: str = "device") -> Voucher:
     """Register a thing at premises of its own, and have a voucher made for it."""
-    http = field.gnomon.http
     thing, premises = f"joining-{next(_numbers)}", f"house-{next(_numbers)}"
-    body = {"name": thing, "kind": kind, "model": "test", "premises": premises, "has_certificate": True}
-    answer = http.post("/v1/things", json=body)
-    assert answer.status_code == 201, answer.text
+    field.gnomon.register(thing, kind=kind, premises=premises)
     return another(field, thing, premises, kind)
 
 
@@ -95,6 +93,14 @@ class Joiner:
             headers={"Content-Type": "application/pkcs10"},
             **more,
         )
+
+
+def keep_pin(gnomon: Gnomon, thing: str, pin: str) -> None:
+    """Have the security officer enter the PIN of a label."""
+    officer = gnomon.accounts.bearer(Role.SECURITY)
+    url = f"{gnomon.api_url}/v1/things/{thing}/pin"
+    kept = httpx.put(url, json={"pin": pin}, headers=officer, timeout=PATIENCE_S)
+    assert kept.status_code == 204, kept.text
 
 
 def request(key: ec.EllipticCurvePrivateKey, name: str = "whoever") -> bytes:

@@ -43,8 +43,13 @@ SECRET_WORDS: Final = re.compile(
     r"hash|secret|salt|seed|passw|token|private|credential|(?<!request)_id$|revision", re.IGNORECASE
 )
 
-SHOWN: Final = {path: frozenset({"hash"}) for path in ("/v1/audit/head", "/v1/audit/verify")}
-"""Written by hand: what may be told though it is called so. The hash of a chain is there to be compared."""
+SHOWN: Final = {
+    "/v1/audit/head": frozenset({"hash"}),
+    "/v1/audit/verify": frozenset({"hash"}),
+    "/v1/clients": frozenset({"secrets"}),
+}
+"""Written by hand: what may be told though it is called so. A chain's hash is there to be compared, and of a
+client's secrets it is told how many there are."""
 
 
 @dataclass(frozen=True, slots=True)

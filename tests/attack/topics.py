@@ -126,18 +126,21 @@ def spying_subscriptions(field: Field, score: Score) -> None:
     score.must(f"who subscribes to that is thrown off ({kicked} of {tries} were)", held=kicked == tries)
     _again_and_again(field, score, filters)
     honest = gnomon.new()
-    gnomon.desire(honest, {"told": mark})
-    heard, _ = _listen(field, honest, f"{shadow_topic(honest)}/update/delta", wire.V311)
+    delta = f"{shadow_topic(honest)}/update/delta"
+    heard, _ = _listen(field, honest, delta, wire.V311, lambda: gnomon.desire(honest, {"told": mark}))
     score.honest("one's own comes in the same way", works=mark.encode() in heard)
     score.measure(filters=len(filters), told_meanwhile=told, kicked=kicked)
 
 
-def _listen(field: Field, name: str, filter: str, level: int) -> tuple[bytes, bool]:
+def _listen(
+    field: Field, name: str, filter: str, level: int, then: Callable[[], object] = tuple
+) -> tuple[bytes, bool]:
     """Subscribe and return all bytes that come, and whether the connection was closed."""
     heard = b""
     with wire.session(field.gnomon, name, level=level) as connection:
         connection.sendall(wire.subscribe_packet(filter, level=level))
         connection.settimeout(KICKED_S_MAX)
+        then()
         try:
             while chunk := connection.recv(65_536):
                 heard += chunk

@@ -71,7 +71,7 @@ def _attack(one: Attack) -> str:
 
 
 def _hole(one: Hole) -> str:
-    return f"| `{one.name}` | {_first_line(one.plant)} | {', '.join(one.noticed_by)} |"
+    return f"| `{one.name}` | {_first_line(one.plant)} | {', '.join(one.noticed_by) or 'the start'} |"
 
 
 def _first_line(function: object) -> str:
