@@ -28,13 +28,15 @@ READY_S_MAX = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running service, and where its load connects."""
+    """A running service: its processes, and where its load connects."""
 
     bridge: int
     broker: int
     port: int
+    plain_port: int | None
     certificates: str
-    plain: bool
+    api: str
+    directory: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def served(directory: Path, things: int, plain: bool) -> Iterator[Served]:
     )
     try:
         assert process.stdout is not None
-        yield Served(plain=plain, **json.loads(process.stdout.readline()))
+        yield Served(**json.loads(process.stdout.readline()))
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(READY_S_MAX)
@@ -77,10 +79,11 @@ def run_load(
     service: Served, connections: int, seconds: float, *arguments: str
 ) -> tuple[Seen, Seen, dict[str, Any]]:
     """Load for a while; return two moments of the steady part, and the load's own summary."""
-    where = ["--plain"] if service.plain else ["--certificates", service.certificates, "--host", "localhost"]
+    plain = service.plain_port is not None
+    where = ["--plain"] if plain else ["--certificates", service.certificates, "--host", "localhost"]
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "fleet.load", "--port", str(service.port), *where),
+            *(sys.executable, "-m", "fleet.load", "--port", str(service.plain_port or service.port), *where),
             *("--connections", str(connections), "--seconds", str(seconds + WARM_UP_LINES + 1)),
             *("--every", "1", *arguments),
         ],
@@ -108,7 +111,7 @@ def measure_cost(service: Served, connections: int, seconds: float) -> None:
     n = after.accepted - before.accepted
     bridge_us = (after.bridge_s - before.bridge_s) / n * 1e6
     broker_us = (after.broker_s - before.broker_s) / n * 1e6
-    how = {"connections": connections, "tls": not service.plain}
+    how = {"connections": connections, "tls": service.plain_port is None}
     emit("bridge.updates_per_s", n / (after.at_s - before.at_s), "1/s", n, **how)
     emit("bridge.cpu_us_per_update", bridge_us, "us", n, **how)
     emit("broker.cpu_us_per_update", broker_us, "us", n, **how)
@@ -125,7 +128,7 @@ def measure_latency(service: Served, connections: int, seconds: float, rate: flo
     """Emit how long an update takes at a rate, counted from when it was planned."""
     *_, summary = run_load(service, connections, seconds, "--rate", str(rate))
     latency, n = summary["latency"], summary["accepted"]
-    how = {"rate": rate, "reached_per_s": summary["accepted_per_s"], "tls": not service.plain}
+    how = {"rate": rate, "reached_per_s": summary["accepted_per_s"], "tls": service.plain_port is None}
     for share in ("p50", "p99"):
         emit(f"bridge.latency_{share}", latency[f"{share}_ms"], "ms", n, **how)
 

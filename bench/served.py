@@ -2,8 +2,8 @@
 
     python -m bench.served --directory D --things 500 [--plain]
 
-Prints one line of JSON when it serves, and runs until SIGTERM. ``--plain`` opens a listener without TLS,
-so that the broker's cost is that of MQTT alone: the harder comparison for the bridge.
+Prints one line of JSON when it serves, and runs until SIGTERM. ``--plain`` opens a listener without TLS
+beside the other, so that the broker's cost is that of MQTT alone: the harder comparison for the bridge.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import uvloop
 
 from broker_bridge.mosquitto import Mosquitto
 from gnomon import roles
+from gnomon.demo_people import ACCOUNT
 from gnomon.services import Services
 from infra import logs
 from infra.settings import load
@@ -27,6 +28,7 @@ from shadow.document import ShadowId
 from tests.certificates import certificate_files
 
 BENCH = Principal("bench", Role.OPERATOR)
+HOME = "pr-1"
 NAME = "load-%05d"
 WISH = {"desired": {"mode": "heat", "heat_c": 30, "cool_c": 25.5, "fan": "auto"}}
 """One field of it (heat_c) is never reported, so that every update has a delta to send."""
@@ -49,32 +51,36 @@ async def serve(directory: Path, things: int, plain: bool) -> None:
             "api.device_port": "0",
             "broker.device_port": "0",
             "logs.level": "warning",
+            "people.demo": "true",
         },
     )
     logs.configure(settings.logs)
     async with roles.running(settings) as system:
         await seed(system.services, things)
         certificates = directory / "certificates"
-        if not plain:
-            issue(system.services, things, certificates)
+        issue(system.services, things, certificates)
         line = {
             "bridge": os.getpid(),
             "broker": system.broker.pid,
-            "port": system.broker.plain_port if plain else system.broker.device_port,
+            "port": system.broker.device_port,
+            "plain_port": system.broker.plain_port if plain else None,
             "certificates": str(certificates),
+            "api": system.api_url,
+            "directory": str(directory),
         }
         print(json.dumps(line), flush=True)
         await roles.stop_signal()
 
 
 async def seed(services: Services, things: int) -> None:
-    """Register the things, and give each shadow something to want."""
+    """Register the things at the demo customer's home, and give each shadow something to want."""
+    await services.registry.hand_over(HOME, ACCOUNT, BENCH)
     origin = Origin(BENCH.name, BENCH.role, Channel.HTTP)
     for first in range(0, things, CHUNK):
         names = [NAME % number for number in range(first, min(things, first + CHUNK))]
         await asyncio.gather(
             *(
-                services.registry.register(NewThing(name, ThingKind.DEVICE, "bench", "pr-1"), BENCH)
+                services.registry.register(NewThing(name, ThingKind.DEVICE, "bench", HOME), BENCH)
                 for name in names
             )
         )
