@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from awscrt import mqtt, mqtt5, mqtt_request_response
@@ -20,6 +21,7 @@ from awsiot import (
 )
 
 from tests.conformance.cases import WAIT_S, MissedError
+from tests.enrolling import enrol_from
 from tests.system.child import Gnomon
 
 if TYPE_CHECKING:
@@ -54,8 +56,14 @@ def connection(gnomon: Gnomon, thing: str, protocol: str) -> Iterator[Connection
             opened.disconnect().result(WAIT_S)
 
 
+def identity(gnomon: Gnomon, thing: str) -> tuple[Path, Path]:
+    """Return certificate and key of a thing; it joins when it is first asked for, as any device does."""
+    number = int(thing.rpartition("-")[2])
+    return enrol_from(f"127.0.1.{number}", gnomon, thing)
+
+
 def _open_311(gnomon: Gnomon, thing: str) -> mqtt.Connection:
-    certificate, key = gnomon.certificate(thing)
+    certificate, key = identity(gnomon, thing)
     opened = mqtt_connection_builder.mtls_from_path(
         str(certificate),
         str(key),
@@ -70,7 +78,7 @@ def _open_311(gnomon: Gnomon, thing: str) -> mqtt.Connection:
 
 
 def _open_5(gnomon: Gnomon, thing: str, up: threading.Event, down: threading.Event) -> mqtt5.Client:
-    certificate, key = gnomon.certificate(thing)
+    certificate, key = identity(gnomon, thing)
     client = mqtt5_client_builder.mtls_from_path(
         str(certificate),
         str(key),

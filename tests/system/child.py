@@ -252,9 +252,14 @@ class Gnomon:
     # ------------------------------------------------------------------ things
 
     def register(
-        self, *names: str, kind: str = "device", premises: str = "home-1", has_certificate: bool = True
+        self,
+        *names: str,
+        kind: str = "device",
+        premises: str = "home-1",
+        has_certificate: bool = True,
+        certify: bool = True,
     ) -> None:
-        """Register things over REST, and make a certificate for each that is to have one."""
+        """Register things over REST; with ``certify`` make a certificate for each that is to have one."""
         self.hand_over(premises)
         for name in names:
             thing = {
@@ -266,7 +271,7 @@ class Gnomon:
             }
             answer = self.http.post("/v1/things", json=thing)
             assert answer.status_code == 201, answer.text
-            if has_certificate:
+            if has_certificate and certify:
                 self.certificate(name)
 
     def hand_over(self, premises: str) -> None:
