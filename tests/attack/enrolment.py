@@ -12,6 +12,7 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from security.audit import REFUSALS_FOLDED_MAX
 from security.secret import Secret
 from security.trust import codes, keys
 from security.trust.identifiers import lfdi
@@ -21,6 +22,8 @@ from tests.attack.attacks import Score, Size, attack
 from tests.attack.certificates import Files
 from tests.attack.field import Field, happens, percentile
 from tests.attack.joining import ADDRESSES, Joiner, Voucher
+from tests.system.child import Gnomon
+from tests.system.mqtt import connected
 
 HASHED_MAX: Final = 5
 """Wrong tries of one code that are looked at at all."""
@@ -158,8 +161,7 @@ def _at_once(field: Field, one: Voucher, requests: list[bytes]) -> list[httpx.Re
 def guessing(field: Field, score: Score) -> None:
     """Guess a code from many addresses, and many codes; honest devices join meanwhile."""
     gnomon, count = field.gnomon, field.size(10_000, 500)
-    gnomon.stop()  # what others tried a moment ago counts for the ceiling, too
-    gnomon.start()
+    _begin_anew(gnomon)
     target = joining.voucher(field)
     before = gnomon.metric("gnomon_enrolment_failures_total")
     hits = _guess(field, [target.id] * (count // 2))
@@ -171,8 +173,7 @@ def guessing(field: Field, score: Score) -> None:
     joins = threading.Thread(target=_join_meanwhile, args=(field, score, waits, over), daemon=True)
     joins.start()
     began = time.monotonic()
-    unknown = [f"v{secrets.token_hex(16).translate(_BASE32)[:16]}" for _ in range(count // 2)]
-    hits = _guess(field, unknown)
+    hits = _guess(field, _unknown_ids(count // 2))
     happens(lambda: len(waits) >= 3, 30)
     over.set()
     joins.join(30)
@@ -187,9 +188,46 @@ def guessing(field: Field, score: Score) -> None:
         p50_ms=round(percentile(waits, 0.5) * 1_000) if waits else None,
         guesses_per_s=round(count / 2 / (time.monotonic() - began)),
     )
+    _begin_anew(gnomon)
+
+
+def _begin_anew(gnomon: Gnomon) -> None:
+    """Let what was tried a moment ago not count: limits and folded refusals are of one run."""
+    gnomon.stop()
+    gnomon.start()
+
+
+def _unknown_ids(count: int) -> list[str]:
+    return [f"v{secrets.token_hex(16).translate(_BASE32)[:16]}" for _ in range(count)]
+
+
+@attack("B34/blind", "an intruder's refusals lost among a stranger's", at_least=4_000, quick=False)
+def blinded_audit(field: Field, score: Score) -> None:
+    """Fill the table of refusals with made-up claims, without any identity; then do what would be noted."""
+    gnomon = field.gnomon
+    _begin_anew(gnomon)
+    score.honest("an intruder is named in the audit", works=_is_named(field))
+    left_s = SECONDS - time.time() % SECONDS
+    if left_s < FLOOD_S_MAX:
+        time.sleep(left_s)  # refusals are folded by minutes: all of it has to be in one
+    _guess(field, _unknown_ids(STRANGERS))
+    score.attempts("an intruder is not named any more", STRANGERS, int(not _is_named(field)))
+    _begin_anew(gnomon)
+
+
+def _is_named(field: Field) -> bool:
+    """Have a gateway ask for what is not its own; tell whether the audit says who asked."""
+    rogue = field.gnomon.new("gateway")
+    with connected(field.gnomon, rogue) as gateway:
+        gateway.subscribe(f"gnomon/gateways/{rogue}/down/#")
+        gateway.ask("get", tree=rogue, thing="nobody")
+        return field.refusals_written(1, lambda row: row["actor"] == rogue) > 0
 
 
 _BASE32: Final = str.maketrans("0189", "zyxw")
+STRANGERS: Final = REFUSALS_FOLDED_MAX + 500
+FLOOD_S_MAX: Final = 40
+SECONDS: Final = 60
 GUESSERS: Final = 25
 """Addresses of each wave: 20 tries a minute of each are looked at, and 1,200 of all."""
 

@@ -52,7 +52,7 @@ def _entries_per_s(rows: int) -> float:
     return rows / (time.perf_counter() - began)
 
 
-@attack("B34/store", "the chain of a service, changed while it is stopped", at_least=6)
+@attack("B34/store", "the chain of a service, changed while it is stopped", at_least=6, quick=False)
 def changed_store(field: Field, score: Score) -> None:
     """Change the store's own file; `gnomon audit verify` holds it against the heads that were published."""
     gnomon = field.gnomon

@@ -146,7 +146,9 @@ def talking(field: Field, names: list[str], pause_s: float = 0.05, says: str = "
 def revoked_session(field: Field, score: Score) -> None:
     """Devices that report all the time are revoked; measured is when the last word of each was accepted."""
     gnomon = field.gnomon
-    victims, others = field.things(field.size(100, 10)), field.things(field.size(5, 3))
+    # They have joined as devices do: only what was issued is on the revocation list.
+    victims = [joining.enrolled(field)[0] for _ in range(field.size(100, 10))]
+    others = field.things(field.size(5, 3))
     silent_s: list[float] = []
     with talking(field, [*victims, *others]) as talkers:
         happens(lambda: all(talker.last_s for talker in talkers), 20)
