@@ -6,8 +6,7 @@ Uvicorn bounds neither how long a request head may be nor how long it may take; 
 import asyncio
 import socket
 from asyncio import TimerHandle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 import uvicorn
@@ -17,11 +16,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from api.app import create_app
 from api.limits import ApiLimits
 from api.services import ApiServices
+from api.transport import BACKLOG, QuietServer, ServerTls, TlsServer
 from infra.documents.port import StoreBrokenError
 from infra.settings.model import is_loopback
 
 _DEFAULTS: Final = ApiLimits()
-BACKLOG: Final = 1_024
 _TOO_LONG: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
@@ -49,22 +48,26 @@ def listen(host: str, port: int, setting: str = "api.port") -> socket.socket:
     return listener
 
 
-async def serve(services: ApiServices, listener: socket.socket, stop: asyncio.Event) -> None:
+async def serve(
+    services: ApiServices, listener: socket.socket, stop: asyncio.Event, tls: ServerTls | None = None
+) -> None:
     """Serve until ``stop`` is set; open streams are ended, requests under way are finished.
 
     Returns within ``stop_s`` and a second, whoever still hangs on.
 
     Raises:
         StoreBrokenError: what is on disk is unknown; the process must not go on serving.
+        OpenToAllError: what may be heard or done from outside must not be.
     """
-    _refuse_open_compat(services, listener)
+    _refuse_what_is_open(services, listener, tls)
     ending, broken = asyncio.Event(), list[StoreBrokenError]()
 
     def on_broken(error: StoreBrokenError) -> None:
         broken.append(error)
         ending.set()
 
-    server = QuietServer(config(create_app(services, on_broken), services.limits))
+    settings = config(create_app(services, on_broken), services.limits)
+    server = QuietServer(settings) if tls is None else TlsServer(settings, tls.context)
     await run_until(server, listener, stop, ending, services.live.close)
     if broken:
         raise broken[0]
@@ -107,14 +110,18 @@ async def _close(server: uvicorn.Server, end_streams: Callable[[], None], ending
         server.should_exit = True
 
 
-class OpenCompatError(Exception):
-    """``compat_http`` lets anybody in, so it must not be reachable from outside."""
+class OpenToAllError(Exception):
+    """Somebody outside could hear or do what is nobody's business."""
 
 
-def _refuse_open_compat(services: ApiServices, listener: socket.socket) -> None:
+def _refuse_what_is_open(services: ApiServices, listener: socket.socket, tls: ServerTls | None) -> None:
     host = listener.getsockname()[0]
-    if services.settings.api.compat_http and not is_loopback(host):
-        raise OpenCompatError(f"api.compat_http takes anybody for the operator: bind 127.0.0.1, not {host}")
+    if is_loopback(host):
+        return
+    if services.settings.api.compat_http:
+        raise OpenToAllError(f"api.compat_http takes anybody for the operator: bind 127.0.0.1, not {host}")
+    if tls is None:
+        raise OpenToAllError(f"passwords and tokens do not go in plain text: use TLS on {host}")
 
 
 def config(app: Litestar, limits: ApiLimits) -> uvicorn.Config:
@@ -133,14 +140,6 @@ def config(app: Litestar, limits: ApiLimits) -> uvicorn.Config:
         timeout_keep_alive=limits.keep_alive_s,
         timeout_graceful_shutdown=limits.stop_s,
     )
-
-
-class QuietServer(uvicorn.Server):
-    """A server that leaves the signals to who owns the process."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _protocol(limits: ApiLimits) -> type[HttpToolsProtocol]:

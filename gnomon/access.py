@@ -1,10 +1,12 @@
 """The other end of the login: credential files, and tokens kept fresh with them.
 
-A credential file is TOML, readable by its owner only: ``url``, and ``login`` (with ``password`` and
-``totp_seed``, or they are asked for) or ``client_id`` and ``client_secret``. Beside it lies a private file
-with the session, so that a second factor is shown once a session.
+A credential file is TOML, readable by its owner only: ``url`` (and ``root``, the file of the root that signs
+for it, unless that is a public one), and ``login`` (with ``password`` and ``totp_seed``, or they are asked
+for) or ``client_id`` and ``client_secret``. Beside it lies a private file with the session, so that a second
+factor is shown once a session.
 """
 
+import ssl
 import threading
 import tomllib
 from collections.abc import Callable
@@ -56,6 +58,7 @@ class Credentials:
     totp_seed: Secret | None = None
     client_id: str = ""
     client_secret: Secret | None = None
+    root: str = ""
 
 
 class _Session(msgspec.Struct, frozen=True):
@@ -92,6 +95,7 @@ def read_credentials(path: Path) -> Credentials:
         totp_seed=_secret(texts, "totp_seed"),
         client_id=texts.get("client_id", ""),
         client_secret=_secret(texts, "client_secret"),
+        root=texts.get("root", ""),
     )
 
 
@@ -100,6 +104,18 @@ def check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         raise AccessError(f"{url} is neither https nor on this machine: a password is not sent there")
+
+
+def trust(root: str) -> ssl.SSLContext:
+    """Return whom to believe: the root in this file alone, or (empty) the public ones.
+
+    Raises:
+        AccessError: the file holds no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=root or None)
+    except (OSError, ssl.SSLError) as error:
+        raise AccessError(f"{root} holds no root certificate: {error}") from error
 
 
 def write_credentials(path: Path, fields: dict[str, str]) -> None:
@@ -127,7 +143,9 @@ class Access:
         self._ask = ask
         self._session_file = session_file
         self._session = self._kept()
-        self._http = httpx.Client(base_url=credentials.url, timeout=TIMEOUT_S, trust_env=False)
+        self._http = httpx.Client(
+            base_url=credentials.url, verify=trust(credentials.root), timeout=TIMEOUT_S, trust_env=False
+        )
 
     def close(self) -> None:
         """Let go of connections."""

@@ -4,10 +4,12 @@ The passwords are random and lie in files that only their owner can read. Only o
 never in production; a real installation begins with ``gnomon person first``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
 from gnomon.access import AccessError, read_credentials, write_credentials
+from gnomon.services import authority_directory
 from infra.ids import Ids
 from infra.settings import Settings
 from security.audit import INSIDE
@@ -17,6 +19,7 @@ from security.people.persons import State
 from security.policy import Principal, Role
 from security.private_files import DamagedFileError, ExposedFileError
 from security.secret import Secret
+from security.trust.authority import ROOT_FILE
 
 ACCOUNT: Final = "demo-customer"
 """The demo customer's own; the first home of the demo belongs to it."""
@@ -51,12 +54,15 @@ class Holder(Protocol):
 
 async def provide(services: Holder, url: str) -> None:
     """See that every role of the demo has an account, and a file that opens it at this address."""
+    place = {"url": url}
+    if url.startswith("https:"):
+        place["root"] = str((authority_directory(services.settings) / ROOT_FILE).absolute())
     for role in ROLES:
-        await _person(services, role, url)
-    await _client(services, url)
+        await _person(services, role, place)
+    await _client(services, place)
 
 
-async def _person(services: Holder, role: Role, url: str) -> None:
+async def _person(services: Holder, role: Role, address: Mapping[str, str]) -> None:
     accounts, file, place = (
         services.people.accounts,
         credential_file(services.settings, role),
@@ -66,7 +72,7 @@ async def _person(services: Holder, role: Role, url: str) -> None:
     known = await accounts.at(place)
     kept = _kept(file)
     if known is not None and known.state in {State.ACTIVE, State.INVITED} and "password" in kept:
-        _readdress(file, kept, url)
+        _readdress(file, kept, address)
         return
     password = Secret(services.ids.token(PASSWORD_BITS))
     if known is None or known.state is State.INVITED:
@@ -79,24 +85,26 @@ async def _person(services: Holder, role: Role, url: str) -> None:
         again = await accounts.accept(secret, password, INSIDE, factor=True)
         assert again is not None, "asked for"
         factor = again
-    fields = {"url": url, "login": login, "password": password.reveal(), "totp_seed": factor.seed.reveal()}
+    fields = {**address, "login": login, "password": password.reveal(), "totp_seed": factor.seed.reveal()}
     write_credentials(file, fields)
 
 
-async def _client(services: Holder, url: str) -> None:
+async def _client(services: Holder, address: Mapping[str, str]) -> None:
     clients, file = services.people.clients, credential_file(services.settings, CLIENT)
     kept = _kept(file)
     known = await clients.find(kept.get("client_id", "c-"))
     if known is not None and known.state is ClientState.ACTIVE and "client_secret" in kept:
-        _readdress(file, kept, url)
+        _readdress(file, kept, address)
         return
     client, secret = await clients.add("demo customer care", CLIENT, DEMO, held=False)
-    write_credentials(file, {"url": url, "client_id": client.id, "client_secret": secret.reveal()})
+    write_credentials(file, {**address, "client_id": client.id, "client_secret": secret.reveal()})
 
 
-def _readdress(file: Path, kept: dict[str, str], url: str) -> None:
-    if kept["url"] != url:
-        write_credentials(file, kept | {"url": url})
+def _readdress(file: Path, kept: dict[str, str], address: Mapping[str, str]) -> None:
+    if (kept["url"], kept.get("root")) != (address["url"], address.get("root")):
+        write_credentials(
+            file, {name: value for name, value in kept.items() if name != "root"} | dict(address)
+        )
 
 
 def _kept(file: Path) -> dict[str, str]:
@@ -106,6 +114,7 @@ def _kept(file: Path) -> dict[str, str]:
     except (AccessError, DamagedFileError, ExposedFileError):
         return {}
     found = {"url": credentials.url, "login": credentials.login, "client_id": credentials.client_id}
+    found["root"] = credentials.root
     for name in ("password", "totp_seed", "client_secret"):
         secret: Secret | None = getattr(credentials, name)
         if secret is not None:

@@ -11,7 +11,7 @@ import random
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,9 +20,10 @@ from typing import Any, Final
 import mqtt5
 import structlog
 
-from api.device_server import DeviceTls, serve_devices
+from api.device_server import serve_devices
 from api.server import ListenError, listen, serve
 from api.services import ApiServices
+from api.transport import ServerTls
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
 from broker_bridge.janitor import Janitor
 from broker_bridge.link import Handler
@@ -43,6 +44,7 @@ from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.ids import RandomIds
 from infra.settings import Settings
+from infra.settings.model import is_loopback
 from infra.telemetry import Metrics
 from security.heads import BadHeadsError
 from security.people.errors import PeopleError
@@ -520,18 +522,21 @@ async def _api(
         trust=services.trust,
         version=version("gnomon"),
     )
-    tls = DeviceTls(services.settings.directory / "api", services.authority)
-    tls.load(services.authority.server_credentials(services.settings.broker.hosts))
+    folder, name = services.settings.directory / "api", services.settings.broker.hosts[0]
+    for_devices = ServerTls(folder / "devices.pem", services.authority.authorities_path)
+    for_people = ServerTls(folder / "people.pem") if settings.tls or not is_loopback(settings.host) else None
+    shown = [for_devices] if for_people is None else [for_devices, for_people]
+    show_certificate(services, shown)
     # The port is asked for now: a listener that is closed has none.
     urls = (
-        f"http://{settings.host}:{listener.getsockname()[1]}",
-        f"https://{services.settings.broker.hosts[0]}:{devices.getsockname()[1]}",
+        f"{f'http://{settings.host}' if for_people is None else f'https://{name}'}:{listener.getsockname()[1]}",
+        f"https://{name}:{devices.getsockname()[1]}",
     )
     stop = asyncio.Event()
     async with (
-        _until_done(serve(api, listener, stop)),
-        _until_done(serve_devices(api, devices, tls, stop)),
-        tasks(renew_device_certificate(services, tls)),
+        _until_done(serve(api, listener, stop, for_people)),
+        _until_done(serve_devices(api, devices, for_devices, stop)),
+        tasks(renew_shown(services, shown)),
     ):
         try:
             yield urls
@@ -539,12 +544,19 @@ async def _api(
             stop.set()
 
 
-async def renew_device_certificate(services: Services, tls: DeviceTls) -> None:
-    """Have the devices' listener show a new certificate and know new authorities, until cancelled."""
+def show_certificate(services: Services, listeners: Iterable[ServerTls]) -> None:
+    """Have the API's listeners show the server's certificate, and know the authorities there are."""
+    credentials = services.authority.server_credentials(services.settings.broker.hosts)
+    for tls in listeners:
+        tls.load(credentials)
+
+
+async def renew_shown(services: Services, listeners: Sequence[ServerTls]) -> None:
+    """Do that again and again, until cancelled."""
     while True:
         await asyncio.sleep(RENEWAL_CHECK_S)
         try:
-            tls.load(services.authority.server_credentials(services.settings.broker.hosts))
+            show_certificate(services, listeners)
         except (AuthorityError, OSError) as error:
             _log.error("server_certificate_not_renewed", reason=str(error))
 

@@ -5,13 +5,22 @@ Passwords and codes are asked for and not shown; none is taken from the command 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import httpx
 
-from gnomon.access import SESSION_SUFFIX, Access, AccessError, check_url, read_credentials, write_credentials
+from gnomon.access import (
+    SESSION_SUFFIX,
+    Access,
+    AccessError,
+    check_url,
+    read_credentials,
+    trust,
+    write_credentials,
+)
 from gnomon.commands.options import telling
 from infra.clock import SystemClock
 from security.people.persons import PERSON_ROLES
@@ -30,6 +39,12 @@ _as_option = click.option(
     help="Your credential file.",
 )
 _url_option = click.option("--url", default=URL, show_default=True, help="Where the service is.")
+_root_option = click.option(
+    "--root",
+    default="",
+    metavar="FILE",
+    help="The root that signs for the service, as in var/ca/root.crt. Default: the public ones.",
+)
 _into_option = click.option(
     "--into",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -56,28 +71,28 @@ def person() -> None:
 @person.command()
 @click.argument("login")
 @_url_option
+@_root_option
 @_into_option
-def first(login: str, url: str, into: Path | None) -> None:
+def first(login: str, url: str, root: str, into: Path | None) -> None:
     """Become the first security officer as LOGIN, with the secret that the first start printed.
 
     Shows the second factor once: put it into an authenticator app, and the recovery codes into a safe.
     """
     secret = _ask("secret that the service printed")
-    _begin(
-        url, "/v1/people/first", {"secret": secret, "login": login, "password": _new_password()}, login, into
-    )
+    body = {"secret": secret, "login": login, "password": _new_password()}
+    _begin(_Place(url, root), "/v1/people/first", body, login, into)
 
 
 @person.command()
 @click.argument("login")
 @_url_option
+@_root_option
 @_into_option
-def accept(login: str, url: str, into: Path | None) -> None:
+def accept(login: str, url: str, root: str, into: Path | None) -> None:
     """Accept an invitation as LOGIN: choose a password, and get a second factor."""
     invitation = _ask("invitation")
-    _begin(
-        url, "/v1/invitations/accept", {"invitation": invitation, "password": _new_password()}, login, into
-    )
+    body = {"invitation": invitation, "password": _new_password()}
+    _begin(_Place(url, root), "/v1/invitations/accept", body, login, into)
 
 
 @person.command()
@@ -208,27 +223,42 @@ def _new_password() -> str:
     return text
 
 
-def _begin(url: str, path: str, body: dict[str, str], login: str, into: Path | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the service is, and the file of the root that signs for it."""
+
+    url: str
+    root: str
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """As a credential file says it."""
+        return {"url": self.url} | ({"root": str(Path(self.root).absolute())} if self.root else {})
+
+
+def _begin(place: _Place, path: str, body: dict[str, str], login: str, into: Path | None) -> None:
     """Begin an account, show its second factor, and see that it works."""
     with _told():
-        check_url(url)
-        factor = _post(url, path, body)
+        check_url(place.url)
+        factor = _post(place, path, body)
         if factor.get("totp_uri"):
             click.echo(f"second factor   {factor['totp_uri']}")
             click.echo("recovery codes  " + "\n                ".join(factor["recovery_codes"]))
             click.echo("                shown only now; each of them opens once")
         code = _ask("code of the second factor, to see that it works (empty: none)")
-        _post(url, "/v1/login", {"login": login, "password": body["password"], "code": code})
+        _post(place, "/v1/login", {"login": login, "password": body["password"], "code": code})
         click.echo("logged in: the account is active")
         if into is not None:
-            write_credentials(into, {"url": url, "login": login})
+            write_credentials(into, place.fields | {"login": login})
 
 
-def _post(url: str, path: str, body: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON value
+def _post(place: _Place, path: str, body: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON value
     try:
-        answer = httpx.post(url + path, json=body, timeout=TIMEOUT_S, trust_env=False)
+        answer = httpx.post(
+            place.url + path, json=body, verify=trust(place.root), timeout=TIMEOUT_S, trust_env=False
+        )
     except httpx.HTTPError as error:
-        raise AccessError(f"{url} does not answer: {error}") from error
+        raise AccessError(f"{place.url} does not answer: {error}") from error
     if not answer.is_success:
         told = answer.json()
         raise AccessError(f"refused: {told.get('detail') or told.get('title')}")

@@ -90,6 +90,13 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
             "`broker.hosts`. 0 = any free port.",
         ),
     ] = 8443
+    tls: Annotated[
+        bool,
+        Meta(
+            description="Speak TLS with people on a loopback address too. On any other it is always spoken, "
+            "with a certificate for `broker.hosts`."
+        ),
+    ] = False
     compat_http: Annotated[
         bool,
         Meta(

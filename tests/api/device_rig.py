@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 
 from api.device_app import PEER, create_device_app
-from api.device_server import DeviceTls, serve_devices
+from api.device_server import serve_devices
 from api.server import listen
+from api.transport import ServerTls
 from infra.telemetry import Metrics
 from security.audit import INSIDE
 from security.trust import keys
@@ -74,7 +75,7 @@ def certificates(answer: httpx.Response) -> list[x509.Certificate]:
 async def over_tls(rig: Rig, directory: Path) -> AsyncIterator[str]:
     """Serve over TLS for the block; yield the address."""
     authority = rig.services.trust.authority
-    tls = DeviceTls(directory / "api", authority)
+    tls = ServerTls(directory / "api" / "devices.pem", authority.authorities_path)
     tls.load(authority.server_credentials(["localhost", "127.0.0.1"]))
     listener, stop = listen("127.0.0.1", 0), asyncio.Event()
     url = f"https://localhost:{listener.getsockname()[1]}"

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from api import device_server
+from api import transport
 from gnomon import joining
 from gnomon.joining import Files, JoinError
 from infra.clock import SystemClock
@@ -83,7 +83,7 @@ async def test_whoever_trusts_another_root_does_not_take_us_for_the_utility(rig,
 
 
 async def test_a_handshake_that_does_not_come_is_not_waited_for(rig, tmp_path, monkeypatch):
-    monkeypatch.setattr(device_server, "HANDSHAKE_S_MAX", 0.2)
+    monkeypatch.setattr(transport, "HANDSHAKE_S_MAX", 0.2)
     async with over_tls(rig, tmp_path) as url:
         port = int(url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -105,7 +105,7 @@ async def test_a_certificate_counts_in_both_versions_of_tls(rig, tmp_path, versi
 
 async def test_the_key_on_disk_is_its_owners_alone(rig, tmp_path):
     async with over_tls(rig, tmp_path):
-        assert (tmp_path / "api" / device_server.SERVER_FILE).stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "api" / "devices.pem").stat().st_mode & 0o777 == 0o600
 
 
 async def test_plain_http_is_no_way_in(rig, tmp_path):

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from api.limits import ApiLimits
-from api.server import ListenError, OpenCompatError, listen, serve
+from api.server import ListenError, OpenToAllError, listen, serve
 from api.services import ApiServices
 from infra.documents.port import StoreBrokenError
 from infra.telemetry import Metrics
@@ -181,9 +181,16 @@ async def test_a_taken_port_is_told_with_what_to_do():
 async def test_compat_off_loopback_is_refused_at_the_start(tmp_path: Path):
     async with api(tmp_path, compat_http=True) as rig:
         listener = listen("0.0.0.0", 0)  # noqa: S104 - that is what must be refused
-        with pytest.raises(OpenCompatError, match="bind 127"):
+        with pytest.raises(OpenToAllError, match="bind 127"):
             await serve(rig.services, listener, asyncio.Event())
         listener.close()
+
+
+async def test_plain_text_off_loopback_is_refused_at_the_start(rig: Rig):
+    listener = listen("0.0.0.0", 0)  # noqa: S104 - that is what must be refused
+    with pytest.raises(OpenToAllError, match="plain text"):
+        await serve(rig.services, listener, asyncio.Event())
+    listener.close()
 
 
 async def test_a_store_that_is_broken_ends_the_server_so_that_the_process_reads_the_disk_anew(

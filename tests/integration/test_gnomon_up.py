@@ -4,10 +4,12 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.system.child import ROOT, SLOW_VARIABLES, Gnomon, end_process, runs
@@ -175,3 +177,25 @@ def test_the_broker_may_open_as_many_connections_as_the_settings_say(tmp_path):
         assert allowed >= 900
     finally:
         gnomon.close()
+
+
+def test_people_are_served_with_tls_where_that_is_asked_for(tmp_path):
+    with Gnomon(tmp_path, {"api.tls": "true"}) as gnomon:
+        credentials = gnomon.var / "demo" / "credentials" / "customer.toml"
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.system.up", "token", str(credentials)],
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=END_S_MAX,
+        )
+        trusted = ssl.create_default_context(cafile=gnomon.root_certificate)
+        bearer = {"Authorization": f"Bearer {done.stdout.strip()}"}
+        url = f"https://localhost:{gnomon.api_port}"
+        assert httpx.get(f"{url}/v1/me", headers=bearer, verify=trusted).status_code == 200
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"http://localhost:{gnomon.api_port}/healthz")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz")  # nobody trusts our root by itself
