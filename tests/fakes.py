@@ -42,3 +42,8 @@ class SeededIds:
 
     def number(self) -> int:
         return self._random.getrandbits(ids.NUMBER_BITS)
+
+
+def numbered(number: int) -> str:
+    """Return an address of its own for each number."""
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"

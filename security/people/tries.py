@@ -5,11 +5,11 @@ the account itself.
 """
 
 import hashlib
-import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
 from infra.clock import Clock
+from security.addresses import OTHERS, place
 from security.people.errors import TooManyTriesError
 from security.people.persons import delay_s
 
@@ -18,9 +18,6 @@ WINDOW_S: Final = 60
 ADDRESSES_MAX: Final = 10_000
 """Addresses told apart; those beyond share one place."""
 STRANGERS_MAX: Final = 10_000
-_OTHERS: Final = "(others)"
-_IPV6_PREFIX: Final = 64
-"""Who has one address of IPv6 has all of these."""
 
 
 @dataclass(slots=True)
@@ -43,27 +40,27 @@ class AddressTries:
         Raises:
             TooManyTriesError: there were too many within a minute.
         """
-        window = self._window(_place(address))
+        window = self._window(place(address))
         if window.count >= self._tries_max:
             raise TooManyTriesError(max(1, round(window.until_s - self._clock.elapsed_s())))
         window.count += 1
 
     def give_back(self, address: str) -> None:
         """Take a try back that was right."""
-        window = self._windows.get(_place(address))
+        window = self._windows.get(place(address))
         if window is not None and window.count:
             window.count -= 1
 
-    def _window(self, place: str) -> _Window:
+    def _window(self, name: str) -> _Window:
         now_s = self._clock.elapsed_s()
-        window = self._windows.get(place)
+        window = self._windows.get(name)
         if window is not None and now_s < window.until_s:
             return window
         if window is None and len(self._windows) >= ADDRESSES_MAX:
-            self._windows = {name: one for name, one in self._windows.items() if now_s < one.until_s}
-            if len(self._windows) >= ADDRESSES_MAX and place != _OTHERS:
-                return self._window(_OTHERS)
-        window = self._windows[place] = _Window(now_s + WINDOW_S)
+            self._windows = {key: one for key, one in self._windows.items() if now_s < one.until_s}
+            if len(self._windows) >= ADDRESSES_MAX and name != OTHERS:
+                return self._window(OTHERS)
+        window = self._windows[name] = _Window(now_s + WINDOW_S)
         return window
 
 
@@ -88,15 +85,3 @@ class Strangers:
         if len(self._tries) >= STRANGERS_MAX:
             del self._tries[next(iter(self._tries))]
         self._tries[key] = (failures + 1, now_s + delay_s(failures + 1))
-
-
-def _place(address: str) -> str:
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return _OTHERS
-    if ip.version == 6 and (mapped := ip.ipv4_mapped) is not None:  # noqa: PLR2004 - the version
-        return str(mapped)
-    if ip.version == 6:  # noqa: PLR2004 - the version
-        return str(ipaddress.ip_network((ip, _IPV6_PREFIX), strict=False))
-    return str(ip)

@@ -16,6 +16,7 @@ import structlog
 from infra.clock import Clock
 from infra.telemetry import Metrics
 from infra.telemetry.metrics import Count
+from security.addresses import place
 from security.hashing import FULL, LIGHT, Cost
 
 WRONG_MAX: Final = 5
@@ -23,7 +24,7 @@ WRONG_MAX: Final = 5
 WRONG_WITHIN_S: Final = 900.0
 LOCK_S: Final = 3_600.0
 ADDRESS_TRIES_MAX: Final = 20
-"""Tries of one address in :data:`MINUTE_S`."""
+"""Tries of one address in :data:`MINUTE_S`; of IPv6, of all that one subscriber has."""
 MINUTE_S: Final = 60.0
 CEILINGS: Final[Mapping[Cost, int]] = {LIGHT: 6_000, FULL: 300}
 """Tries of everybody in :data:`MINUTE_S`, by what one costs: half a core's time each at the most. Who guesses
@@ -92,15 +93,15 @@ class Tries:
             _log.error("enrolment_guessing", failures=FAILURES_ALARM, within_s=HOUR_S)
 
     def _admit(self, cost: Cost, address: str) -> None:
-        now_s = self._clock.elapsed_s()
+        now_s, name = self._clock.elapsed_s(), place(address)
         self._require(
             max(
                 _wait(self._all[cost], CEILINGS[cost], MINUTE_S, now_s),
-                self._addresses.wait(address, MINUTE_S, now_s),
+                self._addresses.wait(name, MINUTE_S, now_s),
             )
         )
         self._all[cost].append(now_s)
-        self._addresses.add(address, now_s)
+        self._addresses.add(name, now_s)
 
     def _check_code(self, claim_id: str) -> None:
         now_s = self._clock.elapsed_s()

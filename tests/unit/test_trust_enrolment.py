@@ -26,7 +26,7 @@ from security.trust.known_keys import KeyKnownError
 from security.trust.requests import InvalidRequestError
 from security.trust.tries import WRONG_MAX, TooManyTriesError
 from security.trust.vouchers import Label
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, numbered
 from tests.trust import SECURITY, Center, audited, names_of, open_store, request
 
 DAY_S = 86_400
@@ -105,7 +105,7 @@ async def test_the_same_code_with_another_key_is_refused_and_told(center):
 
 async def test_a_hundred_uses_at_once_give_one_certificate_and_ninety_nine_refusals(center):
     id, code = await center.voucher()
-    uses = [center.enrol(id, code, request(), f"a{number}") for number in range(100)]
+    uses = [center.enrol(id, code, request(), numbered(number)) for number in range(100)]
     results = await asyncio.gather(*uses, return_exceptions=True)
     assert sum(isinstance(result, bytes) for result in results) == 1
     assert sum(isinstance(result, SpentError) for result in results) == 99
@@ -115,7 +115,7 @@ async def test_a_hundred_uses_at_once_give_one_certificate_and_ninety_nine_refus
 async def test_a_hundred_uses_by_one_key_give_one_certificate_a_hundred_times(center):
     id, code = await center.voucher()
     asked = request()
-    uses = [center.enrol(id, code, asked, f"a{number}") for number in range(100)]
+    uses = [center.enrol(id, code, asked, numbered(number)) for number in range(100)]
     assert len(set(await asyncio.gather(*uses))) == 1
     assert len(await center.issued.of_thing("hall")) == 1
 
@@ -123,7 +123,7 @@ async def test_a_hundred_uses_by_one_key_give_one_certificate_a_hundred_times(ce
 async def test_two_processes_give_one_certificate_for_one_code(center, tmp_path, clock, store):
     other = Center(tmp_path, clock, store, seed=1)
     id, code = await center.voucher()
-    uses = [one.enrol(id, code, request(), f"a{n}") for n in range(10) for one in (center, other)]
+    uses = [one.enrol(id, code, request(), numbered(n)) for n in range(10) for one in (center, other)]
     results = await asyncio.gather(*uses, return_exceptions=True)
     other.hashing.close()
     assert sum(isinstance(result, bytes) for result in results) == 1
@@ -186,7 +186,7 @@ async def test_ten_thousand_guesses_hash_five_and_honest_ones_go_on(center, monk
 
     async def guess(number):
         with pytest.raises((WrongCodeError, TooManyTriesError)):
-            await center.enrol(id, "AAAA" * 6 + "AAA", request_once, f"a{number}")
+            await center.enrol(id, "AAAA" * 6 + "AAA", request_once, numbered(number))
 
     request_once = request()
     for start in range(0, 10_000, 100):
@@ -201,7 +201,7 @@ async def test_a_typing_error_is_said_at_once_and_costs_no_try(center):
     mistyped = ("B" if code[0] != "B" else "C") + code[1:]
     for number in range(WRONG_MAX + 1):
         with pytest.raises(MistypedCodeError):
-            await center.enrol(id, mistyped, request(), f"a{number}")
+            await center.enrol(id, mistyped, request(), numbered(number))
     assert center.tries.failures.value == 0
     assert await center.enrol(id, code, request())
 
@@ -436,7 +436,7 @@ async def test_after_a_crash_a_renewal_goes_on_with_the_same_key(center, tmp_pat
     assert {record.serial for record in await center.issued.of_thing("hall")} == {old, names_of(chain)[1]}
 
 
-@pytest.mark.parametrize("case", ["unknown", "revoked", "expired", "barred", "absent"])
+@pytest.mark.parametrize("case", ["unknown", "revoked", "expired", "barred", "uncertified", "absent"])
 async def test_who_counts_for_nothing_renews_nothing(center, clock, case):
     old = await enrolled(center)
     await due(center, old)
@@ -450,6 +450,9 @@ async def test_who_counts_for_nothing_renews_nothing(center, clock, case):
             clock.advance(200 * DAY_S)
         case "barred":
             center.things.place("hall", barred=True)
+            error = NotPlacedError
+        case "uncertified":
+            center.things.place("hall", has_certificate=False)
             error = NotPlacedError
         case _:
             center.things.placed.clear()

@@ -20,7 +20,7 @@ from security.trust.tries import (
     TooManyTriesError,
     Tries,
 )
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, numbered
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_of_wrong_tries_at_once_five_are_looked_at(tries):
     looked_at = []
 
     async def guess(number):
-        async with tries.attempt("c1", LIGHT, f"a{number}"):
+        async with tries.attempt("c1", LIGHT, numbered(number)):
             looked_at.append(number)
             await asyncio.sleep(0)
             tries.wrong("c1")
@@ -85,7 +85,7 @@ async def test_right_tries_at_once_are_all_looked_at_one_after_the_other(tries):
 
     async def use(number):
         nonlocal inside, most
-        async with tries.attempt("c1", LIGHT, f"a{number}"):
+        async with tries.attempt("c1", LIGHT, numbered(number)):
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0)
@@ -100,7 +100,7 @@ async def test_more_than_may_wait_for_one_code_are_refused(tries):
     held = asyncio.Event()
 
     async def use(number):
-        async with tries.attempt("c1", LIGHT, f"a{number}"):
+        async with tries.attempt("c1", LIGHT, numbered(number)):
             await held.wait()
 
     waiting = [asyncio.ensure_future(use(n)) for n in range(WAITING_MAX)]
@@ -117,7 +117,7 @@ async def test_an_address_has_twenty_tries_a_minute_right_or_wrong(tries, clock)
         await right(tries, f"c{number}")
     with pytest.raises(TooManyTriesError):
         await right(tries, "c")
-    await right(tries, "c", "b")
+    await right(tries, "c", "192.0.2.2")
     clock.advance(MINUTE_S)
     await right(tries, "c")
 
@@ -125,7 +125,7 @@ async def test_an_address_has_twenty_tries_a_minute_right_or_wrong(tries, clock)
 @pytest.mark.parametrize(("cost", "other"), [(FULL, LIGHT), (LIGHT, FULL)], ids=["labels", "vouchers"])
 async def test_everybody_together_has_a_ceiling_that_leaves_the_other_kind_alone(tries, clock, cost, other):
     for number in range(CEILINGS[cost]):
-        await right(tries, "c", f"a{number}", cost)
+        await right(tries, "c", numbered(number), cost)
     with pytest.raises(TooManyTriesError):
         await right(tries, "c", "b", cost)
     await right(tries, "c", "b", other)
@@ -135,7 +135,7 @@ async def test_everybody_together_has_a_ceiling_that_leaves_the_other_kind_alone
 
 async def fail(tries, times, since=0):
     for number in range(since, since + times):
-        await wrong(tries, f"c{number}", f"a{number}")
+        await wrong(tries, f"c{number}", numbered(number))
 
 
 async def test_fifty_failures_in_an_hour_are_told_once(tries, clock):
@@ -157,5 +157,13 @@ async def test_no_table_grows_above_its_bound(tries, monkeypatch):
     assert (len(tries._codes._times), len(tries._addresses._times)) == (50, 50)
     for number in range(60):
         for time in range(WRONG_MAX):
-            await wrong(tries, f"l{number}", f"b{number}-{time}")
+            await wrong(tries, f"l{number}", numbered(300 * time + number))
     assert len(tries._locked) == 50
+
+
+async def test_who_has_one_address_of_ipv6_has_the_whole_network(tries):
+    for number in range(ADDRESS_TRIES_MAX):
+        await right(tries, f"c{number}", f"2001:db8::{number + 1:x}")
+    with pytest.raises(TooManyTriesError):
+        await right(tries, "c", "2001:db8::ffff")
+    await right(tries, "c", "2001:db8:0:1::1")
