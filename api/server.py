@@ -135,6 +135,8 @@ def config(app: Litestar, limits: ApiLimits) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # A header that anybody can write does not say where a request comes from.
+        proxy_headers=False,
         backlog=BACKLOG,
         limit_concurrency=limits.connections_max,
         timeout_keep_alive=limits.keep_alive_s,

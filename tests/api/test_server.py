@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from api.limits import ApiLimits
-from api.server import ListenError, OpenToAllError, listen, serve
+from api.server import ListenError, OpenToAllError, config, listen, run_until, serve
 from api.services import ApiServices
+from api.transport import QuietServer
 from infra.documents.port import StoreBrokenError
 from infra.telemetry import Metrics
 from tests.api.rig import SHADOW, Rig, api
@@ -220,3 +221,22 @@ async def test_a_server_that_is_cancelled_leaves_nothing_open(rig: Rig):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert listener.fileno() == -1
+
+
+async def test_nobody_says_by_a_header_where_a_request_comes_from():
+    seen, stop = [], asyncio.Event()
+
+    async def app(scope, _receive, send):
+        seen.append(scope["client"][0])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    listener = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = QuietServer(config(app, ApiLimits()))  # type: ignore[arg-type]  # what counts is how it is served
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_until(server, listener, stop, stop, lambda: None))
+        async with httpx.AsyncClient() as http:
+            await http.get(url, headers={"X-Forwarded-For": "6.6.6.6"})
+        stop.set()
+    assert seen == ["127.0.0.1"]
