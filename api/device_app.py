@@ -43,7 +43,7 @@ class ByCertificate:
         if record is None or not record.is_good(self._clock.now_ms()):
             return None
         standing = (await self._registry.standings([record.thing])).get(record.thing)
-        if standing is None or standing.thing.barred:
+        if standing is None or standing.thing.barred or not standing.thing.has_certificate:
             return None
         is_gateway = standing.thing.kind is ThingKind.GATEWAY
         return Principal(record.thing, Role.GATEWAY if is_gateway else Role.DEVICE)

@@ -260,7 +260,7 @@ class Enrolment:
         if record is None or not record.is_good(self._clock.now_ms()):
             raise UnknownCertificateError
         placing = await self._proofs.placing(record.thing)
-        if placing is None or placing.barred:
+        if placing is None or placing.barred or not placing.has_certificate:
             raise NotPlacedError
         parsed = parse_request(request)
         by = Principal(record.thing, Role.GATEWAY if placing.is_gateway else Role.DEVICE)

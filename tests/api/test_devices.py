@@ -173,6 +173,13 @@ async def test_a_device_reads_and_reports_its_own_shadow_and_sees_no_other(rig):
     assert (await rig.http.get(f"/v1/things/{ATTIC}/shadows/@classic")).status_code == 404
 
 
+async def test_a_thing_that_is_registered_without_a_certificate_is_nobody_here(rig):
+    await add(rig, ATTIC, has_certificate=False)
+    issued, _ = await certified(rig, ATTIC)
+    async with device(rig, issued.serial) as http:
+        assert (await http.get(f"/things/{ATTIC}/shadow")).status_code == 401
+
+
 async def test_a_gateway_speaks_for_what_is_attached_to_it_and_for_nothing_else(rig):
     await add(rig, GATEWAY, ThingKind.GATEWAY)
     await add(rig, ATTIC, has_certificate=False)
