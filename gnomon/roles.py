@@ -67,6 +67,8 @@ EXIT_INTERRUPTED: Final = 130
 RENEWAL_CHECK_S: Final = 21_600
 """A server certificate lasts 90 days and is renewed when 30 are left."""
 AUTHORITY_CHECK_S: Final = 3_600
+UNREADABLE: Final = (AuthorityError, DamagedFileError, ExposedFileError, OSError)
+"""What is wrong with authorities is told, and ends nothing: what was issued goes on."""
 DESCRIPTORS_SPARE: Final = 256
 """Beside the connections of devices: files, our own connections, those of the API."""
 SELF_TEST_S: Final = 3_600.0
@@ -378,7 +380,7 @@ async def renew_certificate(services: Services, broker: Mosquitto, shown: Creden
                 broker.renew(credentials)
                 shown = credentials
                 _log.info("server_certificate_renewed")
-        except (AuthorityError, OSError) as error:
+        except UNREADABLE as error:
             _log.error("server_certificate_not_renewed", reason=str(error))
 
 
@@ -388,7 +390,7 @@ async def watch_authorities(authority: Authority) -> None:
         try:
             for alarm in authority.alarms():
                 _log.error("authority_ends", subject=alarm.subject, found=alarm.found, remedy=alarm.remedy)
-        except (AuthorityError, DamagedFileError, ExposedFileError, OSError) as error:
+        except UNREADABLE as error:
             _log.error("authorities_unreadable", reason=str(error))
         await asyncio.sleep(AUTHORITY_CHECK_S)
 
@@ -557,7 +559,7 @@ async def renew_shown(services: Services, listeners: Sequence[ServerTls]) -> Non
         await asyncio.sleep(RENEWAL_CHECK_S)
         try:
             show_certificate(services, listeners)
-        except (AuthorityError, OSError) as error:
+        except UNREADABLE as error:
             _log.error("server_certificate_not_renewed", reason=str(error))
 
 

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from gnomon.roles import (
     interruptible,
     raise_descriptor_limit,
     renew_certificate,
+    renew_shown,
     stop_signal,
     tasks,
     watch_authorities,
@@ -27,7 +29,7 @@ from infra.documents.port import StoreBrokenError
 from infra.settings import Settings
 from infra.settings.model import BrokerSettings, PeopleSettings, TrustSettings
 from security.secret import Secret
-from security.trust.authority import AuthorityExpiredError, Credentials
+from security.trust.authority import AuthorityExpiredError, Credentials, DamagedFileError, ExposedFileError
 from tests.certificates import open_authority
 from tests.fakes import FakeClock
 
@@ -192,12 +194,12 @@ class Shop:
 
     def __init__(self):
         self.kept = Credentials(b"first", b"key")
-        self.broken = False
+        self.broken: Exception | None = None
         self.shown: list[Credentials] = []
 
     def server_credentials(self, _hosts):
-        if self.broken:
-            raise AuthorityExpiredError("the root is at its end")
+        if self.broken is not None:
+            raise self.broken
         return self.kept
 
     def renew(self, credentials):
@@ -222,18 +224,41 @@ async def test_a_certificate_that_was_made_anew_is_shown_once_and_one_that_lasts
         assert shop.shown == [shop.kept]
 
 
-async def test_a_renewal_that_fails_is_told_and_tried_again(monkeypatch):
+AILMENTS = [
+    AuthorityExpiredError("the root is at its end"),
+    DamagedFileError(Path("issuing-0001.pem"), "does not hold our authority", "put back a copy"),
+    ExposedFileError(Path("issuing-0001.pem"), 0o644),
+    PermissionError("no"),
+]
+
+
+@pytest.mark.parametrize("ailment", AILMENTS, ids=lambda one: type(one).__name__)
+async def test_a_renewal_that_fails_is_told_and_tried_again(monkeypatch, ailment):
     monkeypatch.setattr(roles, "RENEWAL_CHECK_S", 0.001)
     shop = Shop()
     with structlog.testing.capture_logs() as logs:
         async with shop.running():
-            shop.broken = True
+            shop.broken = ailment
             await asyncio.sleep(0.02)
             assert shop.shown == []
-            shop.broken, shop.kept = False, Credentials(b"second", b"key")
+            shop.broken, shop.kept = None, Credentials(b"second", b"key")
             await asyncio.sleep(0.02)
             assert shop.shown == [shop.kept]
     assert {"server_certificate_not_renewed", "server_certificate_renewed"} == {one["event"] for one in logs}
+
+
+@pytest.mark.parametrize("ailment", AILMENTS, ids=lambda one: type(one).__name__)
+async def test_what_the_listeners_cannot_be_shown_anew_does_not_end_them(monkeypatch, ailment):
+    monkeypatch.setattr(roles, "RENEWAL_CHECK_S", 0.001)
+    shop = Shop()
+    services: Any = SimpleNamespace(settings=Settings(), authority=shop)
+    listener: Any = SimpleNamespace(load=shop.renew)
+    async with tasks(renew_shown(services, [listener])):
+        shop.broken = ailment
+        await asyncio.sleep(0.02)
+        shop.broken, shop.kept = None, Credentials(b"second", b"key")
+        await asyncio.sleep(0.02)
+    assert shop.shown[-1] == shop.kept
 
 
 # ---------------------------------------------------------------------- words
