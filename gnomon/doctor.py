@@ -26,8 +26,8 @@ from gnomon.roles import DESCRIPTORS_SPARE, descriptors_wanted
 from gnomon.services import (
     authority_directory,
     broker_directory,
+    look_at_authority,
     master_key_file,
-    open_authority,
     store_file,
     store_url,
 )
@@ -307,7 +307,7 @@ async def check_certificates(settings: Settings, clock: Clock = _CLOCK) -> Findi
     if not box_file.exists():
         return Finding("certificates", f"{box_file} is missing, which opens their keys", "put back a copy")
     try:
-        authority = open_authority(settings, SecretBox.open(box_file, RandomIds()), clock)
+        authority = look_at_authority(settings, SecretBox.open(box_file, RandomIds()), clock)
         alarms = authority.alarms()
     except (AuthorityError, DamagedFileError, ExposedFileError) as error:
         return _told("certificates", error)

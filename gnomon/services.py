@@ -144,6 +144,14 @@ def open_authority(settings: Settings, box: SecretBox, clock: Clock) -> Authorit
     )
 
 
+def look_at_authority(settings: Settings, box: SecretBox, clock: Clock) -> Authority:
+    """Open the same to say how it is: nothing is written."""
+    trust = settings.trust
+    return Authority.look(
+        authority_directory(settings), box, clock, wide_names=trust.wide_names, production=trust.production
+    )
+
+
 def show_sealing(metrics: Metrics, sealer: Sealer) -> None:
     """Let Prometheus read how far the audit chain is."""
     metrics.gauge("audit_unsealed_rows", "Rows the last sealing left open", lambda: sealer.unsealed)

@@ -40,6 +40,11 @@ class DamagedFileError(Exception):
 def make_directory(path: Path) -> None:
     """Make a directory that only its owner may enter; refuse an existing one that others may write to."""
     path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    check_directory(path)
+
+
+def check_directory(path: Path) -> None:
+    """Refuse a directory that others than its owner may write to."""
     mode = path.stat().st_mode
     if mode & _WRITABLE:
         raise ExposedFileError(path, stat.S_IMODE(mode))
@@ -70,7 +75,7 @@ def create(path: Path, data: bytes) -> bool:
         return False
     finally:
         draft.unlink()
-    _flush_directory(path.parent)
+    flush_directory(path.parent)
     return True
 
 
@@ -82,7 +87,7 @@ def replace(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
     except BaseException:
         draft.unlink()
         raise
-    _flush_directory(path.parent)
+    flush_directory(path.parent)
 
 
 def _draft(path: Path, data: bytes, mode: int) -> Path:
@@ -100,7 +105,8 @@ def _draft(path: Path, data: bytes, mode: int) -> Path:
     return draft
 
 
-def _flush_directory(path: Path) -> None:
+def flush_directory(path: Path) -> None:
+    """Make it last which files the directory has."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

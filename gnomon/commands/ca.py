@@ -114,8 +114,9 @@ def show(config: Path | None, pairs: tuple[str, ...]) -> None:
         signing = issuing.index(authority.signing) if authority.signing in issuing else len(issuing)
         for place, one in enumerate(issuing):
             click.echo(_line("issuing", one, _state(place - signing)))
+        until = _moment(authority.crl_next_update)
         rows = len(crl.rows(authority.crl_path.read_bytes()))
-        click.echo(f"revoked     {rows} on the list, which lasts until {_moment(authority.crl_next_update)}")
+        click.echo(f"revoked     {rows} on the list, which lasts until {until}")
         if authority.root_in_reach:
             click.echo("reminder    the root's key lies on this machine: gnomon ca move-root DIRECTORY")
         for alarm in authority.alarms():

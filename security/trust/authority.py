@@ -94,6 +94,9 @@ _ISSUING: Final = re.compile(r"issuing-\d{4}\.pem")
 _NAME: Final = re.compile(rf"[A-Za-z0-9-]{{1,{NAME_CHARS_MAX}}}")
 _WIDE_NAME: Final = re.compile(rf"[A-Za-z0-9:_-]{{1,{NAME_CHARS_MAX}}}")
 _SERVICE: Final = re.compile(rf"[a-z][a-z0-9-]{{0,{NAME_CHARS_MAX - len(SERVICE_PREFIX) - 1}}}")
+_RELIST: Final = (
+    "the service makes it from what it has recorded, within a minute while it runs, else at its next start"
+)
 _RESTORE: Final = "put back a copy; without it every thing needs a new certificate in the end"
 
 
@@ -165,9 +168,30 @@ class Authority:
         self = cls(directory, box, clock, wide_names=wide_names, production=production)
         private_files.make_directory(directory)
         self._check_reach()
-        if not self._issuing_files():
+        first = not self._issuing_files()
+        if first:
             self._begin()
-        self._publish()
+        self._publish(first=first)
+        return self
+
+    @classmethod
+    def look(
+        cls,
+        directory: Path,
+        box: SecretBox,
+        clock: Clock,
+        *,
+        wide_names: bool = False,
+        production: bool = False,
+    ) -> "Authority":
+        """Open what is there, and write nothing: to say how it is. Raises as :meth:`open` does."""
+        self = cls(directory, box, clock, wide_names=wide_names, production=production)
+        private_files.check_directory(directory)
+        self._check_reach()
+        if not self._issuing_files():
+            raise self._lost_issuing()
+        self._kept_root()
+        self._check_chain()
         return self
 
     @classmethod
@@ -221,7 +245,7 @@ class Authority:
 
     @property
     def crl_path(self) -> Path:
-        """The revocation lists, for the broker's ``crlfile``. There is always one."""
+        """The revocation lists, for the broker's ``crlfile``. Only :meth:`write_crl` makes a lost one."""
         return self._path(CRL_FILE)
 
     @property
@@ -312,7 +336,10 @@ class Authority:
             self._write_crl(revoked)
 
     def refresh_crl(self) -> None:
-        """Write the lists again with the rows they have, and so make them last."""
+        """Write the lists again with the rows they have, and so make them last.
+
+        Raises :class:`DamagedFileError` when they are lost: who has been revoked is not known here.
+        """
         with self._locked():
             self._write_crl(self._rows())
 
@@ -337,15 +364,16 @@ class Authority:
         """
         issuing = certificates.make_issuing(root, self._now())
         with self._locked():
+            first = not self._issuing_files()
             self._trust(root.certificate)
             self._seal_issuing(self._next_file(), issuing)
-        self._publish()
+        self._publish(first=first)
 
     def trust(self, root: x509.Certificate) -> None:
         """Publish another root beside the ones there are, a long time before anything is signed under it."""
         with self._locked():
             self._trust(root)
-        self._publish()
+        self._publish(first=False)
 
     def move_root(self, directory: Path, passphrase: Secret) -> Path:
         """Take the root's key elsewhere, under a person's passphrase, and leave none here; return its file.
@@ -361,6 +389,7 @@ class Authority:
             raise AuthorityError(f"{path} does not read as it was written: the root stays where it is")
         for name in (ROOT_KEY_FILE, ROOT_PASSPHRASE_FILE):
             self._path(name).unlink()
+        private_files.flush_directory(self._directory)
         return path
 
     # ------------------------------------------------------------------ what needs a person
@@ -403,12 +432,15 @@ class Authority:
                 f"there is no authority in {self._directory} yet: `gnomon ca init --root FILE` makes one"
             )
         if self._path(ROOT_FILE).exists() and not self.root_in_reach:
-            path = self._path(ISSUING_FILE.format(1))
-            raise DamagedFileError(path, "is missing", "put back a copy, or `gnomon ca renew --root FILE`")
+            raise self._lost_issuing()
         root = self._kept_root() or self._make_root()
         self._trust(root.certificate)
         issuing = certificates.make_issuing(root, self._now())
         self._seal_issuing(self._path(ISSUING_FILE.format(1)), issuing)
+
+    def _lost_issuing(self) -> DamagedFileError:
+        path = self._path(ISSUING_FILE.format(1))
+        return DamagedFileError(path, "is missing", "put back a copy, or `gnomon ca renew --root FILE`")
 
     def _make_root(self) -> Pair:
         made = certificates.make_root(self._now())
@@ -418,8 +450,11 @@ class Authority:
 
     # ------------------------------------------------------------------ files
 
-    def _publish(self) -> None:
-        """Put right what others read: roots, authorities, and a list for each issuing authority."""
+    def _publish(self, *, first: bool) -> None:
+        """Put right what others read: roots, authorities, and a list for each issuing authority.
+
+        Only the ``first`` list is empty: :meth:`write_crl` makes a lost one, with what the store knows of it.
+        """
         root, roots = self._kept_root(), self._roots_or_none()
         if root is not None and root.certificate not in roots:
             self._trust(root.certificate)
@@ -429,7 +464,10 @@ class Authority:
         _write_changed(self._path(AUTHORITIES_FILE), self.root_pem + trusted)
         with self._locked():
             kept = crl.parse(self._crl_bytes())
-            if kept is None or kept.issuers != {pair.id for pair in self._living()}:
+            if kept is None:
+                if first and not self.crl_path.exists():
+                    self._write_crl(())
+            elif kept.issuers != {pair.id for pair in self._living()}:
                 self._write_crl(self._rows())
 
     def _check_chain(self) -> None:
@@ -537,12 +575,11 @@ class Authority:
     def _lists(self) -> Lists:
         lists = crl.parse(self._crl_bytes())
         if lists is None:
-            raise DamagedFileError(self._path(CRL_FILE), "holds no revocation list", "run `gnomon ca crl`")
+            raise DamagedFileError(self._path(CRL_FILE), "holds no revocation list", _RELIST)
         return lists
 
     def _rows(self) -> list[Revoked]:
-        text = self._crl_bytes()
-        return [] if crl.parse(text) is None else crl.rows(text)
+        return crl.rows(self._lists().pem)
 
     def _crl_bytes(self) -> bytes:
         try:
@@ -570,11 +607,13 @@ class Authority:
 
 def write_root(path: Path, root: Pair, passphrase: Secret) -> None:
     """Write a root to a removable medium; never replace a file."""
-    # No modes and links as for our own files: such a medium is often FAT, which has neither.
-    with path.open("xb") as file:
+    # No links as for our own files, and no insisting on modes: such a medium is often FAT, which has neither.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, private_files.FILE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(keyfiles.seal_for_a_person(root, passphrase))
         file.flush()
         os.fsync(file.fileno())
+    private_files.flush_directory(path.parent)
 
 
 def read_root(path: Path, passphrase: Secret) -> Pair:

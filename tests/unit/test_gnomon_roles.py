@@ -28,10 +28,15 @@ from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError
 from infra.settings import Settings
 from infra.settings.model import BrokerSettings, PeopleSettings, TrustSettings
+from security.audit import INSIDE
+from security.policy import Principal, Role
 from security.secret import Secret
+from security.trust import crl, keys
 from security.trust.authority import AuthorityExpiredError, Credentials, DamagedFileError, ExposedFileError
 from tests.certificates import open_authority
 from tests.fakes import FakeClock
+
+OFFICER = Principal("ada", Role.SECURITY)
 
 
 async def for_ever():
@@ -316,6 +321,20 @@ async def test_a_start_makes_a_revocation_list_that_had_ended_anew(tmp_path):
     async with roles._services(Settings(directory=tmp_path)) as services, roles._revocation_list(services):
         assert services.authority.crl_next_update > ended
         assert services.authority.alarms() == ()
+
+
+async def test_a_start_makes_a_lost_revocation_list_from_what_is_recorded(tmp_path):
+    settings = Settings(directory=tmp_path)
+    async with roles._services(settings) as services, roles._revocation_list(services):
+        issued = services.authority.sign_thing("t1", keys.make_key().public_key())
+        await services.trust.issued.record(issued, "t1", OFFICER, INSIDE)
+        await services.trust.issued.revoke([issued.serial], "key_compromise", OFFICER)
+    open_authority(tmp_path).crl_path.unlink()
+    async with roles._services(settings) as services:
+        assert not services.authority.crl_path.exists()
+        async with roles._revocation_list(services):
+            listed = crl.rows(services.authority.crl_path.read_bytes())
+    assert issued.serial in {row.serial for row in listed}
 
 
 async def test_a_file_that_went_missing_is_told_and_ends_nothing(tmp_path, monkeypatch):

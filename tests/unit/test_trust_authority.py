@@ -2,6 +2,7 @@
 
 import ipaddress
 import stat
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from infra.ids import RandomIds
+from security import private_files
 from security.secret import Secret
 from security.secretbox import SecretBox
 from security.trust import authority as files
-from security.trust import certificates, identifiers, keys
+from security.trust import certificates, crl, identifiers, keys
 from security.trust.authority import (
     Authority,
     AuthorityError,
@@ -24,6 +26,7 @@ from security.trust.authority import (
     ExposedFileError,
     InvalidHostError,
     NoAuthorityError,
+    Revoked,
     RootInReachError,
     UncertifiableNameError,
     read_root,
@@ -477,7 +480,7 @@ def test_passphrases_open_with_the_master_key_only(tmp_path, clock, authority, f
         Authority.open(folder, box, clock)
 
 
-@pytest.mark.parametrize("name", [files.ROOT_FILE, files.AUTHORITIES_FILE, files.CRL_FILE])
+@pytest.mark.parametrize("name", [files.ROOT_FILE, files.AUTHORITIES_FILE])
 @pytest.mark.parametrize("damage", ["missing", "changed"])
 def test_public_files_are_put_right(tmp_path, clock, authority, folder, name, damage):
     path = folder / name
@@ -485,8 +488,54 @@ def test_public_files_are_put_right(tmp_path, clock, authority, folder, name, da
     path.write_bytes(b"x") if damage == "changed" else path.unlink()
     again = open_authority(tmp_path, clock)
     assert again.root_pem == authority.root_pem
-    assert path.read_bytes() == whole or name == files.CRL_FILE
-    assert again.crl_next_update > now(clock)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_lost_revocation_list_is_never_made_again_as_an_empty_one(
+    tmp_path, clock, authority, folder, damage
+):
+    thing = authority.sign_thing("t1", KEY.public_key())
+    revoked = Revoked(thing.serial, now(clock), "key_compromise", thing.issuer)
+    authority.write_crl([revoked])
+    path = folder / files.CRL_FILE
+    path.write_bytes(b"x") if damage == "changed" else path.unlink()
+    again = open_authority(tmp_path, clock)
+    assert not path.exists() or path.read_bytes() == b"x"
+    for touch in (again.refresh_crl, again.alarms, lambda: again.renew(again.root())):
+        with suppress(DamagedFileError):
+            touch()
+        assert not path.exists() or path.read_bytes() == b"x"
+    with pytest.raises(DamagedFileError, match="recorded"):
+        again.refresh_crl()
+    assert again.crl_path == path
+    again.write_crl([revoked])
+    assert [row.serial for row in crl.rows(path.read_bytes())] == [thing.serial]
+
+
+@pytest.mark.parametrize("name", [files.ROOT_FILE, files.AUTHORITIES_FILE, files.CRL_FILE])
+def test_who_only_looks_writes_nothing(tmp_path, clock, authority, folder, name):
+    assert authority
+    (folder / name).unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with suppress(DamagedFileError):
+        Authority.look(
+            folder, SecretBox.open(next(tmp_path.glob("**/master.key")), RandomIds()), clock
+        ).alarms()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_root_is_gone_only_when_its_copy_will_last(tmp_path, authority, folder, monkeypatch):
+    flushed = []
+
+    def flush(path):
+        flushed.append((path, authority.root_in_reach))
+
+    monkeypatch.setattr(private_files, "flush_directory", flush)
+    (tmp_path / "medium").mkdir()
+    copy = authority.move_root(tmp_path / "medium", PASSPHRASE)
+    assert flushed == [(tmp_path / "medium", True), (folder, False)]
+    assert copy.stat().st_mode & 0o777 == 0o600
 
 
 def damaged(path: Path, how: str, authority: Authority) -> None:
