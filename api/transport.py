@@ -3,14 +3,17 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
+import structlog
 import uvicorn
 
 from security import private_files
+from security.addresses import place
 from security.trust.certificates import Credentials
 
 if TYPE_CHECKING:
@@ -19,6 +22,14 @@ if TYPE_CHECKING:
 BACKLOG: Final = 1_024
 HANDSHAKE_S_MAX: Final = 10.0
 """A connection whose TLS handshake takes longer is closed."""
+HANDSHAKES_MAX: Final = 512
+"""TLS handshakes under way on one listener; above it who comes next waits to be accepted."""
+HANDSHAKES_PER_ADDRESS_MAX: Final = 64
+"""Those of one address; above it who comes next is closed at once."""
+ACCEPT_RETRY_S: Final = 1.0
+"""After an error that will not have gone at once, as when descriptors are used up."""
+
+_log: Final = structlog.get_logger(__name__)
 
 
 class ServerTls:
@@ -64,21 +75,94 @@ class TlsServer(QuietServer):
         self._context = context
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen. Uvicorn's own way knows no bound on a handshake."""
+        """Listen. Uvicorn's own way knows no bound on handshakes, and counts connections only after them."""
         await self.lifespan.startup()
-        loop = asyncio.get_running_loop()
         self.servers = [
-            await loop.create_server(
-                self._connection,
-                sock=listener,
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_S_MAX,
-                backlog=BACKLOG,
-            )
+            cast("asyncio.Server", Door(listener, self._context, self._connection, self._is_full))
             for listener in sockets or ()
         ]
         self.started = True
 
+    def _is_full(self, handshakes: int) -> bool:
+        most = self.config.limit_concurrency
+        return most is not None and len(self.server_state.connections) + handshakes > most
+
     def _connection(self) -> asyncio.Protocol:
         make = cast("type[HttpToolsProtocol]", self.config.http_protocol_class)
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+class Door:
+    """Accepts connections while there is room, and lets those in whose TLS handshake is done."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        connection: Callable[[], asyncio.Protocol],
+        is_full: Callable[[int], bool],
+    ) -> None:
+        """``connection`` makes what serves one; ``is_full`` judges so many handshakes beside what is open."""
+        self._listener = listener
+        self._context = context
+        self._connection = connection
+        self._is_full = is_full
+        self._room = asyncio.Semaphore(HANDSHAKES_MAX)
+        self._by_address = Counter[str]()
+        self._handshakes = 0
+        # Uvicorn starts and ends a server by two calls, so there is no block around what it does.
+        self._running = asyncio.create_task(self._run(), name="tls door")  # noqa: TID251
+
+    def close(self) -> None:
+        """Accept no more, and end the handshakes under way."""
+        self._running.cancel()
+        self._listener.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until that is done."""
+        await asyncio.wait({self._running})
+
+    async def _run(self) -> None:
+        self._listener.listen(BACKLOG)
+        async with asyncio.TaskGroup() as handshakes:
+            await self._accept(handshakes)
+
+    async def _accept(self, handshakes: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._room.acquire()
+            try:
+                accepted, peer = await loop.sock_accept(self._listener)
+            except OSError as error:
+                self._room.release()
+                _log.warning("connection_not_accepted", reason=str(error))
+                await asyncio.sleep(ACCEPT_RETRY_S)
+            else:
+                self._receive(accepted, place(peer[0]), handshakes)
+
+    def _receive(self, accepted: socket.socket, address: str, handshakes: asyncio.TaskGroup) -> None:
+        many = self._by_address[address] >= HANDSHAKES_PER_ADDRESS_MAX
+        if many or self._is_full(self._handshakes + 1):
+            accepted.close()
+            self._room.release()
+            return
+        self._handshakes += 1
+        self._by_address[address] += 1
+        handshakes.create_task(self._shake_hands(accepted, address), name="tls handshake")
+
+    async def _shake_hands(self, accepted: socket.socket, address: str) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._connection, accepted, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_S_MAX
+            )
+        except Exception as error:  # noqa: BLE001 - one who comes in wrongly keeps no other out
+            _log.debug("handshake_failed", reason=str(error))
+        finally:
+            self._leave(address)
+
+    def _leave(self, address: str) -> None:
+        self._room.release()
+        self._handshakes -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]

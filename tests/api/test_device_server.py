@@ -3,15 +3,19 @@
 import asyncio
 import socket
 import ssl
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
 from cryptography import x509
 
 from api import transport
+from api.limits import ApiLimits
 from gnomon import joining
 from gnomon.joining import Files, JoinError
 from infra.clock import SystemClock
+from infra.telemetry import Metrics
 from security.trust import certificates, keys
 from tests.api.device_rig import EST, certified, over_tls, trusting, write_pair
 from tests.api.rig import AWS, HALL, OPERATOR, api
@@ -90,6 +94,55 @@ async def test_a_handshake_that_does_not_come_is_not_waited_for(rig, tmp_path, m
         async with asyncio.timeout(5):
             assert await reader.read() == b""
         writer.close()
+
+
+@asynccontextmanager
+async def half_open(url, count):
+    """Open connections that say nothing; yield those that were not closed at once."""
+    with ExitStack() as opened:
+        port = int(url.rpartition(":")[2])
+        held = [opened.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(count)]
+        await asyncio.sleep(0.2)
+        yield [one for one in held if stays_open(one)]
+
+
+def stays_open(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+async def test_who_opens_connections_and_says_nothing_holds_no_more_than_an_address_may(
+    rig, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(transport, "HANDSHAKES_PER_ADDRESS_MAX", 3)
+    root = rig.services.trust.authority.root_pem
+    async with over_tls(rig, tmp_path) as url, half_open(url, 8) as held:
+        assert len(held) == 3
+        held[0].close()
+        await asyncio.sleep(0.1)
+        assert (await get(url, f"{EST}/cacerts", root)).status_code == 200
+
+
+async def test_beyond_the_handshakes_of_all_the_next_waits_for_its_turn(rig, tmp_path, monkeypatch):
+    monkeypatch.setattr(transport, "HANDSHAKES_MAX", 2)
+    monkeypatch.setattr(transport, "HANDSHAKE_S_MAX", 0.6)
+    root = rig.services.trust.authority.root_pem
+    async with over_tls(rig, tmp_path) as url, half_open(url, 2) as held:
+        begun = asyncio.get_running_loop().time()
+        assert (await get(url, f"{EST}/cacerts", root)).status_code == 200
+        assert asyncio.get_running_loop().time() - begun > 0.2
+        assert not any(map(stays_open, held))
+
+
+async def test_connections_count_from_the_first_moment(rig, tmp_path):
+    rig.services = replace(rig.services, metrics=Metrics(), limits=ApiLimits(connections_max=2))
+    async with over_tls(rig, tmp_path) as url, half_open(url, 5) as held:
+        assert len(held) == 2
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -175,17 +175,19 @@ def _our_parser(field: Field, score: Score) -> None:
 
 @attack("B23", "connection flood, half-open TLS", at_least=Size(2_000, 200))
 def half_open(field: Field, score: Score) -> None:
-    """Open connections and never speak; honest devices must still get in."""
+    """Open connections to the broker and the join port and never speak; honest devices must still get in."""
     gnomon, name = field.gnomon, field.gnomon.new()
     count, honest = field.size(2_000, 200), field.size(40, 10)
+    join_port = int(gnomon.join_url.rpartition(":")[2])
     _allow_descriptors(count + 512)
     waits: list[float] = []
     with Bystander(gnomon) as bystander, ExitStack() as flood:
         calm = _calm(bystander)
         opened = 0
         for number in range(count):
+            port = gnomon.device_port if number % 4 else join_port
             with suppress(OSError):
-                one = flood.enter_context(socket.create_connection(("127.0.0.1", gnomon.device_port), 5))
+                one = flood.enter_context(socket.create_connection(("127.0.0.1", port), 5))
                 if number % 2:
                     one.sendall(b"\x16\x03\x01\x02\x00\x01\x00")  # the beginning of a hello
                 opened += 1
