@@ -77,7 +77,7 @@ def read_credentials(path: Path) -> Credentials:
         AccessError: it is no such file, or it would send a secret over a network in the open.
         ExposedFileError: others may read it.
     """
-    data = private_files.read(path)
+    data = private_files.read(path, links=True)
     if data is None:
         raise AccessError(f"{path} is not there")
     try:

@@ -4,6 +4,7 @@ Made under another name, flushed to disk and then given their own: a crash at an
 file or the new one. What a file means is not known here.
 """
 
+import errno
 import os
 import secrets
 import stat
@@ -21,10 +22,10 @@ _WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 class ExposedFileError(Exception):
     """Others than the owner may open a file that holds a secret, or write beside it."""
 
-    def __init__(self, path: Path, mode: int) -> None:
+    def __init__(self, path: Path, mode: int, remedy: str = "") -> None:
         super().__init__(
-            f"{path} has mode {mode:04o}: others than its owner may use it. Run `chmod go= {path}`, or, if"
-            " somebody may have, delete it: what it holds is then made anew"
+            f"{path} has mode {mode:04o}: others than its owner may use it. Run `chmod go= {path}`; if"
+            f" somebody may have, {remedy or 'what it holds is no secret any more: replace that'}"
         )
         self.path = path
 
@@ -45,24 +46,47 @@ def make_directory(path: Path) -> None:
 
 def check_directory(path: Path) -> None:
     """Refuse a directory that others than its owner may write to."""
-    mode = path.stat().st_mode
+    # Of a link nobody may say where it leads but who owns us.
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        raise _linked(path)
+    _check_owner(path, found)
+    mode = found.st_mode
     if mode & _WRITABLE:
         raise ExposedFileError(path, stat.S_IMODE(mode))
 
 
-def read(path: Path) -> bytes | None:
-    """Return what the file holds, None when there is none; refuse one that others may open."""
+def read(path: Path, remedy: str = "", *, links: bool = False) -> bytes | None:
+    """Return what the file holds, None when there is none; refuse one not ours, or that others may open.
+
+    ``remedy`` says what to do if somebody has read it. ``links`` are followed only to what a person names.
+    """
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & _OTHERS:
-                raise ExposedFileError(path, stat.S_IMODE(mode))
-            data = file.read(FILE_BYTES_MAX + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _linked(path) from error
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        _check_owner(path, found)
+        if found.st_mode & _OTHERS:
+            raise ExposedFileError(path, stat.S_IMODE(found.st_mode), remedy)
+        data = file.read(FILE_BYTES_MAX + 1)
     if len(data) > FILE_BYTES_MAX:
         raise DamagedFileError(path, f"is larger than {FILE_BYTES_MAX} bytes", "it is not a file of ours")
     return data
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    if found.st_uid not in {os.geteuid(), 0}:
+        raise DamagedFileError(path, f"belongs to user {found.st_uid}", "only its owner and root may use it")
+
+
+def _linked(path: Path) -> DamagedFileError:
+    return DamagedFileError(path, "is a symbolic link", "put in its place what it leads to")
 
 
 def create(path: Path, data: bytes) -> bool:

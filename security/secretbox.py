@@ -57,6 +57,11 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
 
 
+_EXPOSED: Final = (
+    "never delete it, for without it nothing that was sealed opens again; replace what it has sealed"
+)
+
+
 class SecretBox:
     """Seals and opens; prints nothing of what it knows."""
 
@@ -73,12 +78,12 @@ class SecretBox:
 
         Raises :class:`DamagedFileError` or :class:`ExposedFileError`, never replaces a key.
         """
-        kept = private_files.read(path)
+        kept = private_files.read(path, _EXPOSED)
         if kept is None:
             private_files.make_directory(path.parent)
             private_files.create(path, _line(ids))
             # Another process may have been first, and then its key is the key.
-            kept = private_files.read(path)
+            kept = private_files.read(path, _EXPOSED)
             assert kept is not None, "made a moment ago"
         return cls(path, ids, _parse(path, kept))
 
@@ -103,7 +108,7 @@ class SecretBox:
 
     def rotate(self) -> None:
         """Make a new key that seals from now on; what older ones sealed still opens."""
-        kept = private_files.read(self._path) or b""
+        kept = private_files.read(self._path, _EXPOSED) or b""
         if len(_parse(self._path, kept)) >= KEYS_MAX:
             raise KeysExhaustedError(f"{self._path} holds {KEYS_MAX} keys already")
         private_files.replace(self._path, kept + _line(self._ids))
@@ -132,7 +137,7 @@ class SecretBox:
         return self._keys.get(kid)
 
     def _load(self) -> None:
-        self._keys = _parse(self._path, private_files.read(self._path) or b"")
+        self._keys = _parse(self._path, private_files.read(self._path, _EXPOSED) or b"")
 
     def __repr__(self) -> str:
         return f"SecretBox({self._path})"

@@ -244,7 +244,7 @@ def _new_passphrase(file: Path | None) -> Secret:
 def _from_file(file: Path | None) -> str | None:
     if file is None:
         return None
-    kept = private_files.read(file)
+    kept = private_files.read(file, links=True)
     if not kept:
         raise click.ClickException(f"{file} holds no passphrase")
     return kept.decode(errors="replace").partition("\n")[0].rstrip("\r")

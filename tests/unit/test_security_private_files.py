@@ -1,12 +1,15 @@
 """Files with secrets in them: whole or absent, and for their owner alone."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from infra.ids import RandomIds
 from security import private_files
 from security.private_files import FILE_BYTES_MAX, DamagedFileError, ExposedFileError
+from security.secretbox import SecretBox
 
 
 def test_a_missing_file_is_none(tmp_path: Path):
@@ -86,3 +89,37 @@ def test_a_directory_that_others_may_only_look_into_is_used_as_it_is(tmp_path: P
     path.chmod(mode)
     private_files.make_directory(path)
     assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_link_is_not_followed_unless_a_person_named_it(tmp_path: Path):
+    private_files.create(tmp_path / "file", b"x")
+    (tmp_path / "link").symlink_to("file")
+    with pytest.raises(DamagedFileError, match="symbolic link"):
+        private_files.read(tmp_path / "link")
+    assert private_files.read(tmp_path / "link", links=True) == b"x"
+    (tmp_path / "folder").mkdir(mode=0o700)
+    (tmp_path / "other").symlink_to("folder")
+    with pytest.raises(DamagedFileError, match="symbolic link"):
+        private_files.make_directory(tmp_path / "other")
+
+
+def test_what_belongs_to_somebody_else_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "keys").mkdir(mode=0o700)
+    private_files.create(tmp_path / "keys" / "file", b"x")
+    owner = os.geteuid()
+    os.chown(tmp_path / "keys", 1_234, -1) if owner == 0 else monkeypatch.setattr(os, "geteuid", lambda: 1)
+    with pytest.raises(DamagedFileError, match="belongs to user"):
+        private_files.make_directory(tmp_path / "keys")
+    os.chown(tmp_path / "keys" / "file", 1_234, -1) if owner == 0 else None
+    with pytest.raises(DamagedFileError, match="belongs to user"):
+        private_files.read(tmp_path / "keys" / "file")
+
+
+def test_nobody_is_told_to_delete_what_cannot_be_made_anew(tmp_path: Path):
+    private_files.create(tmp_path / "file", b"x")
+    (tmp_path / "file").chmod(0o644)
+    with pytest.raises(ExposedFileError) as exposed:
+        private_files.read(tmp_path / "file")
+    assert "delete it" not in str(exposed.value)
+    with pytest.raises(ExposedFileError, match="never delete it"):
+        SecretBox.open(tmp_path / "file", RandomIds())
