@@ -17,7 +17,7 @@ PATIENCE_S = 20.0
 
 
 def voucher(gnomon: Gnomon, thing: str) -> Secret:
-    """Return a new voucher for a registered thing, as ``gnomon enrol --code`` takes it."""
+    """Return a new voucher for a registered thing, as ``gnomon enrol --code-file`` takes it."""
     known = gnomon.http.get(f"/v1/things/{thing}").json()
     wanted = {name: known[name] for name in ("premises", "kind")}
     made = gnomon.http.post("/v1/vouchers", json={"thing": thing, **wanted})

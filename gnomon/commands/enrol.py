@@ -8,6 +8,7 @@ import click
 from gnomon import joining
 from gnomon.commands.options import telling
 from gnomon.joining import Files, JoinError
+from security import private_files
 from security.secret import Secret
 
 
@@ -15,9 +16,10 @@ from security.secret import Secret
 @click.argument("thing")
 @click.option("--url", required=True, help="Where devices join, as https://localhost:8443.")
 @click.option(
-    "--code",
-    metavar="ID:CODE",
-    help="The voucher, or a label's EUI-64 and install code. `-`: from standard input. Default: asked.",
+    "--code-file",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="File with ID:CODE, readable by you alone: the voucher, or a label's EUI-64 and install code."
+    " `-`: standard input. Default: asked for.",
 )
 @click.option(
     "--root",
@@ -38,7 +40,7 @@ from security.secret import Secret
 def enrol(
     thing: str,
     url: str,
-    code: str | None,
+    code_file: Path | None,
     root: Path | None,
     root_sha256: str | None,
     into: Path,
@@ -48,16 +50,16 @@ def enrol(
     """Make a key for THING and get its certificate, as the device itself would.
 
     Writes THING.key, which never leaves the folder, THING.crt, and ca.crt, the root to trust. A run that was
-    stopped is gone on with by the same command. With --pin and no code an enrolled THING only proves its PIN.
+    stopped is gone on with by the same command. With --pin and no --code-file THING only proves its PIN.
     """
     files = Files(into, thing)
     with telling():
         try:
             if renew:
                 joining.renew(url, files)
-            elif not (pin and code is None and files.certificate.exists()):
+            elif not (pin and code_file is None and files.certificate.exists()):
                 pinned = None if root is None else root.read_bytes()
-                joining.join(url, files, _secret(code, "code (ID:CODE)"), pinned, root_sha256)
+                joining.join(url, files, _secret(code_file, "code (ID:CODE)"), pinned, root_sha256)
             if pin:
                 joining.prove_pin(url, files, _secret(None, "PIN"))
         except (JoinError, FileExistsError) as error:
@@ -66,9 +68,13 @@ def enrol(
         click.echo(file)
 
 
-def _secret(given: str | None, what: str) -> Secret:
-    if given is None:
-        given = click.prompt(what, hide_input=True)
-    elif given == "-":
-        given = sys.stdin.readline().strip()
-    return Secret(given)
+def _secret(file: Path | None, what: str) -> Secret:
+    """Return what a file says, or who is asked; never an argument, which others on the machine can read."""
+    if file is None:
+        return Secret(click.prompt(what, hide_input=True))
+    if str(file) == "-":
+        return Secret(sys.stdin.readline().strip())
+    kept = private_files.read(file, links=True)
+    if not kept:
+        raise click.ClickException(f"{file} holds no {what}")
+    return Secret(kept.decode(errors="replace").strip())

@@ -51,7 +51,7 @@ class _Problem(msgspec.Struct):
     help="File with your access token; `-`: standard input, as from `gnomon token`.",
 )
 def voucher(thing: str, url: str, token_file: Path) -> None:
-    """Make a voucher for THING, which is registered, and print it as `gnomon enrol --code` takes it.
+    """Make a voucher for THING, which is registered, and print it as `gnomon enrol --code-file` takes it.
 
     It is good for a day and one key, and it is shown now only.
     """

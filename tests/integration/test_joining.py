@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from gnomon import joining
 from gnomon.cli import main
 from gnomon.joining import Files, ForeignServerError, JoinError
+from security import private_files
 from security.policy import Role
 from security.secret import Secret
 from security.trust import certificates
@@ -95,12 +96,13 @@ def test_by_the_command_line_with_the_sha_256_of_the_root(gnomon, tmp_path):
     name, files = register(gnomon, "by-command"), Files(tmp_path, "by-command")
     code = voucher(gnomon, name).reveal()
     arguments = (name, "--url", gnomon.join_url, "--root-sha256", sha256_of_root(gnomon), "--into", tmp_path)
-    done = run(*arguments, "--code", "-", input=code + "\n")
+    done = run(*arguments, "--code-file", "-", input=code + "\n")
     assert done.exit_code == 0, done.output
     assert done.output.split() == [str(files.key), str(files.certificate), str(files.root)]
     assert files.root.read_bytes() == root_of(gnomon)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    again = run(*arguments, "--code", code)
+    private_files.create(code_file := tmp_path.parent / "code", code.encode())
+    again = run(*arguments, "--code-file", code_file)
     assert again.exit_code == 1
     assert "exists" in again.output
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -109,6 +111,18 @@ def test_by_the_command_line_with_the_sha_256_of_the_root(gnomon, tmp_path):
     assert "last third of its life" in early.output
     assert files.certificate.read_bytes() == before[files.certificate]
     assert files.key.read_bytes() == before[files.key]
+
+
+def test_no_code_is_an_argument_and_a_file_of_one_is_its_owners_alone(tmp_path):
+    (tmp_path / "code").write_text("vaaaa:AAAA")
+    (tmp_path / "code").chmod(0o644)
+    arguments = ("hall", "--url", "https://localhost:1", "--into", tmp_path)
+    assert "No such option" in run(*arguments, "--code", "vaaaa:AAAA").output
+    told = run(*arguments, "--code-file", tmp_path / "code")
+    assert told.exit_code == 1
+    assert "chmod" in told.output
+    (tmp_path / "empty").touch(0o600)
+    assert "holds no code" in run(*arguments, "--code-file", tmp_path / "empty").output
 
 
 def test_a_voucher_by_the_command_line_lets_its_thing_in(gnomon, tmp_path):
