@@ -39,6 +39,12 @@ CLAIM_S: Final = 60
 OFFICERS_COUNTED_MAX: Final = 100
 FIRST: Final = "#first"
 """Stands among the login names for the account of the first security officer."""
+RECOVERIES_MAX: Final = 100
+"""Further officers that were ever made on the host."""
+SECOND: Final = "#second"
+"""Stands there, for ever, from when a second security officer logs in."""
+ENDING: Final = "#ending"
+"""Says which officer is being ended: one at a time, or two could end each other."""
 NOBODIES: Final = 64
 """Places where a try of a name that nobody has is written, so that it takes as long as one of a name."""
 _NO_NAME: Final = "#"
@@ -124,6 +130,15 @@ class Accounts:
         officers = await self.people(Role.SECURITY, OFFICERS_COUNTED_MAX, None)
         return sum(one.state is State.ACTIVE for one in officers.records)
 
+    async def had_two_officers(self) -> bool:
+        """Tell whether there ever were two security officers, whatever became of them."""
+        return await self._logins.load(SECOND) is not None
+
+    async def needs_host(self) -> bool:
+        """Tell whether only who holds the host can make an officer: none is left, or one who had a second."""
+        active = await self.active_officers()
+        return active == 0 or (active == 1 and await self.had_two_officers())
+
     # Made and ended
 
     async def add(
@@ -194,7 +209,7 @@ class Accounts:
 
     async def disable(self, id: str, by: Principal, via: Via = INSIDE, reason: str = "") -> Person:
         """Let nobody log in to an account any more; all its sessions end."""
-        await self.check_not_last_officer(id)
+        await self.claim_end(id)
 
         def rule(person: Person) -> Person:
             if person.state is State.DISABLED:
@@ -219,7 +234,42 @@ class Accounts:
         ):
             raise LastOfficerError
 
+    async def claim_end(self, id: str) -> None:
+        """Raise unless this may end as a security officer now; until it has, no other can.
+
+        Raises:
+            LastOfficerError: there is no other.
+            PeopleBusyError: another one is being ended at this moment.
+        """
+        person = await self.person(id)
+        if person.role is not Role.SECURITY or person.state is not State.ACTIVE:
+            return
+        kept, now_ms = await self._logins.load(ENDING), self._clock.now_ms()
+        if kept is not None and kept.record.person != id and await self._is_ending(kept.record):
+            raise PeopleBusyError
+        await self.check_not_last_officer(id)
+        if not await self._logins.put(ENDING, Claim(id, now_ms), 0 if kept is None else kept.revision):
+            raise PeopleBusyError
+
+    async def _is_ending(self, claim: Claim) -> bool:
+        other = await self.find(claim.person)
+        return (
+            other is not None
+            and other.role is Role.SECURITY
+            and other.state is State.ACTIVE
+            and 0 <= self._clock.now_ms() - claim.at_ms < CLAIM_S * MS_PER_S
+        )
+
     # The first officer, and the demo
+
+    async def begin_officer(self, login: str, password: Secret, via: Via) -> Factor:
+        """Make a security officer on the word of who holds the host; see :meth:`needs_host`."""
+        for number in range(RECOVERIES_MAX + 1):
+            place = FIRST if number == 0 else f"{FIRST}-{number}"
+            person = await self.at(place)
+            if person is None or person.state is State.INVITED:
+                return await self.begin(place, login, Role.SECURITY, password, via=via)
+        raise LoginRefusedError
 
     async def begin(
         self, place: str, login: str, role: Role, password: Secret, account: str = "", via: Via = INSIDE
@@ -313,11 +363,19 @@ class Accounts:
             # What is told now is told; what this login itself gives rise to is for the next one.
             new = tuple(one for one in after.notices if one not in before.notices)
             done = replace(persons.proved(after), notices=new)
+            if before.state is not done.state and done.role is Role.SECURITY:
+                await self._note_officer()
             entry = self._login_entry(before, done, kept.revision, via)
             if await self._put(kept, done, entry):
                 return Proved(done, before.notices)
             kept = await self._kept(person.id)
         raise PeopleBusyError
+
+    async def _note_officer(self) -> None:
+        """Remember, before an officer becomes active, that there were two."""
+        if await self.active_officers() and not await self.had_two_officers():
+            # Lost: somebody else has just written it.
+            await self._logins.put(SECOND, Claim("", self._clock.now_ms()), 0)
 
     async def prove(self, id: str, password: Secret, code: str, via: Via, action: str) -> Person:
         """Return a person who has proved both factors again, for a change of their own account."""

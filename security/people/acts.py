@@ -1,7 +1,9 @@
 """What a security officer does to people and systems, and which of it waits for a second person.
 
-To start something takes two: an account, a role, a secret, a key. To stop takes one. While there is only one
-officer, they make the second alone, or there could never be two; and they may end all sessions alone.
+To start something takes two: an account, a role, a secret, a key. To stop takes one. While there never were
+two officers, the one makes the second alone, or there could never be two. Once there were, who ends the other
+gains nothing by it: what takes two waits until the host has made another (see ``first``). All sessions may be
+ended by the only officer alone.
 """
 
 from collections.abc import Mapping
@@ -75,7 +77,7 @@ class Acts:
 
     async def make_person(self, login: str, role: Role, account: str, by: Principal, via: Via) -> NewPerson:
         """Make an account."""
-        alone = role is Role.SECURITY and await self._officers() <= 1
+        alone = role is Role.SECURITY and await self._never_two()
         person, invitation = await self._accounts.add(
             login, role, account, by, via, held=not alone, reason=ONLY_OFFICER if alone else ""
         )
@@ -128,10 +130,12 @@ class Acts:
         facts = {"at_once": "yes" if at_once else "no"}
         return await self.approvals.ask("signing_key.rotate", "signing_key", facts, by, via)
 
-    async def _officers(self) -> int:
-        """Return how many officers there are, those counted who have not logged in yet."""
+    async def _never_two(self) -> bool:
+        """Tell whether there never were two officers, those counted who have not logged in yet."""
+        if await self._accounts.had_two_officers():
+            return False
         page = await self._accounts.people(Role.SECURITY, OFFICERS_COUNTED_MAX, None)
-        return sum(one.state is not State.DISABLED for one in page.records)
+        return sum(_counts(one) for one in page.records) <= 1
 
     def _table(self) -> dict[str, Act]:
         return {
@@ -152,12 +156,13 @@ class Acts:
 
     async def _reset(self, held: Held, via: Via, reason: str) -> None:
         invitation = Invitation(held.facts["sha256"], int(held.facts["until_ms"]))
+        await self._accounts.claim_end(_id(held))
         await self._accounts.reset(_id(held), invitation, held.by, via, reason)
 
     async def _set_role(self, held: Held, via: Via, reason: str) -> None:
         role, account = Role(held.facts["role"]), held.facts["account"]
         if role is not Role.SECURITY:
-            await self._accounts.check_not_last_officer(_id(held))
+            await self._accounts.claim_end(_id(held))
         await self._accounts.set_role(_id(held), role, account, held.by, via, reason)
 
     async def _approve_client(self, held: Held, via: Via, reason: str) -> None:
@@ -174,6 +179,11 @@ class Acts:
 
     async def _rotate(self, held: Held, via: Via, reason: str) -> None:  # noqa: ARG002 - all are called alike
         await self._keys.rotate(held.by, via, at_once=held.facts["at_once"] == "yes")
+
+
+def _counts(officer: Person) -> bool:
+    """Tell whether an account is an officer or was one: an invitation that was taken back is neither."""
+    return officer.state is not State.DISABLED or officer.password is not None
 
 
 def _id(held: Held) -> str:

@@ -1,7 +1,8 @@
 """The first security officer: made with a secret that is printed on the host, good for a quarter of an hour.
 
 Who can read the host's output is trusted with it (there is nobody yet who could be asked). Once an officer
-has logged in, the secret is worth nothing, and no start makes another.
+has logged in, the secret is worth nothing, and no start makes another, until there is nobody again whom two
+persons could ask: no officer is left, or one is whose second has gone.
 """
 
 from typing import Final
@@ -10,9 +11,8 @@ from infra.clock import Clock
 from infra.ids import Ids
 from security.audit import NOBODY, Refusals, Via
 from security.people import opaque
-from security.people.accounts import FIRST, Accounts, Factor
+from security.people.accounts import Accounts, Factor
 from security.people.errors import LoginRefusedError
-from security.policy import Role
 from security.secret import Secret
 
 LIFE_S: Final = 900
@@ -29,18 +29,18 @@ class FirstOfficer:
         self._until_s = 0.0
 
     async def open(self, ids: Ids) -> Secret | None:
-        """Return this start's secret, to be shown once; None when there is an officer already."""
-        if await self._accounts.active_officers():
+        """Return this start's secret, to be shown once; None when there are officers enough."""
+        if not await self._accounts.needs_host():
             return None
         secret = opaque.new(opaque.FIRST, ids)
         self._digest, self._until_s = opaque.digest(secret), self._clock.elapsed_s() + LIFE_S
         return secret
 
     async def begin(self, secret: Secret, login: str, password: Secret, via: Via) -> Factor:
-        """Make the first officer; again, until their first login, is anew.
+        """Make an officer; again, until their first login, is anew.
 
         Raises:
-            LoginRefusedError: the secret is wrong or too old, or there is an officer.
+            LoginRefusedError: the secret is wrong or too old, or there are officers enough.
         """
         right = (
             self._digest is not None
@@ -48,7 +48,7 @@ class FirstOfficer:
             and opaque.is_same(self._digest, secret)
             and self._clock.elapsed_s() < self._until_s
         )
-        if not right or await self._accounts.active_officers():
+        if not right or not await self._accounts.needs_host():
             self._refusals.note(NOBODY, via, "principal.create", "first", "secret, time, or there is one")
             raise LoginRefusedError
-        return await self._accounts.begin(FIRST, login, Role.SECURITY, password, via=via)
+        return await self._accounts.begin_officer(login, password, via)

@@ -17,6 +17,7 @@ from security.people.errors import (
     LastOfficerError,
     LoginRefusedError,
     LoginTakenError,
+    PeopleBusyError,
     TooManyTriesError,
     WeakPasswordError,
 )
@@ -504,6 +505,32 @@ async def test_the_last_security_officer_is_not_disabled(rig: PeopleRig):
     assert (await rig.person(ann)).state is State.DISABLED
 
 
+@pytest.mark.parametrize("url", ["memory:", "sqlite:{directory}/people.db"])
+async def test_two_officers_do_not_disable_each_other_in_two_processes(tmp_path: Path, url: str):
+    async with opened(tmp_path, url) as store:
+        one = await process(store, tmp_path)
+        two = await process(store, tmp_path, one.clock, seed=2)
+        ann, bob = await one.member("ann", Role.SECURITY), await one.member("bob", Role.SECURITY)
+        ends = await asyncio.gather(
+            one.people.accounts.disable(bob.id, await one.principal(ann), VIA),
+            two.people.accounts.disable(ann.id, await two.principal(bob), VIA),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(end, LastOfficerError | PeopleBusyError) for end in ends) == 1
+        assert await one.people.accounts.active_officers() == 1
+
+
+async def test_an_end_that_was_begun_and_not_done_keeps_others_back_for_a_minute(rig: PeopleRig):
+    ann, bob = await rig.member("ann", Role.SECURITY), await rig.member("bob", Role.SECURITY)
+    await rig.people.accounts.claim_end(ann.id)
+    with pytest.raises(PeopleBusyError):
+        await rig.people.accounts.disable(bob.id, SYSTEM)
+    rig.clock.advance(CLAIM_S)
+    await rig.people.accounts.disable(bob.id, SYSTEM)
+    with pytest.raises(LastOfficerError):
+        await rig.people.accounts.disable(ann.id, SYSTEM)
+
+
 async def test_another_role_ends_the_sessions_of_the_old_one(rig: PeopleRig):
     ann = await rig.member("ann", Role.OPERATOR)
     granted = await rig.log_in(ann)
@@ -589,6 +616,30 @@ async def test_a_restart_shows_another_secret_while_there_is_no_officer_and_none
         code = totp.code_at(seed, totp.step_of(two.clock.now_ms()))
         await two.people.accounts.log_in("ann", PASSWORD, code, VIA)
         assert (await process(store, tmp_path, seed=3)).people.first_secret is None
+
+
+async def test_who_holds_the_host_makes_the_second_officer_when_one_has_gone(rig: PeopleRig, tmp_path: Path):
+    seed = await first(rig)
+    ann = (await rig.people.accounts.people(None, 10, None)).records[0]
+    await rig.people.accounts.log_in(
+        "ann", PASSWORD, totp.code_at(seed, totp.step_of(rig.clock.now_ms())), VIA
+    )
+    bob = await rig.member("bob", Role.SECURITY)
+    assert (await process(rig.store, tmp_path, rig.clock, seed=2)).people.first_secret is None
+    await rig.people.accounts.disable(ann.id, await rig.principal(bob), VIA)
+    later = await process(rig.store, tmp_path, rig.clock, seed=3)
+    seed = await first(later, "cyd")
+    await later.people.accounts.log_in(
+        "cyd", PASSWORD, totp.code_at(seed, totp.step_of(rig.clock.now_ms())), VIA
+    )
+    assert await later.people.accounts.active_officers() == 2
+    with pytest.raises(LoginRefusedError):
+        await first(later, "eve")
+
+
+async def test_a_first_officer_who_never_had_a_second_gets_none_from_the_host(tmp_path: Path, rig: PeopleRig):
+    await rig.member("ann", Role.SECURITY)
+    assert (await process(rig.store, tmp_path, rig.clock, seed=2)).people.first_secret is None
 
 
 # What is written

@@ -510,6 +510,39 @@ async def test_the_only_officer_makes_the_second_alone_and_nobody_else(rig: Peop
     assert (await rig.people.acts.make_person("op", Role.OPERATOR, "", ann, VIA)).held is not None
 
 
+async def test_who_disables_the_other_officer_makes_no_second_one_alone(rig: PeopleRig, officers: Officers):
+    ann, bob = officers
+    await rig.people.accounts.disable(bob.name, ann, VIA)
+    puppet = await rig.people.acts.make_person("eve", Role.SECURITY, "", ann, VIA)
+    assert puppet.held is not None
+    with pytest.raises(ApprovalNeededError):
+        await rig.people.accounts.accept(puppet.invitation, PASSWORD, VIA, factor=True)
+
+
+async def test_nor_does_who_had_the_other_given_another_role(rig: PeopleRig, officers: Officers):
+    ann, bob = officers
+    await rig.people.accounts.set_role(bob.name, Role.REP, "", SYSTEM, VIA, "moved")
+    assert (await rig.people.acts.make_person("eve", Role.SECURITY, "", ann, VIA)).held is not None
+
+
+async def test_an_invitation_that_never_arrived_is_taken_back_and_made_anew(rig: PeopleRig):
+    ann = await rig.principal(await rig.member("ann", Role.SECURITY))
+    lost = await rig.people.acts.make_person("bob", Role.SECURITY, "", ann, VIA)
+    await rig.people.accounts.disable(lost.person.id, ann, VIA)
+    assert (await rig.people.acts.make_person("bobby", Role.SECURITY, "", ann, VIA)).held is None
+
+
+async def test_an_officer_is_not_reset_once_they_are_the_last(rig: PeopleRig, officers: Officers):
+    ann, bob = officers
+    third = await rig.principal(await rig.member("cyd", Role.SECURITY))
+    reset = await rig.people.acts.reset_person(bob.name, ann, VIA)
+    await rig.people.accounts.disable(third.name, ann, VIA)
+    await rig.people.accounts.disable(ann.name, bob, VIA)
+    with pytest.raises(LastOfficerError):
+        await rig.people.approvals.approve(reset.held.id, third, VIA)
+    assert await rig.people.accounts.active_officers() == 1
+
+
 async def test_the_only_officer_can_end_all_sessions_alone(rig: PeopleRig):
     ann = await rig.member("ann", Role.SECURITY)
     granted = await rig.log_in(ann)
