@@ -5,6 +5,7 @@ from typing import Final
 
 OTHERS: Final = "(others)"
 """All that have no address."""
+_IPV4_PREFIX: Final = 24
 _IPV6: Final = 6
 _IPV6_PREFIX: Final = 64
 """Who has one address of IPv6 has all of these."""
@@ -21,3 +22,11 @@ def place(address: str) -> str:
     if ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)
     return str(ipaddress.IPv6Network((int(ip), _IPV6_PREFIX), strict=False))
+
+
+def network(address: str) -> str:
+    """Return the name of the network an address lies in: whoever has several there is still one."""
+    name = place(address)
+    if name == OTHERS or "/" in name:
+        return name
+    return str(ipaddress.IPv4Network((name, _IPV4_PREFIX), strict=False))

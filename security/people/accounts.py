@@ -28,7 +28,7 @@ from security.people.errors import (
 )
 from security.people.persons import Invitation, Notice, Person, State, Told, Trigger
 from security.people.records import LOGINS, PEOPLE, SAVE_ATTEMPTS_MAX, Kept, RecordPage, Records
-from security.people.tries import Strangers
+from security.people.tries import LoginDelays, Strangers
 from security.policy import Principal, Role
 from security.secret import Secret
 from security.secretbox import SecretBox
@@ -102,6 +102,7 @@ class Accounts:
         self._refusals = refusals
         self._cost = cost
         self._strangers = Strangers(clock)
+        self._delays = LoginDelays(clock)
         self.listeners: list[Listener] = []
 
     # Look-ups
@@ -343,15 +344,15 @@ class Accounts:
 
     # Proofs
 
-    async def log_in(self, login: str, password: Secret, code: str, via: Via) -> Proved:
+    async def log_in(self, login: str, password: Secret, code: str, via: Via, *, address: str = "") -> Proved:
         """Return who has proved both factors. One hash is made, whoever asks for whomever.
 
         Raises:
             LoginRefusedError: not proved.
-            TooManyTriesError: this account, or a name that nobody has, was tried too often.
+            TooManyTriesError: this name was tried too often from there, or much too often from everywhere.
             HashingBusyError: too many log in at once.
         """
-        person = await self._counted_by_login(login)
+        person = await self._counted_by_login(login, address)
         await self._verify(person, password, via, "login")
         assert person is not None, "nobody has no password"
         kept = await self._kept(person.id)
@@ -367,6 +368,7 @@ class Accounts:
                 await self._note_officer()
             entry = self._login_entry(before, done, kept.revision, via)
             if await self._put(kept, done, entry):
+                self._delays.proved(done.login, address)
                 return Proved(done, before.notices)
             kept = await self._kept(person.id)
         raise PeopleBusyError
@@ -402,7 +404,8 @@ class Accounts:
             if after is None:
                 raise self._refused(person, via, action, "factor or state")
             after = replace(after, failures=0, retry_at_ms=0)
-            if await self._put(kept, after, None):
+            entry = self._recovery_entry(kept.record, after, kept.revision, via)
+            if await self._put(kept, after, entry):
                 return after
         raise PeopleBusyError
 
@@ -419,27 +422,41 @@ class Accounts:
         self._refusals.note(by, via, action, "" if person is None else f"person/{person.id}", reason)
         return LoginRefusedError()
 
-    async def _counted_by_login(self, login: str) -> Person | None:
+    async def _counted_by_login(self, login: str, address: str) -> Person | None:
         try:
             name = persons.parse_login(login)
         except InvalidAccountError:
             name = _NO_NAME
+        tried = login if name == _NO_NAME else name
+        self._delays.count(tried, address)
         claim = await self._logins.load(name)
         kept = None if claim is None else await self._people.load(claim.record.person)
         if kept is not None and kept.record.login == name:
-            return await self._counted(kept.record.id)
-        self._strangers.count(login if name == _NO_NAME else name)
+            return await self._counted_login(kept.record.id, known=self._delays.is_known(name, address))
+        self._strangers.count(tried)
         await self._count_nobody()
         return None
 
     async def _count_nobody(self) -> None:
-        """Ask and write as :meth:`_counted` would: neither a hash nor the disk tells who has an account."""
+        """Ask and write as :meth:`_counted_login`: neither a hash nor the disk tells who has an account."""
         place = f"#nobody-{self._ids.number() % NOBODIES}"
         await self._people.load(place)
         kept = await self._logins.load(place)
         claim = Claim("", self._clock.now_ms())
         # Lost: somebody else has just written there, which is all it is for.
         await self._logins.put(place, claim, 0 if kept is None else kept.revision)
+
+    async def _counted_login(self, id: str, *, known: bool) -> Person:
+        for _ in range(SAVE_ATTEMPTS_MAX):
+            kept, now_ms = await self._kept(id), self._clock.now_ms()
+            before = kept.record
+            wait_s = 0 if known else persons.login_wait_s(before.logins, now_ms)
+            if wait_s:
+                raise TooManyTriesError(wait_s)
+            after = replace(before, logins=persons.count_login(before.logins, now_ms))
+            if await self._put(kept, after, None):
+                return after
+        raise PeopleBusyError
 
     async def _counted(self, id: str) -> Person:
         for _ in range(SAVE_ATTEMPTS_MAX):
@@ -590,6 +607,9 @@ class Accounts:
     def _login_entry(self, before: Person, after: Person, revision: int, via: Via) -> Entry | None:
         if before.state is not after.state:
             return self._entry(_itself(before), via, "principal.activate", before.id, revision)
+        return self._recovery_entry(before, after, revision, via)
+
+    def _recovery_entry(self, before: Person, after: Person, revision: int, via: Via) -> Entry | None:
         if before.recovery != after.recovery:
             return self._entry(_itself(before), via, "recovery_code.use", before.id, revision)
         return None

@@ -63,7 +63,7 @@ class People:
     ) -> tuple[Granted, tuple[Told, ...]]:
         """Open a session for who proves both factors; return it with what they have to be told."""
         self.tries.take(address)
-        proved = await self.accounts.log_in(login, password, code, via)
+        proved = await self.accounts.log_in(login, password, code, via, address=address)
         self.tries.give_back(address)
         return await self.sessions.open(proved.person, via), proved.notices
 

@@ -17,6 +17,9 @@ PERSON_ROLES: Final = STAFF | {Role.CUSTOMER}
 FREE_TRIES: Final = 3
 DELAY_S_MAX: Final = 300
 """A try that fails makes the next one wait, twice as long each time, up to this. Nobody is locked out."""
+LOGIN_FAILURES_MAX: Final = 100
+"""Logins to one account that may fail within :data:`LOGINS_WINDOW_S`, from wherever they come."""
+LOGINS_WINDOW_S: Final = 3_600
 NOTICES_MAX: Final = 10
 INVITATION_S: Final = 7 * 86_400
 FIRST_INVITATION_S: Final = 900
@@ -87,6 +90,14 @@ class Invitation:
 
 
 @dataclass(frozen=True, slots=True)
+class Failures:
+    """Logins that failed, and since when they are counted."""
+
+    count: int = 0
+    since_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """An account of a person. ``id`` is what the audit knows; the login name stays here."""
 
@@ -108,7 +119,9 @@ class Person:
     invitation: Invitation | None = None
     epoch: int = 1
     failures: int = 0
+    """Proofs in a row that failed and were shown by who is logged in: no stranger can add to them."""
     retry_at_ms: int = 0
+    logins: Failures = Failures()
     notices: tuple[Told, ...] = ()
 
 
@@ -141,7 +154,7 @@ def step(person: Person, trigger: Trigger) -> Person:
 
 
 def count_try(person: Person, now_ms: int) -> Person:
-    """Return the person with a try counted *before* it is made, so that many at once are not one."""
+    """Return the person with a proof counted *before* it is made, so that many at once are not one."""
     failures = person.failures + 1
     return replace(person, failures=failures, retry_at_ms=now_ms + delay_s(failures) * MS_PER_S)
 
@@ -159,9 +172,29 @@ def wait_s(retry_at_ms: int, now_ms: int) -> int:
     return max(0, -(-left_ms // MS_PER_S))
 
 
+def count_login(before: Failures, now_ms: int) -> Failures:
+    """Return the failures with one counted before it is made."""
+    if _is_over(before, now_ms):
+        return Failures(1, now_ms)
+    return replace(before, count=before.count + 1)
+
+
+def login_wait_s(failures: Failures, now_ms: int) -> int:
+    """Return how long nobody logs in to an account that was tried too often."""
+    if failures.count < LOGIN_FAILURES_MAX or _is_over(failures, now_ms):
+        return 0
+    return max(1, LOGINS_WINDOW_S - (now_ms - failures.since_ms) // MS_PER_S)
+
+
+def _is_over(failures: Failures, now_ms: int) -> bool:
+    # A clock that was set back lengthens nothing.
+    return not 0 <= now_ms - failures.since_ms < LOGINS_WINDOW_S * MS_PER_S
+
+
 def proved(person: Person) -> Person:
     """Return the person after a login that was right."""
-    return replace(step(person, Trigger.PROVED), failures=0, retry_at_ms=0, invitation=None)
+    person = step(person, Trigger.PROVED)
+    return replace(person, failures=0, retry_at_ms=0, logins=Failures(), invitation=None)
 
 
 def reset(person: Person, invitation: Invitation) -> Person:
@@ -176,6 +209,7 @@ def reset(person: Person, invitation: Invitation) -> Person:
         epoch=person.epoch + 1,
         failures=0,
         retry_at_ms=0,
+        logins=Failures(),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.documents.port import DocumentStore
+from security.addresses import OTHERS, network
 from security.hashing import HashingBusyError
 from security.people import passwords, totp
 from security.people.accounts import CLAIM_S, FIRST
@@ -25,17 +26,21 @@ from security.people.persons import (
     DELAY_S_MAX,
     FREE_TRIES,
     INVITATION_S,
+    LOGIN_FAILURES_MAX,
+    LOGINS_WINDOW_S,
     MAY_TRY,
     NEXT,
     STAFF,
+    Failures,
     Notice,
     State,
     Trigger,
     delay_s,
+    login_wait_s,
     parse_login,
     wait_s,
 )
-from security.people.tries import TRIES_PER_ADDRESS_MAX, WINDOW_S, AddressTries
+from security.people.tries import TRIES_PER_ADDRESS_MAX, WINDOW_S, AddressTries, LoginDelays, Strangers
 from security.policy import Role
 from security.secret import Secret
 from tests.fakes import FakeClock
@@ -292,11 +297,110 @@ async def test_failed_tries_make_the_next_wait_for_a_name_of_somebody_and_of_nob
 
 async def test_who_waits_gets_in_and_the_count_begins_anew(rig: PeopleRig):
     cat = await rig.member("cat", Role.CUSTOMER)
-    for _ in range(FREE_TRIES + 1):
-        await refused(rig, "cat", WRONG)
-    rig.clock.advance(2)
+    for tries in (FREE_TRIES + 1, FREE_TRIES):
+        for _ in range(tries):
+            with pytest.raises(LoginRefusedError):
+                await rig.people.log_in("cat", WRONG, "", ADDRESS, VIA)
+        rig.clock.advance(2)
+        await rig.log_in(cat)
+    assert (await rig.person(cat)).logins.count == 0
+
+
+@pytest.mark.parametrize("login", ["cat", "nobody"])
+async def test_who_fails_elsewhere_keeps_nobody_out(rig: PeopleRig, login: str):
+    cat = await rig.member("cat", Role.CUSTOMER)
+    for last in range(FREE_TRIES + 1):
+        with pytest.raises(LoginRefusedError):
+            await rig.people.log_in(login, WRONG, "", f"198.51.100.{last}", VIA)
+    with pytest.raises(TooManyTriesError):
+        await rig.people.log_in(login, PASSWORD, "", "198.51.100.99", VIA)
+    with pytest.raises(LoginRefusedError):
+        await rig.people.log_in(login, WRONG, "", ADDRESS, VIA)
     await rig.log_in(cat)
-    assert (await rig.person(cat)).failures == 0
+
+
+async def fail_from_everywhere(rig: PeopleRig, login: str) -> int:
+    """Fail once from each of many networks until it is too often; return how often."""
+    for number in range(LOGIN_FAILURES_MAX * 2):
+        try:
+            await rig.people.log_in(login, WRONG, "", f"10.0.{number}.1", VIA)
+        except LoginRefusedError:
+            continue
+        except TooManyTriesError:
+            return number
+    raise AssertionError("there is no ceiling")
+
+
+@pytest.mark.parametrize("login", ["cat", "nobody", "NO BODY"])
+async def test_from_everywhere_together_a_name_has_so_many_tries_an_hour(rig: PeopleRig, login: str):
+    await rig.member("cat", Role.CUSTOMER)
+    assert await fail_from_everywhere(rig, login) == LOGIN_FAILURES_MAX
+    with pytest.raises(TooManyTriesError) as error:
+        await rig.people.log_in(login, WRONG, "", "10.1.0.1", VIA)
+    assert error.value.retry_after_s == LOGINS_WINDOW_S
+    rig.clock.advance(LOGINS_WINDOW_S)
+    with pytest.raises(LoginRefusedError):
+        await rig.people.log_in(login, WRONG, "", "10.1.0.1", VIA)
+
+
+async def test_the_ceiling_keeps_nobody_from_where_they_log_in_as_a_rule(rig: PeopleRig):
+    cat = await rig.member("cat", Role.CUSTOMER)
+    await fail_from_everywhere(rig, "cat")
+    await rig.log_in(cat)
+
+
+async def test_a_stranger_who_fails_stops_no_proof_of_who_is_logged_in(rig: PeopleRig):
+    ann = await rig.member("ann", Role.OPERATOR)
+    await fail_from_everywhere(rig, "ann")
+    await rig.people.accounts.show_code(ann.id, rig.code(ann), VIA, "step_up.issue")
+    await rig.people.accounts.prove(ann.id, PASSWORD, rig.code(ann), VIA, "password.change")
+
+
+async def test_proofs_of_who_is_logged_in_are_counted_too(rig: PeopleRig):
+    ann = await rig.member("ann", Role.OPERATOR)
+    code = rig.code(ann)
+    for _ in range(FREE_TRIES + 1):
+        with pytest.raises(LoginRefusedError):
+            await rig.people.accounts.show_code(ann.id, "000000", VIA, "step_up.issue")
+    with pytest.raises(TooManyTriesError):
+        await rig.people.accounts.prove(ann.id, PASSWORD, code, VIA, "password.change")
+    await rig.log_in(ann)
+
+
+def test_names_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("security.people.tries.NAMES_MAX", 3)
+    delays, strangers = LoginDelays(FakeClock()), Strangers(FakeClock())
+    for number in range(9):
+        delays.count(str(number), ADDRESS)
+        delays.proved(f"p{number}", ADDRESS)
+        strangers.count(str(number))
+    assert [len(table) for table in (delays._tries, delays._known, strangers._failures)] == [3, 3, 3]
+
+
+def test_a_clock_that_was_set_back_keeps_nobody_out():
+    failures = Failures(LOGIN_FAILURES_MAX, since_ms=10_000)
+    assert login_wait_s(failures, 10_000) == LOGINS_WINDOW_S
+    assert login_wait_s(failures, 9_999) == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("192.0.2.7", "192.0.2.0/24"),
+        ("::ffff:192.0.2.7", "192.0.2.0/24"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("", OTHERS),
+    ],
+)
+def test_an_address_lies_in_a_network(address: str, name: str):
+    assert network(address) == name
+
+
+async def test_a_recovery_code_that_is_used_for_another_factor_has_a_row(rig: PeopleRig):
+    ann = await rig.member("ann", Role.OPERATOR)
+    await rig.people.accounts.begin_factor(ann.id, PASSWORD, ann.recovery[0], VIA)
+    (row,) = await rig.rows("recovery_code.use")
+    assert row.target == f"person/{ann.id}"
 
 
 async def test_many_tries_at_once_are_counted_before_they_are_made(rig: PeopleRig):
@@ -311,12 +415,11 @@ async def test_the_count_survives_a_restart(tmp_path: Path):
     async with opened(tmp_path, "sqlite:{directory}/people.db") as store:
         rig = await process(store, tmp_path)
         await rig.member("cat", Role.CUSTOMER)
-        for _ in range(FREE_TRIES + 1):
-            await refused(rig, "cat", WRONG)
+        await fail_from_everywhere(rig, "cat")
     async with opened(tmp_path, "sqlite:{directory}/people.db") as store:
         rig = await process(store, tmp_path, rig.clock, seed=2)
         with pytest.raises(TooManyTriesError):
-            await rig.people.accounts.log_in("cat", PASSWORD, "", VIA)
+            await rig.people.log_in("cat", PASSWORD, "", ADDRESS, VIA)
 
 
 async def test_more_logins_at_once_than_can_be_hashed_are_told_to_come_back(rig: PeopleRig):
