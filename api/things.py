@@ -43,7 +43,7 @@ from api.schemas import (
 from api.services import ApiServices
 from registry.errors import ThingExistsError
 from registry.models import NewThing, Owner, Thing, ThingKind
-from security.policy import Action, Principal, Scope, scope_of
+from security.policy import Action, Principal, Scope, may, scope_of
 
 
 class Things:
@@ -117,17 +117,17 @@ class Things:
         name = path_thing(request.scope)
         await self._registry.thing(name)
         await self._services.revoke(name, request.scope["user"], via_of(request.scope), "")
-        return json_reply(ThingDocument.of(await self._registry.thing(name)))
+        return _shown(request, await self._registry.thing(name))
 
     async def suspend(self, request: HttpRequest) -> Reply:
         name = path_thing(request.scope)
         thing = await self._registry.suspend(name, request.scope["user"], via_of(request.scope))
-        return json_reply(ThingDocument.of(thing))
+        return _shown(request, thing)
 
     async def resume(self, request: HttpRequest) -> Reply:
         name = path_thing(request.scope)
         thing = await self._registry.resume(name, request.scope["user"], via_of(request.scope))
-        return json_reply(ThingDocument.of(thing))
+        return _shown(request, thing)
 
     async def gateways(self, request: HttpRequest) -> Reply:
         name = path_thing(request.scope)
@@ -137,6 +137,14 @@ class Things:
         return json_reply(
             AttachmentList([AttachmentDocument.of(one) for one in attachments if one.gateway in shown])
         )
+
+
+def _shown(request: HttpRequest, thing: Thing) -> Reply:
+    """Return the thing to who may read it; others are told that it is done, and nothing of it."""
+    scope = request.scope
+    if may(scope["user"], Action.THING_READ, scope["state"]["target"]):
+        return json_reply(ThingDocument.of(thing))
+    return no_content()
 
 
 def _is(thing: Thing, new: NewThing) -> bool:
@@ -162,6 +170,7 @@ _ATTACHMENT: Final = {
     "since": "2026-09-21T12:00:00.000Z",
 }
 _THING: Final = Content("application/json", ThingDocument, _EXAMPLE)
+_CHANGED: Final = {200: Answer("The thing", _THING), 204: Answer("Done; the thing is not yours to read")}
 
 LIST_THINGS: Final = Operation(
     id="listThings",
@@ -223,7 +232,7 @@ REVOKE_THING: Final = Operation(
     " register it anew. Again is no error.",
     action=Action.CERTIFICATE_REVOKE,
     parameters=(THING,),
-    answers={200: Answer("The thing", _THING)},
+    answers=_CHANGED,
     refusals=(problems.THING_NOT_FOUND,),
 )
 SUSPEND_THING: Final = Operation(
@@ -233,7 +242,7 @@ SUSPEND_THING: Final = Operation(
     description="Its session is ended, and ended again when it comes back. Again is no error.",
     action=Action.THING_SUSPEND,
     parameters=(THING,),
-    answers={200: Answer("The thing", _THING)},
+    answers=_CHANGED,
     refusals=(problems.THING_NOT_FOUND,),
 )
 RESUME_THING: Final = Operation(
@@ -243,7 +252,7 @@ RESUME_THING: Final = Operation(
     description="What is revoked stays revoked. Again is no error.",
     action=Action.THING_SUSPEND,
     parameters=(THING,),
-    answers={200: Answer("The thing", _THING)},
+    answers=_CHANGED,
     refusals=(problems.THING_NOT_FOUND,),
 )
 LIST_GATEWAYS: Final = Operation(

@@ -24,7 +24,6 @@ _BUSINESS: tuple[tuple[str, Role], ...] = (
     (r"GET /v1/audit\b", Role.AUDITOR),
     (r"\w+ /v1/premises/", Role.CCS),
     (r"POST /v1/things$", Role.SECURITY),
-    (r"POST /v1/things/[^/]+/(suspend|resume)$", Role.SECURITY),
     (r"PUT /v1/things/[^/]+/pin$", Role.SECURITY),
     (r"POST /v1/install-codes$", Role.SECURITY),
     (r"(PUT|DELETE) /v1/gateways/", Role.SECURITY),
