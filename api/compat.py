@@ -9,6 +9,7 @@ from typing import Final
 
 from api.gate import Gate
 from api.operations import THING, WITH_BODY, Answer, Content, Operation, Route
+from api.problems import FORBIDDEN, ApiError
 from api.reading import HttpRequest, read_body, via_of
 from api.removal import remove_thing
 from api.replies import Reply, json_reply
@@ -51,9 +52,14 @@ class CompatThings:
         """Remove a thing with its shadows; one that is not there is no error, as with AWS."""
         name = parse_id(request.scope["path_params"]["thing"]).thing
         by: Principal = request.scope["user"]
+        try:
+            await self._gate.require_thing(by, Action.THING_REMOVE, name)
+        except ApiError as error:
+            if error.kind is FORBIDDEN:
+                raise
+            return json_reply({})
         with suppress(ThingNotFoundError):
-            if await self._gate.open_to(by, Action.THING_REMOVE, [name]):
-                await remove_thing(self._services, name, by, via_of(request.scope))
+            await remove_thing(self._services, name, by, via_of(request.scope))
         return json_reply({})
 
 

@@ -258,6 +258,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     registry.NotAGatewayError: NOT_A_GATEWAY,
     registry.PremisesMismatchError: PREMISES_MISMATCH,
     registry.TooManyAttachmentsError: TOO_MANY_ATTACHMENTS,
+    registry.QuarantinedError: FORBIDDEN,
     registry.RegistryBusyError: UNAVAILABLE,
     people.LoginRefusedError: UNAUTHORIZED,
     people.TooManyTriesError: TOO_MANY_TRIES,

@@ -249,8 +249,9 @@ RESUME_THING: Final = Operation(
     id="resumeThing",
     tag=TAG,
     summary="Let a suspended thing go on",
-    description="What is revoked stays revoked. Again is no error.",
-    action=Action.THING_SUSPEND,
+    description="A customer lets go on what a customer suspended; a quarantine is lifted by the utility."
+    " What is revoked stays revoked. Again is no error.",
+    action=Action.THING_RESUME,
     parameters=(THING,),
     answers=_CHANGED,
     refusals=(problems.THING_NOT_FOUND,),

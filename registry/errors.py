@@ -97,6 +97,13 @@ class TooManyAttachmentsError(ConflictError):
     """A bound on attachments is reached."""
 
 
+class QuarantinedError(RegistryError):
+    """A customer lets nothing go on that somebody else has suspended."""
+
+    def __init__(self) -> None:
+        super().__init__("this thing was suspended by the utility: ask there to let it go on")
+
+
 class RegistryBusyError(RegistryError):
     """Others kept changing the same thing: the caller may try again."""
 

@@ -6,6 +6,8 @@ Values only: what may become of them is decided in ``rules``, kept by ``store``.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from security.policy import Role
+
 
 class ThingKind(StrEnum):
     """What a thing is on the broker."""
@@ -50,11 +52,18 @@ class Thing:
     suspended_at_ms: int | None = None
     """Since when nothing is taken from it or told to it, until somebody lets it go on."""
     owner: Owner = Owner.CUSTOMER
+    suspended_by: Role | None = None
+    """Who suspended it: of several the one whose word counts more than a customer's."""
 
     @property
     def barred(self) -> bool:
         """Whether it counts for nothing now: revoked for ever, or suspended for a while."""
         return self.revoked_at_ms is not None or self.suspended_at_ms is not None
+
+    @property
+    def liftable(self) -> bool:
+        """Whether a customer may let it go on: nobody has suspended it, or a customer has."""
+        return self.suspended_at_ms is None or self.suspended_by is Role.CUSTOMER
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ from registry.errors import (
     InvalidThingNameError,
     NotAGatewayError,
     PremisesMismatchError,
+    QuarantinedError,
     ReservedNameError,
     ThingExistsError,
     ThingNotFoundError,
 )
 from registry.models import Attachment, NewThing, Owner, Premises, Standing, Thing, ThingKind
-from security.policy import Target
+from security.policy import Role, Target
 
 NAME_CHARS_MAX: Final = 128
 CERTIFIED_NAME_CHARS_MAX: Final = 64
@@ -112,7 +113,9 @@ def target(standing: Standing) -> Target:
         "" if premises is None else premises.account,
         thing.premises,
         enrolled(thing),
-        0 if premises is None else premises.since_ms,
+        customers=thing.owner is Owner.CUSTOMER,
+        liftable=thing.liftable,
+        since_ms=0 if premises is None else premises.since_ms,
     )
 
 
@@ -147,15 +150,26 @@ def revoke(name: str, before: ThingRecord | None, now_ms: int) -> ThingRecord:
     return ThingRecord(thing if thing.revoked_at_ms is not None else replace(thing, revoked_at_ms=now_ms))
 
 
-def suspend(name: str, before: ThingRecord | None, now_ms: int) -> ThingRecord:
-    """Return the record of a thing that counts for nothing until :func:`resume`; the first time stays."""
+def suspend(name: str, before: ThingRecord | None, now_ms: int, by: Role) -> ThingRecord:
+    """Return the record of a thing that counts for nothing until :func:`resume`.
+
+    The first time stays; that somebody else than a customer has suspended it is noted also later.
+    """
     thing = live(name, before)
-    return ThingRecord(thing if thing.suspended_at_ms is not None else replace(thing, suspended_at_ms=now_ms))
+    if thing.suspended_at_ms is None:
+        return ThingRecord(replace(thing, suspended_at_ms=now_ms, suspended_by=by))
+    if thing.liftable and by is not Role.CUSTOMER:
+        return ThingRecord(replace(thing, suspended_by=by))
+    return ThingRecord(thing)
 
 
-def resume(name: str, before: ThingRecord | None) -> ThingRecord:
+def resume(name: str, before: ThingRecord | None, by: Role) -> ThingRecord:
     """Return the record of a thing that goes on. What is revoked stays revoked."""
-    return ThingRecord(replace(live(name, before), suspended_at_ms=None))
+    thing = live(name, before)
+    # The table has said so already, of what was known some seconds ago.
+    if by is Role.CUSTOMER and not thing.liftable:
+        raise QuarantinedError
+    return ThingRecord(replace(thing, suspended_at_ms=None, suspended_by=None))
 
 
 def remove(name: str, before: ThingRecord | None) -> ThingRecord:

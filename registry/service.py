@@ -102,14 +102,21 @@ class RegistryService:
         """Take nothing from a thing and tell it nothing, until :meth:`resume`."""
         now_ms = self._clock.now_ms()
         thing = await self._change(
-            name, lambda before: rules.suspend(name, before, now_ms), "thing.suspend", by, via, reason
+            name,
+            lambda before: rules.suspend(name, before, now_ms, by.role),
+            "thing.suspend",
+            by,
+            via,
+            reason,
         )
         await self._tell_attached(name)
         return thing
 
     async def resume(self, name: str, by: Principal, via: Via = INSIDE) -> Thing:
-        """Let a suspended thing go on."""
-        thing = await self._change(name, lambda before: rules.resume(name, before), "thing.resume", by, via)
+        """Let a suspended thing go on; a customer only what a customer has suspended."""
+        thing = await self._change(
+            name, lambda before: rules.resume(name, before, by.role), "thing.resume", by, via
+        )
         await self._tell_attached(name)
         return thing
 

@@ -68,6 +68,10 @@ class Scope(StrEnum):
     """It is a gateway that the thing is attached to now."""
     ACCOUNT = "account"
     """The target belongs to the principal's own account."""
+    OWN = "own"
+    """It does, and is not the utility's: what the utility put there is not the customer's to stop."""
+    OWN_STOP = "own_stop"
+    """It is their own, and it was a customer who stopped it."""
     CASE = "case"
     """The target's account is under a live verification by this representative."""
     ORDER = "order"
@@ -96,6 +100,7 @@ class Action(StrEnum):
     THING_REGISTER = "thing.register"
     THING_REMOVE = "thing.remove"
     THING_SUSPEND = "thing.suspend"
+    THING_RESUME = "thing.resume"
     ATTACHMENT_WRITE = "attachment.write"
     PREMISES_READ = "premises.read"
     PREMISES_WRITE = "premises.write"
@@ -171,6 +176,10 @@ class Target:
     """Whose it is, in the current ownership."""
     premises: str = ""
     enrolled: bool = False
+    customers: bool = False
+    """It is a customer's property."""
+    liftable: bool = False
+    """Nobody has suspended it, or a customer has: it is in no quarantine."""
     since_ms: int = 0
     """When the current ownership began: who stands to the target by its account sees nothing older."""
 
@@ -206,12 +215,13 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.SHADOW_DELETE: _THING | {_R.CUSTOMER: _S.ACCOUNT} | _STAND_IN,
         Action.CERTIFICATE_ENROL: {_R.DEVICE: _S.SELF, _R.GATEWAY: _S.SELF},
         Action.CERTIFICATE_READ: _VISIT | _SECURITY,
-        Action.CERTIFICATE_REVOKE: _VISIT | _SECURITY,
+        Action.CERTIFICATE_REVOKE: _VISIT | {_R.CUSTOMER: _S.OWN} | _SECURITY,
         Action.VOUCHER_CREATE: _VISIT | _SECURITY,
         Action.INSTALL_CODE_WRITE: _SECURITY,
         Action.THING_REGISTER: _VISIT | _SECURITY | _STAND_IN,
-        Action.THING_REMOVE: {_R.CUSTOMER: _S.ACCOUNT} | _SECURITY | _STAND_IN,
-        Action.THING_SUSPEND: {_R.CUSTOMER: _S.ACCOUNT} | _OPERATOR | _SECURITY,
+        Action.THING_REMOVE: {_R.CUSTOMER: _S.OWN} | _SECURITY | _STAND_IN,
+        Action.THING_SUSPEND: {_R.CUSTOMER: _S.OWN} | _OPERATOR | _SECURITY,
+        Action.THING_RESUME: {_R.CUSTOMER: _S.OWN_STOP} | _OPERATOR | _SECURITY,
         Action.ATTACHMENT_WRITE: _VISIT | _SECURITY,
         Action.PREMISES_READ: _VISIT | {_R.CCS: _S.ANY} | _SYSTEM,
         Action.PREMISES_WRITE: {_R.CCS: _S.ANY} | _SYSTEM,
@@ -269,6 +279,8 @@ STEP_UP: Final = frozenset(
         (_R.OPERATOR, Action.CAMPAIGN_APPROVE),
         (_R.OPERATOR, Action.CAMPAIGN_RESUME),
         (_R.OPERATOR, Action.APPROVAL_WRITE),
+        (_R.OPERATOR, Action.THING_RESUME),
+        (_R.SECURITY, Action.THING_RESUME),
         (_R.SECURITY, Action.CERTIFICATE_REVOKE),
         (_R.SECURITY, Action.PRINCIPAL_WRITE),
         (_R.SECURITY, Action.ROLE_GRANT),
@@ -338,7 +350,11 @@ def covers(scope: Scope, principal: Principal, target: Target) -> bool:
         case Scope.ATTACHED:
             return target.thing != "" and principal.name in target.gateways
         case Scope.ACCOUNT:
-            return target.account != "" and principal.account == target.account
+            return _is_own(principal, target)
+        case Scope.OWN:
+            return _is_own(principal, target) and target.customers
+        case Scope.OWN_STOP:
+            return _is_own(principal, target) and target.customers and target.liftable
         case Scope.CASE:
             return target.account != "" and target.account in principal.reach
         case Scope.ORDER:
@@ -347,6 +363,10 @@ def covers(scope: Scope, principal: Principal, target: Target) -> bool:
             return target.enrolled
         case Scope.ANY:
             return True
+
+
+def _is_own(principal: Principal, target: Target) -> bool:
+    return target.account != "" and principal.account == target.account
 
 
 # ---------------------------------------------------------------------------- shadows

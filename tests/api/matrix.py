@@ -203,7 +203,15 @@ class Walk:
         if relation == "own":
             await self.rig.report(thing, {"on": True})
         account = ACCOUNT if relation == "own" else OTHER_ACCOUNT
-        facts = Target(thing, frozenset(), account, home, enrolled=owner is Owner.UTILITY)
+        facts = Target(
+            thing,
+            frozenset(),
+            account,
+            home,
+            enrolled=owner is Owner.UTILITY,
+            customers=owner is Owner.CUSTOMER,
+            liftable=True,
+        )
         return Cell(relation, thing, gateway, home, facts)
 
     async def _kept(self, cell: Cell) -> Mapping[str, Any]:

@@ -12,7 +12,9 @@ import pytest
 from api.limits import ApiLimits
 from api.operations import Operation
 from api.things import RESUME_THING, REVOKE_THING, SUSPEND_THING
+from broker_bridge.warden import WATCH
 from registry.models import NewThing, Owner, ThingKind
+from security.audit import INSIDE
 from security.policy import Action, Principal, Role, may
 from shadow.commands import Channel, Origin, parse_update
 from shadow.document import ShadowId
@@ -396,3 +398,31 @@ async def test_who_may_not_read_a_thing_is_told_nothing_of_it_when_they_change_i
     else:
         assert answer.status_code in {403, 404}
         assert "acme-pct-2" not in answer.text
+
+
+async def test_a_quarantine_is_lifted_by_staff_with_a_fresh_factor_and_not_by_whom_it_was_put_on(rig: Rig):
+    customer, path = rig.by[Role.CUSTOMER], "/v1/things/hall/resume"
+    assert (await customer.post("/v1/things/hall/suspend")).status_code == 200
+    await rig.services.registry.suspend("hall", WATCH, INSIDE, "two hold its key")
+    (row,) = [row for row in await rig.audit() if row["actor"] == WATCH.name]
+    assert (row["action"], row["reason"]) == ("thing.suspend", "two hold its key")
+    for _ in range(2):
+        refused = await customer.post(path)
+        assert (refused.status_code, slug(refused)) == (403, "forbidden")
+        assert (await customer.post("/v1/things/hall/suspend")).status_code == 200
+    for role in (Role.OPERATOR, Role.SECURITY):
+        missing = await rig.by[role].post(path)
+        assert slug(missing) == "insufficient-user-authentication"
+        assert (await rig.confirmed(role, Action.THING_RESUME, "POST", path)).status_code == 204
+        await rig.services.registry.suspend("hall", WATCH)
+    await rig.confirmed(Role.SECURITY, Action.THING_RESUME, "POST", path)
+    assert "suspended_at" not in (await customer.get("/v1/things/hall")).json()
+
+
+async def test_a_customer_stops_nothing_of_the_utilitys(rig: Rig):
+    customer, path = rig.by[Role.CUSTOMER], f"/v1/things/{METER}"
+    before = (await customer.get(path)).json()
+    for method, act in (("DELETE", ""), ("POST", "/revoke"), ("POST", "/suspend"), ("POST", "/resume")):
+        answer = await customer.request(method, path + act)
+        assert (answer.status_code, slug(answer)) == (403, "forbidden")
+    assert (await customer.get(path)).json() == before

@@ -102,14 +102,18 @@ async def test_what_cannot_be_an_id_is_refused(registry, id):
 async def test_the_facts_of_a_thing_are_those_of_its_premises_now(registry, clock):
     await at(registry, "home-1", "hall")
     await at(registry, "home-1", "meter", owner=Owner.UTILITY)
-    assert (await registry.targets(["hall"]))["hall"] == Target("hall", premises="home-1")
+    assert (await registry.targets(["hall"]))["hall"] == Target(
+        "hall", premises="home-1", customers=True, liftable=True
+    )
     for account in ("a-1", "a-2"):
         clock.advance(60)
         since_ms = (await registry.hand_over("home-1", account, CCS)).since_ms
-        facts = Target("hall", frozenset(), account, "home-1", False, since_ms)
+        facts = Target(
+            "hall", frozenset(), account, "home-1", customers=True, liftable=True, since_ms=since_ms
+        )
         assert await registry.targets(["hall", "meter", "nobody"]) == {
             "hall": facts,
-            "meter": replace(facts, thing="meter", enrolled=True),
+            "meter": replace(facts, thing="meter", enrolled=True, customers=False),
         }
 
 

@@ -10,6 +10,7 @@ from registry.errors import (
     InvalidThingNameError,
     NotAGatewayError,
     PremisesMismatchError,
+    QuarantinedError,
     ReservedNameError,
     ThingExistsError,
     ThingNotFoundError,
@@ -23,6 +24,7 @@ from registry.rules import (
     RESERVED_PREFIX,
     ThingRecord,
 )
+from security.policy import Role
 
 NEW = NewThing("hall", ThingKind.DEVICE, "acme-pct-2", "home-1")
 AT = 1_000
@@ -120,10 +122,27 @@ def test_the_names_of_our_canaries_are_nobody_elses():
 
 
 def test_a_suspended_thing_keeps_the_date_of_the_first_time_and_goes_on_without_one():
-    record = rules.suspend("hall", ThingRecord(thing()), AT)
+    record = rules.suspend("hall", ThingRecord(thing()), AT, Role.CUSTOMER)
     assert record.thing.suspended_at_ms == AT
-    assert rules.suspend("hall", record, AT + 1) == record
-    assert rules.resume("hall", record) == ThingRecord(thing())
+    assert rules.suspend("hall", record, AT + 1, Role.CUSTOMER) == record
+    assert rules.resume("hall", record, Role.CUSTOMER) == ThingRecord(thing())
+
+
+@pytest.mark.parametrize("role", [Role.SYSTEM, Role.SECURITY, Role.OPERATOR])
+def test_a_customer_lifts_no_suspension_of_others_also_not_one_that_came_upon_theirs(role: Role):
+    theirs = rules.suspend("hall", ThingRecord(thing()), AT, Role.CUSTOMER)
+    for before in (theirs, ThingRecord(thing())):
+        held = rules.suspend("hall", before, AT + 1, role)
+        again = rules.suspend("hall", held, AT + 2, Role.CUSTOMER)
+        assert again == held != theirs
+        with pytest.raises(QuarantinedError):
+            rules.resume("hall", held, Role.CUSTOMER)
+        assert rules.resume("hall", held, Role.SECURITY) == ThingRecord(thing())
+
+
+def test_what_was_suspended_before_it_was_known_by_whom_is_no_customers_to_lift():
+    with pytest.raises(QuarantinedError):
+        rules.resume("hall", ThingRecord(thing(suspended_at_ms=AT)), Role.CUSTOMER)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +167,9 @@ def test_what_is_not_there_can_neither_be_found_revoked_nor_removed(before: Thin
     with pytest.raises(ThingNotFoundError):
         rules.revoke("hall", before, AT)
     with pytest.raises(ThingNotFoundError):
-        rules.suspend("hall", before, AT)
+        rules.suspend("hall", before, AT, Role.CUSTOMER)
     with pytest.raises(ThingNotFoundError):
-        rules.resume("hall", before)
+        rules.resume("hall", before, Role.CUSTOMER)
     with pytest.raises(ThingNotFoundError):
         rules.remove("hall", before)
 

@@ -1,5 +1,6 @@
 """Who may do what: the golden matrix, and what must never be in it."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -65,6 +66,7 @@ anyone but customer rep installer security stand_in never thing.register
 anyone but customer rep installer security never attachment.write
 anyone but customer security stand_in never thing.remove
 anyone but customer operator security never thing.suspend
+anyone but customer operator security never thing.resume
 anyone but ccs system never premises.write
 anyone but customer rep installer ccs system never premises.read
 anyone but rep never customer.find
@@ -392,7 +394,9 @@ def test_a_right_reaches_as_far_as_its_scope_and_no_further(role: Role, action: 
     words = {
         Scope.SELF: {"self"},
         Scope.ATTACHED: {"attached"},
-        Scope.ACCOUNT: {"own"},
+        Scope.ACCOUNT: {"own", "property", "stopped"},
+        Scope.OWN: {"property", "stopped"},
+        Scope.OWN_STOP: {"stopped"},
         Scope.CASE: {"case"},
         Scope.ORDER: {"order"},
         Scope.ENROLLED: {"enrolled"},
@@ -407,6 +411,25 @@ def test_an_account_of_one_person_opens_nothing_of_another():
     anna = Principal("anna", Role.CUSTOMER, "a-1")
     assert may(anna, Action.THING_READ, Target("lamp", account="a-1"))
     assert not may(anna, Action.THING_READ, Target("lamp", account="a-2", enrolled=True))
+
+
+@pytest.mark.parametrize("action", [Action.THING_REMOVE, Action.THING_SUSPEND, Action.CERTIFICATE_REVOKE])
+def test_a_customer_never_stops_what_is_the_utilitys(action: Action):
+    anna = Principal("anna", Role.CUSTOMER, "a-1")
+    meter = Target("meter", account="a-1", enrolled=True, liftable=True)
+    assert may(anna, Action.THING_READ, meter)
+    assert not may(anna, action, meter)
+    assert may(anna, action, Target("lamp", account="a-1", customers=True))
+
+
+def test_a_customer_never_lifts_a_quarantine_and_staff_only_with_a_fresh_factor():
+    anna = Principal("anna", Role.CUSTOMER, "a-1")
+    held = Target("lamp", account="a-1", customers=True)
+    assert not may(anna, Action.THING_RESUME, held)
+    assert may(anna, Action.THING_RESUME, replace(held, liftable=True))
+    for role in (Role.OPERATOR, Role.SECURITY):
+        assert may(Principal("x", role), Action.THING_RESUME, held)
+        assert needs_step_up(role, Action.THING_RESUME)
 
 
 def test_extra_proof_is_asked_only_of_those_who_have_the_right():

@@ -36,6 +36,8 @@ RELATIONS: Final[Mapping[str, Target]] = MappingProxyType(
         "self": Target(thing=NAME),
         "attached": Target(thing="other", gateways=frozenset({"x", NAME})),
         "own": Target(thing="other", account=ACCOUNT),
+        "property": Target(thing="other", account=ACCOUNT, customers=True),
+        "stopped": Target(thing="other", account=ACCOUNT, customers=True, liftable=True),
         "case": Target(thing="other", account="verified"),
         "order": Target(thing="other", account="x", premises=PREMISES),
         "enrolled": Target(thing="other", account="x", premises="x", enrolled=True),
@@ -45,6 +47,7 @@ RELATIONS: Final[Mapping[str, Target]] = MappingProxyType(
 """How somebody may stand to a target; each holds that relation only."""
 LEGEND: Final = """\
 # By action: which relation to the target suffices for a role. any: whatever the target is.
+# property: own and not the utility's. stopped: that, and suspended by nobody but a customer.
 # ^ a fresh second factor as well, 2 a second person as well.
 """
 
@@ -57,10 +60,18 @@ def principal(role: Role) -> Principal:
 def cell(role: Role, action: Action) -> str:
     """Return the relations in which a role may do this."""
     open_to = [name for name, target in RELATIONS.items() if may(principal(role), action, target)]
+    if "own" in open_to:
+        narrower = {"property", "stopped"}
+    else:
+        narrower = {"stopped"} if "property" in open_to else set()
     if not open_to:
         return "-"
     marks = ("^" if needs_step_up(role, action) else "") + ("2" if needs_second_person(role, action) else "")
-    return ("any" if len(open_to) == len(RELATIONS) else ",".join(open_to)) + marks
+    return (
+        "any"
+        if len(open_to) == len(RELATIONS)
+        else ",".join(name for name in open_to if name not in narrower)
+    ) + marks
 
 
 def render() -> str:
