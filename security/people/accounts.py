@@ -184,15 +184,24 @@ class Accounts:
         return await self._change(id, rule, "principal.approve", by, via, reason)
 
     async def set_role(
-        self, id: str, role: Role, account: str, by: Principal, via: Via, reason: str
+        self,
+        id: str,
+        role: Role,
+        account: str,
+        by: Principal,
+        via: Via,
+        reason: str,
+        *,
+        decision: str = "",
     ) -> Person:
-        """Give a person another role; all their sessions end."""
+        """Give a person another role; all their sessions end. The same ``decision`` again changes nothing."""
         persons.check_new(role, account)
 
         def rule(person: Person) -> Person:
-            if (person.role, person.account) == (role, account):
+            if decision in person.decisions or (person.role, person.account) == (role, account):
                 return person
-            return replace(person, role=role, account=account, epoch=person.epoch + 1)
+            decisions = persons.decided(person.decisions, decision)
+            return replace(person, role=role, account=account, epoch=person.epoch + 1, decisions=decisions)
 
         return await self._change(id, rule, "role.grant", by, via, reason)
 
@@ -200,11 +209,26 @@ class Accounts:
         """Return a new invitation for an account; :meth:`reset` makes it count."""
         return self._invitation(id, persons.INVITATION_S)
 
-    async def reset(self, id: str, invitation: Invitation, by: Principal, via: Via, reason: str) -> Person:
-        """Let a person begin anew who has lost a factor; what they had opens nothing any more."""
+    async def reset(
+        self,
+        id: str,
+        invitation: Invitation,
+        by: Principal,
+        via: Via,
+        reason: str,
+        *,
+        decision: str = "",
+    ) -> Person:
+        """Let a person begin anew who has lost a factor; what they had opens nothing any more.
+
+        The same ``decision`` again changes nothing.
+        """
 
         def rule(person: Person) -> Person:
-            return person if person.invitation == invitation else persons.reset(person, invitation)
+            if decision in person.decisions or person.invitation == invitation:
+                return person
+            decisions = persons.decided(person.decisions, decision)
+            return replace(persons.reset(person, invitation), decisions=decisions)
 
         return await self._change(id, rule, "principal.reset", by, via, reason)
 

@@ -83,7 +83,7 @@ class Acts:
         )
         if alone:
             return NewPerson(person, invitation, None)
-        facts = {"role": role.value}
+        facts = {"role": role.value} | ({"account": account} if account else {})
         held = await self.approvals.ask("principal.create", f"person/{person.id}", facts, by, via)
         return NewPerson(person, invitation, held)
 
@@ -155,15 +155,21 @@ class Acts:
         await self._accounts.disable(_id(held), held.by, via, reason)
 
     async def _reset(self, held: Held, via: Via, reason: str) -> None:
+        person = await self._accounts.person(_id(held))
+        if held.id in person.decisions:
+            return
         invitation = Invitation(held.facts["sha256"], int(held.facts["until_ms"]))
         await self._accounts.claim_end(_id(held))
-        await self._accounts.reset(_id(held), invitation, held.by, via, reason)
+        await self._accounts.reset(_id(held), invitation, held.by, via, reason, decision=held.id)
 
     async def _set_role(self, held: Held, via: Via, reason: str) -> None:
         role, account = Role(held.facts["role"]), held.facts["account"]
+        person = await self._accounts.person(_id(held))
+        if held.id in person.decisions:
+            return
         if role is not Role.SECURITY:
             await self._accounts.claim_end(_id(held))
-        await self._accounts.set_role(_id(held), role, account, held.by, via, reason)
+        await self._accounts.set_role(_id(held), role, account, held.by, via, reason, decision=held.id)
 
     async def _approve_client(self, held: Held, via: Via, reason: str) -> None:
         await self._clients.approve(_id(held), held.by, via, reason)
@@ -172,13 +178,15 @@ class Acts:
         await self._clients.disable(_id(held), held.by, via, reason)
 
     async def _take_secret(self, held: Held, via: Via, reason: str) -> None:
-        await self._clients.take_secret(_id(held), held.facts["sha256"], held.by, via, reason)
+        digest = held.facts["sha256"]
+        await self._clients.take_secret(_id(held), digest, held.by, via, reason, decision=held.id)
 
     async def _raise_epoch(self, held: Held, via: Via, reason: str) -> None:
         await self._epoch.raise_(held.by, via, decision=held.id, reason=reason)
 
     async def _rotate(self, held: Held, via: Via, reason: str) -> None:  # noqa: ARG002 - all are called alike
-        await self._keys.rotate(held.by, via, at_once=held.facts["at_once"] == "yes")
+        at_once = held.facts["at_once"] == "yes"
+        await self._keys.rotate(held.by, via, at_once=at_once, decision=held.id)
 
 
 def _counts(officer: Person) -> bool:

@@ -26,6 +26,7 @@ from security.people.errors import (
     LoginRefusedError,
     PeopleBusyError,
 )
+from security.people.persons import decided
 from security.people.records import CLIENTS, SAVE_ATTEMPTS_MAX, Kept, RecordPage, Records
 from security.people.tokens import AccessToken, AccessTokens, Epochs
 from security.policy import Principal, Role
@@ -76,6 +77,8 @@ class Client:
     made_ms: int
     secrets: tuple[str, ...]
     epoch: int = 1
+    decisions: tuple[str, ...] = ()
+    """Held acts that were done to it, so that none is done twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +178,17 @@ class Clients:
         """Return a new secret; :meth:`take_secret` makes it count."""
         return opaque.new(opaque.CLIENT, self._ids)
 
-    async def take_secret(self, id: str, digest: str, by: Principal, via: Via, reason: str) -> Client:
-        """Let another secret count beside the one in use; again is no error."""
-        return await self._change(
-            id, lambda client: with_secret(client, digest), "client.secret", by, via, reason
-        )
+    async def take_secret(
+        self, id: str, digest: str, by: Principal, via: Via, reason: str, *, decision: str = ""
+    ) -> Client:
+        """Let another secret count beside the one in use; the same ``decision`` again changes nothing."""
+
+        def rule(client: Client) -> Client:
+            if decision in client.decisions:
+                return client
+            return replace(with_secret(client, digest), decisions=decided(client.decisions, decision))
+
+        return await self._change(id, rule, "client.secret", by, via, reason)
 
     async def retire_old_secret(self, id: str, by: Principal, via: Via = INSIDE) -> Client:
         """Let only the newest secret count; tokens got with the older one end too."""

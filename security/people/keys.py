@@ -18,6 +18,7 @@ from infra.ids import Ids
 from security import audit
 from security.audit import INSIDE, Via
 from security.people.errors import PeopleBusyError
+from security.people.persons import decided
 from security.people.records import SAVE_ATTEMPTS_MAX, SIGNING_KEYS, Kept, Records
 from security.policy import Principal, Role
 from security.secretbox import SecretBox
@@ -56,6 +57,8 @@ class Ring:
     """All keys, the newest last."""
 
     keys: tuple[KeyRecord, ...]
+    decisions: tuple[str, ...] = ()
+    """Held acts that rotated it, so that none does so twice."""
 
 
 def rotate(ring: Ring, new: KeyRecord, now_ms: int) -> Ring:
@@ -67,12 +70,12 @@ def rotate(ring: Ring, new: KeyRecord, now_ms: int) -> Ring:
         for key in ring.keys
         if is_alive(key, now_ms)
     ]
-    return Ring((*older, replace(new, signs_from_ms=signs_ms))[-KEYS_MAX:])
+    return replace(ring, keys=(*older, replace(new, signs_from_ms=signs_ms))[-KEYS_MAX:])
 
 
-def start_over(_ring: Ring, new: KeyRecord, now_ms: int) -> Ring:
+def start_over(ring: Ring, new: KeyRecord, now_ms: int) -> Ring:
     """Return a ring of one new key: no token signed before counts any more."""
-    return Ring((replace(new, signs_from_ms=now_ms),))
+    return replace(ring, keys=(replace(new, signs_from_ms=now_ms),))
 
 
 def is_alive(key: KeyRecord, now_ms: int) -> bool:
@@ -118,9 +121,19 @@ class TokenKeys:
         ):
             await self._load()
 
-    async def rotate(self, by: Principal = _SYSTEM, via: Via = INSIDE, *, at_once: bool = False) -> None:
-        """Make a new key. ``at_once``: no token of the old ones counts any more."""
-        await self._change(start_over if at_once else rotate, by, via)
+    async def rotate(
+        self,
+        by: Principal = _SYSTEM,
+        via: Via = INSIDE,
+        *,
+        at_once: bool = False,
+        decision: str = "",
+    ) -> None:
+        """Make a new key; the same ``decision`` again makes none.
+
+        ``at_once``: no token of the old ones counts any more.
+        """
+        await self._change(start_over if at_once else rotate, by, via, decision)
 
     async def rotate_if_due(self) -> bool:
         """Make a new key if it is time; tell whether one was made."""
@@ -147,12 +160,17 @@ class TokenKeys:
         now_ms = self._clock.now_ms()
         return {"keys": [_jwk(key) for key in self._ring.keys if is_alive(key, now_ms)]}
 
-    async def _change(self, rule: Callable[[Ring, KeyRecord, int], Ring], by: Principal, via: Via) -> None:
+    async def _change(
+        self, rule: Callable[[Ring, KeyRecord, int], Ring], by: Principal, via: Via, decision: str
+    ) -> None:
         new = self._make(signs_from_ms=0)
         for _ in range(SAVE_ATTEMPTS_MAX):
             kept = await self._records.load(_RING)
             assert kept is not None, "made when the service opened"
+            if decision in kept.record.decisions:
+                return
             after = rule(kept.record, new, self._clock.now_ms())
+            after = replace(after, decisions=decided(after.decisions, decision))
             if await self._write(kept, after, by, via):
                 await self._load()
                 return

@@ -21,6 +21,7 @@ LOGIN_FAILURES_MAX: Final = 100
 """Logins to one account that may fail within :data:`LOGINS_WINDOW_S`, from wherever they come."""
 LOGINS_WINDOW_S: Final = 3_600
 NOTICES_MAX: Final = 10
+DECISIONS_KEPT_MAX: Final = 16
 INVITATION_S: Final = 7 * 86_400
 FIRST_INVITATION_S: Final = 900
 _LOGIN: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
@@ -122,6 +123,8 @@ class Person:
     """Proofs in a row that failed and were shown by who is logged in: no stranger can add to them."""
     retry_at_ms: int = 0
     logins: Failures = Failures()
+    decisions: tuple[str, ...] = ()
+    """Held acts that were done to the account, so that none is done twice."""
     notices: tuple[Told, ...] = ()
 
 
@@ -211,6 +214,11 @@ def reset(person: Person, invitation: Invitation) -> Person:
         retry_at_ms=0,
         logins=Failures(),
     )
+
+
+def decided(decisions: tuple[str, ...], decision: str) -> tuple[str, ...]:
+    """Return the decisions with one more; what is no decision of two persons has none."""
+    return (*decisions, decision)[-DECISIONS_KEPT_MAX:] if decision else decisions
 
 
 def told(person: Person, notice: Notice, at_ms: int) -> Person:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.documents.port import Entry
 from security.people import opaque
 from security.people.acts import ONLY_OFFICER, ONLY_OFFICER_STOPS
 from security.people.approvals import LIFE_S as APPROVAL_LIFE_S
@@ -498,6 +499,87 @@ async def test_a_client_and_its_next_secret_wait_too(rig: PeopleRig, officers: O
     await rig.people.approvals.approve(second.held.id, ann, VIA)
     for secret in (new.secret, second.secret):
         await rig.people.clients.grant(new.client.id, secret, (), VIA)
+
+
+async def approve_and_die(monkeypatch: pytest.MonkeyPatch, rig: PeopleRig, id: str, by: Principal) -> None:
+    """Approve what is held in a process that is killed when it has done it, before it says so."""
+
+    approvals = rig.people.approvals
+    put = approvals._records.put
+    with monkeypatch.context() as dying:
+
+        async def until_done(id: str, record: Held, before: int, entry: Entry | None = None) -> bool:
+            if record.decision is Decision.DONE:
+                raise RuntimeError("killed")
+            return await put(id, record, before, entry)
+
+        dying.setattr(approvals._records, "put", until_done)
+        with pytest.raises(RuntimeError):
+            await approvals.approve(id, by, VIA)
+
+
+async def test_a_person_who_began_anew_is_not_reset_again(
+    rig: PeopleRig, officers: Officers, monkeypatch: pytest.MonkeyPatch
+):
+    ann, bob = officers
+    op = await rig.member("op", Role.OPERATOR)
+    reset = await rig.people.acts.reset_person(op.id, ann, VIA)
+    await approve_and_die(monkeypatch, rig, reset.held.id, bob)
+    factor = await rig.people.accounts.accept(reset.secret, PASSWORD, VIA, factor=True)
+    assert factor is not None
+    op.seed, op.step = factor.seed.reveal(), 0
+    await rig.log_in(op)
+    before = await rig.person(op)
+    await rig.people.sweep()
+    assert await rig.person(op) == before
+    assert (await rig.people.approvals.held(reset.held.id)).decision is Decision.DONE
+
+
+async def test_a_role_that_was_changed_again_does_not_come_back(
+    rig: PeopleRig, officers: Officers, monkeypatch: pytest.MonkeyPatch
+):
+    ann, bob = officers
+    op = await rig.member("op", Role.OPERATOR)
+    first = await rig.people.acts.grant_role(op.id, Role.AUDITOR, "", ann, VIA)
+    await approve_and_die(monkeypatch, rig, first.id, bob)
+    second = await rig.people.acts.grant_role(op.id, Role.REP, "", ann, VIA)
+    await rig.people.approvals.approve(second.id, bob, VIA)
+    await rig.people.sweep()
+    assert (await rig.person(op)).role is Role.REP
+
+
+async def test_keys_are_made_once_for_one_decision(
+    rig: PeopleRig, officers: Officers, monkeypatch: pytest.MonkeyPatch
+):
+    ann, bob = officers
+    held = await rig.people.acts.rotate_key(ann, VIA, at_once=True)
+    await approve_and_die(monkeypatch, rig, held.id, bob)
+    granted = await rig.log_in(await rig.member("op", Role.OPERATOR))
+    await rig.people.sweep()
+    assert await rig.who(granted) is not None
+
+
+async def test_a_secret_that_was_retired_is_not_taken_again(
+    rig: PeopleRig, officers: Officers, monkeypatch: pytest.MonkeyPatch
+):
+    ann, bob = officers
+    new = await rig.people.acts.make_client("ccs", Role.CCS, ann, VIA)
+    await rig.people.approvals.approve(new.held.id, bob, VIA)
+    second = await rig.people.acts.add_secret(new.client.id, ann, VIA)
+    await approve_and_die(monkeypatch, rig, second.held.id, bob)
+    third = await rig.people.acts.add_secret(new.client.id, ann, VIA)
+    await rig.people.approvals.approve(third.held.id, bob, VIA)
+    await rig.people.clients.retire_old_secret(new.client.id, ann, VIA)
+    before = await rig.people.clients.client(new.client.id)
+    await rig.people.sweep()
+    assert await rig.people.clients.client(new.client.id) == before
+
+
+async def test_who_approves_a_customer_sees_whose_account_it_opens(rig: PeopleRig, officers: Officers):
+    ann, _ = officers
+    new = await rig.people.acts.make_person("cat", Role.CUSTOMER, "account-9", ann, VIA)
+    assert new.held is not None
+    assert new.held.facts == {"role": "customer", "account": "account-9"}
 
 
 async def test_the_only_officer_makes_the_second_alone_and_nobody_else(rig: PeopleRig):
