@@ -94,9 +94,10 @@ class Records(Generic[R]):
         write = Write(self._collection, id, before, _encode(record), self._index(record), entries=entries)
         return not await self._store.commit([write])
 
-    async def take(self, id: str, before: int) -> bool:
+    async def take(self, id: str, before: int, entry: Entry | None = None) -> bool:
         """Delete the record that has this revision; of all who try it, one gets True."""
-        return not await self._store.commit([Write(self._collection, id, before, None)])
+        entries = () if entry is None else (entry,)
+        return not await self._store.commit([Write(self._collection, id, before, None, entries=entries)])
 
     async def append(self, entry: Entry) -> None:
         """Write the row of an act that changes no record."""

@@ -1,7 +1,8 @@
 """Sessions: a refresh token that changes at every use, and what happens when an old one comes back.
 
 A family is one login. Its current token gives a new one; one that was used before shows that two hold copies,
-so the family ends and its person is told. Who did not get the answer may ask once more, for ten seconds and
+so the family ends and its person is told. All tokens of a family bear its mark: to know the family's name,
+which the audit holds, ends no session. Who did not get the answer may ask once more, for ten seconds and
 only while the token they did not get is unused.
 """
 
@@ -32,6 +33,8 @@ RETRY_S: Final = 10
 SESSIONS_PER_PERSON_MAX: Final = 20
 """Families of one person; a login beyond ends the oldest."""
 FAMILY_BITS: Final = 128
+MARK_BITS: Final = 128
+TOO_MANY: Final = "a newer session took its place"
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -54,6 +57,7 @@ class Session:
     person: str
     epochs: Epochs
     current: str
+    mark: str
     made_ms: int
     until_ms: int
     rotated_ms: int
@@ -123,14 +127,16 @@ class Sessions:
 
     async def open(self, person: Person, via: Via) -> Granted:
         """Begin a session for somebody who has just proved who they are."""
-        await self._make_room(person.id)
+        await self._make_room(person, via)
         family, now_ms = self._ids.token(FAMILY_BITS), self._clock.now_ms()
-        refresh = opaque.new(opaque.REFRESH, self._ids, family)
+        mark = Secret(self._ids.token(MARK_BITS))
+        refresh = self._token(family, mark)
         life_s = life_s_of(person.role)
         session = Session(
             person=person.id,
             epochs=Epochs(await self._epoch.current(), person.epoch),
             current=opaque.digest(refresh),
+            mark=opaque.digest(mark),
             made_ms=now_ms,
             until_ms=now_ms + life_s * MS_PER_S,
             rotated_ms=now_ms,
@@ -160,7 +166,7 @@ class Sessions:
                     await self._tell(family, person)
                     raise LoginRefusedError
                 continue
-            fresh = opaque.new(opaque.REFRESH, self._ids, family)
+            fresh = self._token(family, _mark_of(token))
             after = rotated(kept.record, verdict, opaque.digest(fresh), now_ms)
             entry = self._entry(person, via, "session.refresh", family, kept.revision)
             if await self._records.put(family, after, kept.revision, entry):
@@ -189,7 +195,8 @@ class Sessions:
         family = opaque.owner_of(opaque.REFRESH, token)
         kept = None if family is None else await self._records.load(family)
         person = None if kept is None else await self._accounts.find(kept.record.person)
-        if family is None or kept is None or person is None:
+        is_ours = kept is not None and opaque.is_same(kept.record.mark, _mark_of(token))
+        if family is None or kept is None or person is None or not is_ours:
             self._refusals.note(NOBODY, via, "session.refresh", "session", "no such session")
             raise LoginRefusedError
         return family, kept, person
@@ -209,14 +216,20 @@ class Sessions:
         _log.warning("session_stolen", session=family, person=person.id)
         await self._accounts.tell(person.id, Notice.SESSION_STOLEN)
 
-    async def _make_room(self, person: str) -> None:
+    def _token(self, family: str, mark: Secret) -> Secret:
+        return opaque.new(opaque.REFRESH, self._ids, f"{family}.{mark.reveal()}")
+
+    async def _make_room(self, person: Person, via: Via) -> None:
         """Keep a person's sessions below their bound: the oldest gives way."""
-        page = await self._records.page("person", person, person, SESSIONS_PER_PERSON_MAX)
+        page = await self._records.page("person", person.id, person.id, SESSIONS_PER_PERSON_MAX)
         if len(page.ids) >= SESSIONS_PER_PERSON_MAX:
             oldest = min(range(len(page.ids)), key=lambda place: page.records[place].until_ms)
             kept = await self._records.load(page.ids[oldest])
             if kept is not None:
-                await self._records.take(page.ids[oldest], kept.revision)
+                entry = self._entry(person, via, "session.close", page.ids[oldest], kept.revision, TOO_MANY)
+                await self._records.take(
+                    page.ids[oldest], kept.revision, None if kept.record.ended else entry
+                )
 
     def _access(self, person: Person, session: Session) -> AccessToken:
         return self._tokens.issue(person.id, person.role, session.epochs)
@@ -235,3 +248,8 @@ class Sessions:
             reason=reason,
         )
         return audit.entry(row, before + 1, life=0)
+
+
+def _mark_of(token: Secret) -> Secret:
+    """Return the mark in a refresh token: what stands between its dots."""
+    return Secret(token.reveal()[: opaque.CHARS_MAX].partition(".")[2].partition(".")[0])

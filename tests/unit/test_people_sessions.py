@@ -31,6 +31,7 @@ from security.people.sessions import (
     RETRY_S,
     SESSIONS_PER_PERSON_MAX,
     STAFF_S,
+    TOO_MANY,
     Granted,
 )
 from security.people.stepup import LIFE_S as STEP_UP_LIFE_S
@@ -590,6 +591,26 @@ async def test_the_only_officer_makes_the_second_alone_and_nobody_else(rig: Peop
     third = await rig.people.acts.make_person("eve", Role.SECURITY, "", ann, VIA)
     assert third.held is not None, "the second may not have logged in, but there is one"
     assert (await rig.people.acts.make_person("op", Role.OPERATOR, "", ann, VIA)).held is not None
+
+
+async def test_who_knows_the_name_of_a_session_ends_nothing(rig: PeopleRig):
+    ann = await rig.member("ann", Role.CUSTOMER)
+    granted = await rig.log_in(ann)
+    family = opaque.owner_of(opaque.REFRESH, token(granted))
+    assert f"session/{family}" in {row.target for row in await rig.rows("session.open")}
+    for guess in (f"gnomon_rt_{family}.x", f"gnomon_rt_{family}.x.y", f"gnomon_rt_{family}.."):
+        with pytest.raises(LoginRefusedError):
+            await rig.people.sessions.refresh(Secret(guess), VIA)
+        await rig.people.sessions.close(Secret(guess), VIA)
+    await refresh(rig, granted)
+    assert await rig.rows("session.reuse") == []
+
+
+async def test_a_session_that_makes_room_for_a_newer_one_has_a_row(rig: PeopleRig):
+    ann = await rig.member("ann", Role.CUSTOMER)
+    for _ in range(SESSIONS_PER_PERSON_MAX):
+        await rig.log_in(ann)
+    assert [row.reason for row in await rig.rows("session.close")] == [TOO_MANY]
 
 
 async def test_who_disables_the_other_officer_makes_no_second_one_alone(rig: PeopleRig, officers: Officers):
