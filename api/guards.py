@@ -27,7 +27,16 @@ from api.reading import BODY, HttpRequest, header, read_body
 from api.replies import Field
 from api.services import ApiServices, Bearer
 from infra.documents.port import StoreError
-from security.policy import GRANTS, Action, Principal, Role, may_at_all, needs_step_up, speaker
+from security.policy import (
+    GRANTS,
+    Action,
+    Principal,
+    Role,
+    may_at_all,
+    needs_second_person,
+    needs_step_up,
+    speaker,
+)
 
 STEP_UP_FIELD: Final = b"gnomon-step-up"
 STEP_UP_LIFE_S: Final = 120
@@ -152,7 +161,10 @@ def _needs_step_up() -> ApiError:
 
 
 def refuse_unguarded(app: Litestar) -> None:
-    """Raise unless every route names an action that has a row, and has the guard before it."""
+    """Raise unless every route names an action that has a row, and has the guard before it.
+
+    A route whose action takes two persons also says whether it waits for the second, or only stops something.
+    """
     for handler in _handlers(app):
         if handler.http_methods == {"OPTIONS"}:
             continue  # made by the framework; without an action, so the guard refuses it
@@ -163,6 +175,10 @@ def refuse_unguarded(app: Litestar) -> None:
             )
         if action is not Action.OPEN and action not in GRANTS:
             raise UnguardedRouteError(f"{handler.name or handler}: give {action} a row in policy.GRANTS")
+        if _starts(action) and handler.opt["operation"].held is handler.opt["operation"].stops:
+            raise UnguardedRouteError(
+                f"{handler.name or handler}: {action} takes two persons: say held, or stops"
+            )
         parts = {part for path in handler.paths for part in _PART.findall(path)}
         if (unknown := parts - CHECKED) and not handler.opt["operation"].own_check:
             raise UnguardedRouteError(
@@ -170,6 +186,10 @@ def refuse_unguarded(app: Litestar) -> None:
             )
         if any(layer.before_request for layer in handler.ownership_layers[1:]):
             raise UnguardedRouteError(f"{handler.name or handler}: another hook stands in the guard's place")
+
+
+def _starts(action: Action) -> bool:
+    return any(needs_second_person(role, action) for role in Role)
 
 
 def _handlers(app: Litestar) -> Iterable[HTTPRouteHandler]:

@@ -74,6 +74,10 @@ class Operation:
     """The handler asks the gate itself, because the path does not say all that the act is about."""
     stream: bool = False
     """The answer has no end of its own."""
+    held: bool = False
+    """What is asked for waits for a second person (``security.policy.TWO_PERSONS``)."""
+    stops: bool = False
+    """It needs no second person, as it only takes something away."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Who may call what: one guard, a table, and the default is no."""
 
 import asyncio
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from api.operations import Answer, Operation, Route
 from api.reading import HttpRequest
 from api.replies import Reply, no_content
 from security import policy
-from security.policy import GRANTS, Action, Role, Scope
+from security.policy import GRANTS, TWO_PERSONS, Action, Role, Scope
 from tests.api.rig import AWS, SHADOW, Rig, api
 
 OPEN = {"/", "/docs", "/docs/problems", "/docs/openapi.json", "/healthz", "/.well-known/jwks.json"}
@@ -146,6 +147,24 @@ async def test_a_route_whose_path_names_what_nothing_checks_stops_the_start(rig:
         else:
             with pytest.raises(UnguardedRouteError, match=r"nothing checks \['voucher'\]"):
                 refuse_unguarded(app)
+
+
+async def test_a_route_that_takes_two_persons_and_does_not_say_how_stops_the_start(rig: Rig):
+    for held, stops in product((False, True), repeat=2):
+        answers = {204: Answer("done")}
+        operation = Operation("new", "New", "New", Action.ROLE_GRANT, answers, held=held, stops=stops)
+        app = _app(rig, Route("POST", "/new", operation, _handle).handler())
+        if held is stops:
+            with pytest.raises(UnguardedRouteError, match=r"role\.grant takes two persons"):
+                refuse_unguarded(app)
+        else:
+            refuse_unguarded(app)
+
+
+async def test_every_held_act_is_one_that_takes_two_persons(rig: Rig):
+    acts = rig.services.people.approvals._acts.values()
+    assert acts
+    assert {act.action for act in acts} <= {action for _, action in TWO_PERSONS}
 
 
 async def test_a_route_that_puts_another_hook_in_the_guards_place_stops_the_start(rig: Rig):
