@@ -45,6 +45,8 @@ class ByCertificate:
         standing = (await self._registry.standings([record.thing])).get(record.thing)
         if standing is None or standing.thing.barred or not standing.thing.has_certificate:
             return None
+        if record.registration != standing.thing.registration:
+            return None
         is_gateway = standing.thing.kind is ThingKind.GATEWAY
         return Principal(record.thing, Role.GATEWAY if is_gateway else Role.DEVICE)
 

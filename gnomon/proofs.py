@@ -17,18 +17,20 @@ class RegistryProofs:
     def __init__(self, registry: RegistryService) -> None:
         self._registry = registry
 
-    async def placing(self, thing: str) -> Placing | None:
-        """Return what is known of a thing now."""
-        standing = (await self._registry.standings([thing])).get(thing)
+    async def placing(self, thing: str, *, fresh: bool = False) -> Placing | None:
+        """Return what is known of a thing."""
+        standing = (await self._registry.standings([thing], fresh=fresh)).get(thing)
         if standing is None:
             return None
-        found = standing.thing
+        found, premises = standing.thing, standing.premises
         return Placing(
             premises=found.premises,
             is_gateway=found.kind is ThingKind.GATEWAY,
             model=found.model,
             has_certificate=found.has_certificate,
             barred=found.barred,
+            registration=found.registration,
+            since_ms=0 if premises is None else premises.since_ms,
         )
 
     async def things_at(self, premises: str, at_most: int) -> int:

@@ -205,12 +205,15 @@ class RegistryService:
         """Return what is known of a thing without asking the store; None = known to be absent."""
         return self._standings.get(name)
 
-    async def standings(self, names: Collection[str]) -> dict[str, Standing]:
-        """Return the standings of those that are registered; asks the store for what is not known."""
+    async def standings(self, names: Collection[str], *, fresh: bool = False) -> dict[str, Standing]:
+        """Return the standings of those that are registered; asks the store for what is not known.
+
+        ``fresh``: asks for all of them, as another process may have changed what is known here.
+        """
         known: dict[str, Standing] = {}
         missing: list[str] = []
         for name in dict.fromkeys(names):
-            standing = self._standings.get(name)
+            standing = UNKNOWN if fresh else self._standings.get(name)
             if isinstance(standing, Unknown):
                 missing.append(name)
             elif standing is not None:

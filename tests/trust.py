@@ -59,7 +59,7 @@ class KnownThings:
         facts = {"is_gateway": False, "model": "acme", **facts}
         self.placed[thing] = Placing(premises, **facts)
 
-    async def placing(self, thing: str) -> Placing | None:
+    async def placing(self, thing: str, *, fresh: bool = False) -> Placing | None:
         return self.placed.get(thing)
 
     async def things_at(self, premises: str, at_most: int) -> int:

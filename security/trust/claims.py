@@ -80,6 +80,8 @@ class Claim:
     premises: str = ""
     """Where the thing has to be; "" for a label, which knows nothing of premises."""
     model: str = ""
+    registration: int = 0
+    """Of the thing, since the voucher was made or the label used; 0 for a label that nobody has used."""
     expires_at_ms: int | None = None
     """None: it ends with its first use."""
     state: State = State.ISSUED

@@ -4,6 +4,9 @@ The order of checks is the point (spec: security, 4.4): limits, the claim and it
 signature, that the thing is there, that the key was never seen, who has to approve; then the claim is used up
 *before* anything is signed, the certificate is kept *before* it is answered. Each step may be the last one
 before a crash: the same code with the same key goes on where it ended, and gets the same certificate.
+
+Once it is kept, the registry is asked again: a thing may have been removed meanwhile. Who removes bars it
+first and then revokes what is kept, so that one of the two sees the other.
 """
 
 import asyncio
@@ -46,6 +49,8 @@ KEEP_ENDED_MS: Final = 7 * 24 * 3_600 * MS_PER_S
 """How long an ended voucher can still be listed."""
 TIDY_PAGE: Final = 500
 SYSTEM: Final = Principal("trust-center", Role.SYSTEM)
+OVERTAKEN: Final = "overtaken"
+"""The reason of what was signed while its thing went, or went to others."""
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -174,9 +179,9 @@ class Enrolment:
         if placing.waiting:
             raise AwaitingApprovalError
         act = Act(by, source.via, Action.CERTIFICATE_ENROL, cause=claim.maker)
-        used = await self._use_up(claim.id, parsed, gateway, act)
+        used = await self._use_up(claim.id, parsed, gateway, placing.registration, act)
         used = used if used.certificate else await self._sign(used, parsed)
-        return await self._hand_out(used, by, source.via)
+        return await self._hand_out(used, placing, by, source.via)
 
     async def _prove(self, claim_id: str, entered: Entered, address: str) -> Claim:
         """Return the claim to which this code belongs; an unknown one costs the same and hears the same."""
@@ -190,10 +195,16 @@ class Enrolment:
             return kept.claim
 
     async def _place(self, claim: Claim) -> Placing:
-        placing = await self._proofs.placing(claim.thing)
-        if placing is None or placing.barred or not placing.has_certificate:
-            raise NotPlacedError
+        placing = await self._placed(claim.thing)
         if claim.premises and placing.premises != claim.premises:
+            raise NotPlacedError
+        if claim.registration not in {0, placing.registration}:
+            raise NotPlacedError
+        return placing
+
+    async def _placed(self, thing: str) -> Placing:
+        placing = await self._proofs.placing(thing)
+        if placing is None or not placing.may_have_certificate:
             raise NotPlacedError
         return placing
 
@@ -205,12 +216,15 @@ class Enrolment:
             self._alarm(claim.id, claim.thing)
             raise
 
-    async def _use_up(self, claim_id: str, parsed: Request, gateway: str, act: Act) -> Claim:
+    async def _use_up(
+        self, claim_id: str, parsed: Request, gateway: str, registration: int, act: Act
+    ) -> Claim:
         """Mark the claim as used by this key; of many at once one gets through."""
         now_ms = self._clock.now_ms()
 
         def use(claim: Claim) -> Claim:
-            return claims.use(claim, parsed.spki_sha256, gateway, now_ms)
+            used = claims.use(claim, parsed.spki_sha256, gateway, now_ms)
+            return used if used is claim else replace(used, registration=registration)
 
         try:
             return await self._change(claim_id, use, act)
@@ -227,9 +241,10 @@ class Enrolment:
 
         return await self._change(claim.id, answer, None)
 
-    async def _hand_out(self, claim: Claim, by: Principal, via: Via) -> bytes:
+    async def _hand_out(self, claim: Claim, placing: Placing, by: Principal, via: Via) -> bytes:
         chain = claim.certificate.encode()
-        record = await self._record(claim.thing, chain, by, via, claim.maker, f"{claim.kind} {claim.id}")
+        reason = f"{claim.kind} {claim.id}"
+        record = await self._record(claim.thing, placing, chain, by, via, claim.maker, reason)
         await self._proofs.proof_accepted(claim.thing, claim.kind, record.serial)
         self.certificates.inc()
         return chain
@@ -259,8 +274,8 @@ class Enrolment:
     async def _renew(self, record: IssuedRecord | None, request: bytes, source: Source) -> bytes:
         if record is None or not record.is_good(self._clock.now_ms()):
             raise UnknownCertificateError
-        placing = await self._proofs.placing(record.thing)
-        if placing is None or placing.barred or not placing.has_certificate:
+        placing = await self._placed(record.thing)
+        if record.registration != placing.registration:
             raise NotPlacedError
         parsed = parse_request(request)
         by = Principal(record.thing, Role.GATEWAY if placing.is_gateway else Role.DEVICE)
@@ -270,7 +285,8 @@ class Enrolment:
         begun = await self._begin_renewal(record.serial, parsed, by, source.via)
         begun = begun if begun.renewal else await self._sign_renewal(begun, parsed)
         chain = begun.renewal.encode()
-        successor = await self._record(record.thing, chain, by, source.via, "", f"renewal {record.serial}")
+        reason = f"renewal {record.serial}"
+        successor = await self._record(record.thing, placing, chain, by, source.via, "", reason)
         await self._proofs.proof_accepted(record.thing, "certificate", successor.serial)
         self.renewals.inc()
         return chain
@@ -315,10 +331,14 @@ class Enrolment:
 
     async def certify(self, thing: str, request: bytes, by: Principal, via: Via) -> Issued:
         """Return a certificate for a thing that somebody of ours answers for in person, without a code."""
+        placing = await self._placed(thing)
         parsed = parse_request(request)
         await self._keys.introduce(parsed.spki_sha256, Bringer(thing, f"by {by.name}"), by, via)
         issued = self._authority.sign_thing(thing, parsed.public_key)
-        await self._issued.record(issued, thing, by, via, reason="in person")
+        await self._issued.record(
+            issued, thing, by, via, reason="in person", registration=placing.registration
+        )
+        await self._check_still(thing, placing, issued.serial, via)
         await self._proofs.proof_accepted(thing, IN_PERSON, issued.serial)
         self.certificates.inc()
         return issued
@@ -326,7 +346,7 @@ class Enrolment:
     # ------------------------------------------------------------------ keeping
 
     async def _record(
-        self, thing: str, chain: bytes, by: Principal, via: Via, cause: str, reason: str
+        self, thing: str, placing: Placing, chain: bytes, by: Principal, via: Via, cause: str, reason: str
     ) -> IssuedRecord:
         """Keep a certificate before it is answered; what the thing had before lives a day longer."""
         issued = _issued(chain)
@@ -341,13 +361,22 @@ class Enrolment:
             via,
             cause,
             reason=reason,
+            registration=placing.registration,
             supersedes=before,
             supersedes_at_ms=self._clock.now_ms() + GRACE_MS,
         )
         if record.state is not IssuedState.ACTIVE:
             # Answered before, and taken back since.
             raise OverError
+        await self._check_still(thing, placing, record.serial, via)
         return record
+
+    async def _check_still(self, thing: str, before: Placing, serial: str, via: Via) -> None:
+        """Revoke a certificate that is kept by now, and raise, unless its thing is what it was."""
+        now = await self._proofs.placing(thing, fresh=True)
+        if now is None or not now.may_have_certificate or not now.is_same(before):
+            await self._issued.revoke([serial], OVERTAKEN, SYSTEM, via, thing)
+            raise NotPlacedError
 
     def _note(self, by: Actor, target: str, error: Exception, source: Source) -> None:
         self._refusals.note(by, source.via, Action.CERTIFICATE_ENROL, target, type(error).__name__)

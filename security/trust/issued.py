@@ -60,6 +60,8 @@ class IssuedRecord:
     at_ms: int
     chain: str
     """The certificate and its issuer's, PEM: said again when an answer was lost."""
+    registration: int = 1
+    """Of the thing: a later one of the same name is another thing."""
     state: IssuedState = IssuedState.ACTIVE
     revoked_at_ms: int | None = None
     reason: str = ""
@@ -103,6 +105,7 @@ class IssuedStore:
         cause: str = "",
         *,
         reason: str = "",
+        registration: int = 1,
         supersedes: tuple[str, ...] = (),
         supersedes_at_ms: int | None = None,
     ) -> IssuedRecord:
@@ -118,6 +121,7 @@ class IssuedStore:
             not_after_ms=_ms(issued.not_after),
             at_ms=self._clock.now_ms(),
             chain=issued.chain_pem.decode(),
+            registration=registration,
             supersedes=supersedes,
             supersedes_at_ms=supersedes_at_ms if supersedes else None,
         )

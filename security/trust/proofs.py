@@ -23,13 +23,32 @@ class Placing:
     """Revoked or suspended."""
     waiting: bool = False
     """A person must approve first."""
+    registration: int = 1
+    """Tells it from earlier things of the same name."""
+    since_ms: int = 0
+    """Since when these premises belong to whoever has them now."""
+
+    @property
+    def may_have_certificate(self) -> bool:
+        """Whether a certificate may be given out for it, as far as the thing goes."""
+        return self.has_certificate and not self.barred
+
+    def is_same(self, other: "Placing") -> bool:
+        """Tell whether the other is the same thing, at the same place, in the same hands."""
+        mine, theirs = (
+            (one.registration, one.premises, one.since_ms, one.is_gateway) for one in (self, other)
+        )
+        return mine == theirs
 
 
 class Proofs(Protocol):
     """The registry, as the Trust Center sees it."""
 
-    async def placing(self, thing: str) -> Placing | None:
-        """Return what is known of a thing now; None when none of this name is registered."""
+    async def placing(self, thing: str, *, fresh: bool = False) -> Placing | None:
+        """Return what is known of a thing; None when none of this name is registered.
+
+        ``fresh``: as it is now, whatever was known a moment ago.
+        """
         ...
 
     async def things_at(self, premises: str, at_most: int) -> int:

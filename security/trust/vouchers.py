@@ -129,6 +129,7 @@ class Vouchers:
             made_at_ms=now_ms,
             premises=new.premises,
             model=placing.model,
+            registration=placing.registration,
             expires_at_ms=now_ms + claims.VOUCHER_LIFE_MS,
         )
         # One after the other: two at once would both find the last place free.

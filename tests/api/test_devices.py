@@ -175,9 +175,18 @@ async def test_a_device_reads_and_reports_its_own_shadow_and_sees_no_other(rig):
 
 async def test_a_thing_that_is_registered_without_a_certificate_is_nobody_here(rig):
     await add(rig, ATTIC, has_certificate=False)
-    issued, _ = await certified(rig, ATTIC)
+    issued = rig.services.trust.authority.sign_thing(ATTIC, keys.make_key().public_key())
+    await rig.services.trust.issued.record(issued, ATTIC, OPERATOR)
     async with device(rig, issued.serial) as http:
         assert (await http.get(f"/things/{ATTIC}/shadow")).status_code == 401
+
+
+async def test_a_certificate_of_an_earlier_thing_of_the_name_is_nobodys(rig):
+    issued, _ = await certified(rig)
+    await rig.services.registry.remove(HALL, OPERATOR)
+    await add(rig, HALL)
+    async with device(rig, issued.serial) as http:
+        assert (await http.get(f"/things/{HALL}/shadow")).status_code == 401
 
 
 async def test_a_gateway_speaks_for_what_is_attached_to_it_and_for_nothing_else(rig):

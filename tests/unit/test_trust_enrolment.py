@@ -294,6 +294,104 @@ async def test_a_revoked_certificate_is_not_said_again(center):
         await center.enrol(id, code, asked)
 
 
+# ---------------------------------------------------------------------------- things that go meanwhile
+
+GONE = {
+    "absent": None,
+    "barred": {"barred": True},
+    "uncertified": {"has_certificate": False},
+    "registered again": {"registration": 2},
+    "elsewhere": {"premises": "home-8"},
+    "in other hands": {"since_ms": 2**50},
+}
+
+
+def remove_while_signing(center, facts):
+    """Have `hall` become so, and everything that is kept of it revoked, before a certificate is signed."""
+    sign = center.authority.sign_thing
+
+    def overtaken(thing, key):
+        if facts is None:
+            center.things.placed.clear()
+        else:
+            center.things.place("hall", **facts)
+        return sign(thing, key)
+
+    center.authority.sign_thing = overtaken
+
+
+async def all_revoked(center):
+    return {record.state for record in await center.issued.of_thing("hall")} == {IssuedState.REVOKED}
+
+
+@pytest.mark.parametrize("facts", GONE.values(), ids=GONE)
+async def test_a_thing_that_goes_while_its_certificate_is_signed_has_none(center, facts):
+    id, code = await center.voucher()
+    asked = request()
+    remove_while_signing(center, facts)
+    with pytest.raises(NotPlacedError):
+        await center.enrol(id, code, asked)
+    assert await all_revoked(center)
+    assert center.things.accepted == []
+    center.things.place("hall")
+    with pytest.raises(OverError):
+        await center.enrol(id, code, asked)
+
+
+@pytest.mark.parametrize("facts", GONE.values(), ids=GONE)
+async def test_a_thing_that_goes_while_it_renews_has_no_successor(center, facts):
+    old = await enrolled(center)
+    await due(center, old)
+    accepted = len(center.things.accepted)
+    remove_while_signing(center, facts)
+    with pytest.raises(NotPlacedError):
+        await center.enrolment.renew(old, request(), SOURCE)
+    states = {record.serial: record.state for record in await center.issued.of_thing("hall")}
+    assert len(states) == 2
+    assert {state for serial, state in states.items() if serial != old} == {IssuedState.REVOKED}
+    assert len(center.things.accepted) == accepted
+
+
+@pytest.mark.parametrize("facts", GONE.values(), ids=GONE)
+async def test_a_thing_that_goes_while_we_certify_it_has_no_certificate(center, facts):
+    remove_while_signing(center, facts)
+    with pytest.raises(NotPlacedError):
+        await center.enrolment.certify("hall", keys.request(keys.make_key(), "hall"), SECURITY, INSIDE)
+    assert await all_revoked(center)
+
+
+async def test_what_is_taken_back_that_way_is_one_row(center, store):
+    id, code = await center.voucher()
+    remove_while_signing(center, None)
+    with pytest.raises(NotPlacedError):
+        await center.enrol(id, code, request())
+    (record,) = await center.issued.of_thing("hall")
+    revoked = ("trust-center", "certificate.revoke", f"certificate/hall/{record.serial}")
+    assert [row for row in await audited(store) if row[1] == "certificate.revoke"] == [revoked]
+
+
+async def test_a_voucher_and_a_certificate_are_of_one_registration_of_a_name(center):
+    old = await enrolled(center)
+    await due(center, old)
+    spare, spare_code = await center.voucher()
+    center.things.place("hall", registration=2)
+    with pytest.raises(NotPlacedError):
+        await center.enrol(spare, spare_code, request())
+    with pytest.raises(NotPlacedError):
+        await center.enrolment.renew(old, request(), SOURCE)
+    assert len(await center.issued.of_thing("hall")) == 1
+
+
+async def test_a_label_that_was_used_says_nothing_to_a_later_thing_of_the_name(center):
+    center.things.place(LABEL)
+    await center.vouchers.load_labels([Label(LABEL, Secret(LABEL_CODE))], SECURITY, INSIDE)
+    asked = request()
+    assert await center.enrol(LABEL, LABEL_CODE, asked)
+    center.things.place(LABEL, registration=2)
+    with pytest.raises(NotPlacedError):
+        await center.enrol(LABEL, LABEL_CODE, asked)
+
+
 # ---------------------------------------------------------------------------- labels
 
 
