@@ -279,6 +279,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     RevocationError: UNAVAILABLE,
     enrolment.WrongCodeError: WRONG_CODE,
     enrolment.NotPlacedError: NOT_ELIGIBLE,
+    enrolment.TooManyCertificatesError: NOT_ELIGIBLE,
     enrolment.UnknownCertificateError: UNAUTHORIZED,
     enrolment.RenewalTooEarlyError: RENEWAL_TOO_EARLY,
     enrolment.EnrolmentBusyError: UNAVAILABLE,

@@ -12,7 +12,7 @@ from registry.service import RegistryService
 from security.audit import Via
 from security.policy import Principal
 from security.trust.crl import Revoked
-from security.trust.issued import IssuedState, IssuedStore
+from security.trust.issued import IssuedStore
 from security.trust.revocation import Bar
 
 REVOKED: Final = "revoked"
@@ -44,11 +44,7 @@ class Recorded:
 
     async def revoke_all(self, thing: str, reason: str, by: Principal, via: Via) -> None:
         """Revoke every certificate that the thing has now."""
-        serials = [
-            record.serial
-            for record in await self._issued.of_thing(thing)
-            if record.state is not IssuedState.REVOKED
-        ]
+        serials = [record.serial for record in await self._issued.not_revoked(thing)]
         await self._issued.revoke(serials, reason or REVOKED, by, via)
 
     async def revoked(self) -> Sequence[Revoked]:

@@ -43,6 +43,8 @@ GRACE_MS: Final = 24 * 3_600 * MS_PER_S
 """How long an old certificate lives beside its successor, and the shortest time between two renewals."""
 RENEWAL_NUMERATOR, RENEWAL_DENOMINATOR = 2, 3
 """The share of a certificate's life after which it may be renewed."""
+GOOD_MAX: Final = 16
+"""Good certificates of one thing; codes bring no more. A renewal ends the one before, so it adds none."""
 APPROVAL_RETRY_S: Final = 300
 TIDY_S: Final = 300.0
 KEEP_ENDED_MS: Final = 7 * 24 * 3_600 * MS_PER_S
@@ -71,6 +73,15 @@ class NotPlacedError(EnrolmentError):
 
     def __init__(self) -> None:
         super().__init__("the thing of this claim may not have a certificate now: ask who gave you the code")
+
+
+class TooManyCertificatesError(EnrolmentError):
+    """The thing has as many good certificates as one may have."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"this thing has {GOOD_MAX} good certificates: older ones end a day after newer ones"
+        )
 
 
 class AwaitingApprovalError(EnrolmentError):
@@ -172,6 +183,7 @@ class Enrolment:
         placing = await self._place(claim)
         gateway = claim.thing if placing.is_gateway else source.gateway
         self._check_unused(claim, parsed, gateway)
+        await self._check_room(claim)
         by = Principal(claim.thing, Role.GATEWAY if placing.is_gateway else Role.DEVICE)
         await self._keys.introduce(
             parsed.spki_sha256, Bringer(claim.thing, f"claim {claim.id}"), by, source.via
@@ -215,6 +227,15 @@ class Enrolment:
         except SpentError:
             self._alarm(claim.id, claim.thing)
             raise
+
+    async def _check_room(self, claim: Claim) -> None:
+        """Raise if the thing has enough; who has used this claim is only told again."""
+        if claim.spki:
+            return
+        now_ms = self._clock.now_ms()
+        kept = await self._issued.not_revoked(claim.thing)
+        if sum(record.is_good(now_ms) for record in kept) >= GOOD_MAX:
+            raise TooManyCertificatesError
 
     async def _use_up(
         self, claim_id: str, parsed: Request, gateway: str, registration: int, act: Act
@@ -350,7 +371,7 @@ class Enrolment:
     ) -> IssuedRecord:
         """Keep a certificate before it is answered; what the thing had before lives a day longer."""
         issued = _issued(chain)
-        others = await self._issued.of_thing(thing)
+        others = await self._issued.not_revoked(thing)
         before = tuple(
             one.serial for one in others if one.state is IssuedState.ACTIVE and one.serial != issued.serial
         )

@@ -153,6 +153,20 @@ class IssuedStore:
         """Return what was issued under a name, newest first; at most :data:`OF_THING_MAX`."""
         return tuple(sorted(await self._find("thing", name), key=_age))
 
+    async def not_revoked(self, name: str) -> tuple[IssuedRecord, ...]:
+        """Return everything issued under a name that is not revoked, however much that is."""
+        found: list[IssuedRecord] = []
+        cursor: str | None = None
+        while True:
+            page = await self._store.find(
+                CERTIFICATES.name, "thing", name, name, limit=OF_THING_MAX, cursor=cursor
+            )
+            records = (_decode(document.body) for document in page.documents)
+            found += [record for record in records if record.state is not IssuedState.REVOKED]
+            cursor = page.next
+            if cursor is None:
+                return tuple(found)
+
     async def by_lfdi(self, lfdi: str) -> IssuedRecord | None:
         """Return the certificate with this long form identifier."""
         found = await self._find("lfdi", lfdi)

@@ -13,11 +13,13 @@ from security.trust import enrolment, keys
 from security.trust.claims import OverError, SpentError
 from security.trust.codes import InvalidClaimIdError, InvalidCodeError, MistypedCodeError
 from security.trust.enrolment import (
+    GOOD_MAX,
     GRACE_MS,
     AwaitingApprovalError,
     NotPlacedError,
     RenewalTooEarlyError,
     Source,
+    TooManyCertificatesError,
     UnknownCertificateError,
     WrongCodeError,
 )
@@ -292,6 +294,23 @@ async def test_a_revoked_certificate_is_not_said_again(center):
     await center.issued.revoke([serial], "key_compromise", SECURITY)
     with pytest.raises(OverError):
         await center.enrol(id, code, asked)
+
+
+async def test_a_thing_has_sixteen_good_certificates_and_codes_bring_no_more(center, clock):
+    for number in range(GOOD_MAX - 1):
+        await center.enrol(*await center.voucher(), request(), numbered(number))
+    id, code = await center.voucher()
+    asked = request()
+    chain = await center.enrol(id, code, asked)
+    spare, spare_code = await center.voucher()
+    another = request()
+    with pytest.raises(TooManyCertificatesError):
+        await center.enrol(spare, spare_code, another)
+    assert await center.enrol(id, code, asked) == chain, "a lost answer is said again"
+    assert len(await center.issued.of_thing("hall")) == GOOD_MAX
+    clock.advance(DAY_S)
+    await center.enrolment.tidy()
+    assert await center.enrol(*await center.voucher(), another), "the older ones have ended"
 
 
 # ---------------------------------------------------------------------------- things that go meanwhile

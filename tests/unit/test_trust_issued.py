@@ -5,9 +5,17 @@ from dataclasses import replace
 
 import pytest
 
+from gnomon.revocations import Recorded
 from security.audit import INSIDE
 from security.policy import Principal, Role
-from security.trust.issued import CACHE_S, CHANGE_ATTEMPTS_MAX, CertificateBusyError, IssuedState, IssuedStore
+from security.trust.issued import (
+    CACHE_S,
+    CHANGE_ATTEMPTS_MAX,
+    OF_THING_MAX,
+    CertificateBusyError,
+    IssuedState,
+    IssuedStore,
+)
 from tests.fakes import FakeClock
 from tests.trust import SECURITY, audited, open_authority, open_store, sign
 
@@ -58,6 +66,19 @@ async def test_each_pair_of_short_names_a_thing_ever_had_finds_it(issued, author
         assert found is not None
         assert found.thing == "hall"
     assert [record.serial for record in await issued.of_thing("hall")] == [second.serial, first.serial]
+
+
+async def test_everything_of_a_thing_is_revoked_however_much_it_has(issued, authority):
+    made = sign(authority, "hall")
+    count = OF_THING_MAX + 2
+    for number in range(count):
+        await issued.record(replace(made, serial=f"{number:032x}"), "hall", HALL)
+    assert len(await issued.not_revoked("hall")) == count
+    await Recorded(issued).revoke_all("hall", "removed", SECURITY, INSIDE)
+    assert await issued.not_revoked("hall") == ()
+    last = await issued.by_serial(f"{count - 1:032x}", fresh=True)
+    assert last is not None
+    assert (last.state, last.reason) == (IssuedState.REVOKED, "removed")
 
 
 async def test_issuing_and_revoking_leave_one_audit_row_each(issued, authority, store):
