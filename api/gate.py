@@ -72,8 +72,11 @@ class Gate:
 
 def hidden_before_ms(scope: Scope) -> int:
     """Return the time before which the past of the thing in the path is not the caller's to see."""
-    principal: Principal = scope["user"]
-    target: Target = scope["state"]["target"]
+    return unseen_before_ms(scope["user"], scope["state"]["target"])
+
+
+def unseen_before_ms(principal: Principal, target: Target) -> int:
+    """Return the time before which the past of a thing or of premises is not the caller's to see."""
     return target.since_ms if scope_of(principal.role, Action.THING_READ) in _BY_ACCOUNT else 0
 
 

@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from api import problems
 from api.desk import path_thing
-from api.gate import Gate, hidden_before_ms
+from api.gate import Gate, hidden_before_ms, unseen_before_ms
 from api.operations import (
     CURSOR,
     LIMIT,
@@ -206,10 +206,13 @@ class VoucherRoutes:
         premises = a_name(fields, "premises")
         if premises is None:
             raise invalid("say whose: premises=…")
-        await self._gate.require_premises(request.scope["user"], Action.VOUCHER_CREATE, premises)
+        by: Principal = request.scope["user"]
+        target = await self._gate.require_premises(by, Action.VOUCHER_CREATE, premises)
+        since_ms = unseen_before_ms(by, target)
         page = await self._vouchers.of_premises(premises, page_limit(fields), fields.get("cursor"))
         now_ms = self._clock.now_ms()
-        return json_reply(VoucherList([VoucherDocument.of(one, now_ms) for one in page.claims], page.next))
+        shown = [VoucherDocument.of(one, now_ms) for one in page.claims if one.made_at_ms >= since_ms]
+        return json_reply(VoucherList(shown, page.next))
 
     async def read(self, request: HttpRequest) -> Reply:
         claim = await self._theirs(request)
@@ -245,17 +248,18 @@ class VoucherRoutes:
         )
 
     async def _theirs(self, request: HttpRequest) -> Claim:
-        """Return the voucher in the path; one of other people's premises is not there."""
+        """Return the voucher in the path; one of other people's premises, or from before, is not there."""
+        by: Principal = request.scope["user"]
         try:
             claim = await self._vouchers.voucher(request.scope["path_params"][VOUCHER])
         except NoSuchVoucherError:
             claim = None
         premises = NOWHERE if claim is None else claim.premises
         try:
-            await self._gate.require_premises(request.scope["user"], Action.VOUCHER_CREATE, premises)
+            target = await self._gate.require_premises(by, Action.VOUCHER_CREATE, premises)
         except ApiError as error:
             raise ApiError(VOUCHER_NOT_FOUND) from error
-        if claim is None:
+        if claim is None or claim.made_at_ms < unseen_before_ms(by, target):
             raise ApiError(VOUCHER_NOT_FOUND)
         return claim
 

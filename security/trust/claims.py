@@ -104,6 +104,11 @@ def state_at(claim: Claim, now_ms: int) -> State:
     return NEXT.get((claim.state, Trigger.EXPIRE), claim.state)
 
 
+def is_of(claim: Claim, premises: str, since_ms: int) -> bool:
+    """Tell whether it was made for these premises by those who have them, which is since then."""
+    return claim.premises == premises and claim.made_at_ms >= since_ms
+
+
 def is_live(claim: Claim, now_ms: int) -> bool:
     """Tell whether somebody could still use it for the first time."""
     return state_at(claim, now_ms) is State.ISSUED

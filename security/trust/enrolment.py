@@ -208,7 +208,7 @@ class Enrolment:
 
     async def _place(self, claim: Claim) -> Placing:
         placing = await self._placed(claim.thing)
-        if claim.premises and placing.premises != claim.premises:
+        if claim.premises and not claims.is_of(claim, placing.premises, placing.since_ms):
             raise NotPlacedError
         if claim.registration not in {0, placing.registration}:
             raise NotPlacedError

@@ -134,7 +134,7 @@ class Vouchers:
         )
         # One after the other: two at once would both find the last place free.
         async with self._quota:
-            await self._check_quota(new.premises)
+            await self._check_quota(new.premises, placing.since_ms)
             await self._claims.put([(claim, 0, Act(by, via, Action.VOUCHER_CREATE))])
         return claim, codes.shown(code)
 
@@ -195,10 +195,15 @@ class Vouchers:
             link_key=base64.b64encode(sealed).decode(),
         )
 
-    async def _check_quota(self, premises: str) -> None:
+    async def _check_quota(self, premises: str, since_ms: int) -> None:
         now_ms = self._clock.now_ms()
         page = await self._claims.by("open", premises, PAGE_MAX)
-        if page.next or sum(claims.is_live(claim, now_ms) for claim in page.claims) >= LIVE_VOUCHERS_MAX:
+        live = [
+            claim
+            for claim in page.claims
+            if claims.is_live(claim, now_ms) and claims.is_of(claim, premises, since_ms)
+        ]
+        if page.next or len(live) >= LIVE_VOUCHERS_MAX:
             raise TooManyVouchersError(
                 f"premises may have {LIVE_VOUCHERS_MAX} vouchers at a time: use one, take one back, or wait"
             )

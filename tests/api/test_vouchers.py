@@ -151,3 +151,21 @@ async def test_a_new_owner_sees_no_certificate_of_before(rig):
     path = f"/v1/things/{HALL}/certificates"
     assert (await rig.http.get(path, headers=headers)).json()["items"] == []
     assert len((await rig.by[Role.SECURITY].get(path)).json()["items"]) == 1
+
+
+async def test_vouchers_of_before_let_nobody_in_and_are_not_the_new_owners_to_see(rig):
+    made = await make(rig)
+    rig.clock.advance(10)
+    await rig.services.registry.hand_over(HOME, "account-new", OPERATOR)
+    rig.tokens.holders["new"] = Principal("p-new", Role.CUSTOMER, "account-new")
+    headers = {"Authorization": "Bearer new"}
+    path = f"/v1/vouchers/{made['id']}"
+    assert (await rig.http.get(f"/v1/vouchers?premises={HOME}", headers=headers)).json()["items"] == []
+    for method in ("GET", "DELETE"):
+        answer = await rig.http.request(method, path, headers=headers)
+        assert (answer.status_code, slug(answer)) == (404, "voucher-not-found")
+    async with device(rig) as http:
+        auth = httpx.BasicAuth(made["id"], made["code"])
+        refused = await http.post(f"{EST}/simpleenroll", content=request(), headers=PKCS10, auth=auth)
+    assert refused.status_code == 403
+    assert (await rig.http.post("/v1/vouchers", json=WANTED, headers=headers)).status_code == 201

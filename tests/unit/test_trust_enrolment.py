@@ -313,6 +313,16 @@ async def test_a_thing_has_sixteen_good_certificates_and_codes_bring_no_more(cen
     assert await center.enrol(*await center.voucher(), another), "the older ones have ended"
 
 
+async def test_a_voucher_ends_when_its_premises_change_hands(center, clock):
+    id, code = await center.voucher()
+    clock.advance(1)
+    center.things.place("hall", since_ms=clock.now_ms())
+    with pytest.raises(NotPlacedError):
+        await center.enrol(id, code, request())
+    assert await nothing_issued(center)
+    assert await center.enrol(*await center.voucher(), request())
+
+
 # ---------------------------------------------------------------------------- things that go meanwhile
 
 GONE = {

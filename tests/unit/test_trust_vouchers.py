@@ -94,6 +94,17 @@ async def test_premises_have_three_live_vouchers_also_when_asked_for_at_once(cen
     await center.voucher()
 
 
+async def test_vouchers_of_who_had_the_premises_before_take_nobodys_place(center, clock):
+    for _ in range(LIVE_VOUCHERS_MAX):
+        await center.voucher()
+    clock.advance(1)
+    center.things.place("hall", since_ms=clock.now_ms())
+    for _ in range(LIVE_VOUCHERS_MAX):
+        await center.voucher()
+    with pytest.raises(TooManyVouchersError):
+        await center.voucher()
+
+
 async def test_premises_have_a_quota_of_things(center):
     center.things.at_premises = THINGS_PER_PREMISES_MAX
     await center.voucher()
