@@ -18,7 +18,7 @@ import structlog
 from cryptography import x509
 
 from infra.clock import MS_PER_S, Clock
-from infra.documents.port import StoreUnavailableError
+from infra.documents.port import StoreBrokenError
 from infra.telemetry import Metrics
 from infra.telemetry.metrics import Count
 from security.audit import NOBODY, Actor, Refusals, Via
@@ -411,14 +411,16 @@ class Enrolment:
     async def run(self, superseded: Callable[[], None]) -> None:
         """End old certificates a day after their successors, and forget ended vouchers, until cancelled.
 
-        ``superseded`` is called when some have ended.
+        ``superseded`` is called when some have ended. A broken store alone ends it.
         """
         while True:
             try:
                 if await self.tidy():
                     superseded()
-            except StoreUnavailableError as error:
-                _log.warning("enrolment_not_tidied", reason=str(error))
+            except StoreBrokenError:
+                raise
+            except Exception as error:  # noqa: BLE001 - what is left is tidied next time, and the service goes on
+                _log.warning("enrolment_not_tidied", reason=repr(error))
             await asyncio.sleep(TIDY_S)
 
     async def tidy(self) -> int:

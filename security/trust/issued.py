@@ -7,6 +7,7 @@ here.
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -212,16 +213,22 @@ class IssuedStore:
         return tuple(_revoked(_decode(one.body)) for one in page.documents), page.next
 
     async def supersede_due(self, by: Principal) -> int:
-        """End the certificates whose successors are a day old; return how many successors there were."""
+        """End the certificates whose successors are a day old; return how many successors there were.
+
+        One that others keep changing is left for the next time.
+        """
         page = await self._store.find(
             CERTIFICATES.name, "supersedes_at", 0, self._clock.now_ms(), limit=PAGE_MAX
         )
+        settled = 0
         for document in page.documents:
             successor = _decode(document.body)
-            await self.revoke(successor.supersedes, SUPERSEDED, by, cause=successor.thing)
-            # Only then: a crash in between does it again.
-            await self.change(successor.serial, _settled)
-        return len(page.documents)
+            with suppress(CertificateBusyError):
+                await self.revoke(successor.supersedes, SUPERSEDED, by, cause=successor.thing)
+                # Only then: a crash in between does it again.
+                await self.change(successor.serial, _settled)
+                settled += 1
+        return settled
 
     # Changing
 

@@ -34,6 +34,8 @@ from infra.documents.port import (
     Document,
     DocumentStore,
     Entry,
+    StoreBrokenError,
+    StoreError,
     StoreUnavailableError,
     Write,
 )
@@ -290,14 +292,22 @@ class Revocations:
     # ------------------------------------------------------------------ carrying out
 
     async def run(self) -> None:
-        """Carry out what is asked, repeat what is missing, keep the list young, until cancelled."""
+        """Carry out what is asked, repeat what is missing, keep the list young, until cancelled.
+
+        Whatever goes wrong is tried again; a broken store alone ends it.
+        """
         while True:
             self._news.clear()
             pause_s = RECONCILE_S
             try:
                 await self.reconcile()
+            except StoreBrokenError:
+                raise
             except (StoreUnavailableError, CrlTooSoonError, OSError) as error:
                 _log.warning("revocation_waits", reason=str(error))
+                pause_s = RETRY_S
+            except Exception as error:  # noqa: BLE001 - what is left open is tried again, and the service goes on
+                _log.error("revocation_failed", reason=repr(error))
                 pause_s = RETRY_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -334,21 +344,33 @@ class Revocations:
 
     async def _carry_out(self, records: Sequence[_Kept]) -> int:
         """Take these through the acts; return how many are still open."""
-        for kept in records:
-            if kept.record.due(Act.BAR):
-                await self._bar(kept.record.thing, _asker(kept.record), INSIDE)
+        asked = len(records)
+        records = [kept for kept in records if await self._take_worth(kept.record)]
+        left_out = asked - len(records)
         records = self._after(records, Act.BAR)
-        due = [kept.record for kept in records if kept.record.due(Act.LIST)]
-        for record in due:
-            await self._certificates.revoke_all(record.thing, record.reason, _asker(record), INSIDE)
-        if due:
+        if any(kept.record.due(Act.LIST) for kept in records):
             await self._list.issue()
             records = await self._save(self._after(records, Act.LIST))
         due_on = {name for kept in records for name in kept.record.due(Act.RELOAD)}
         done_on = [name for name in sorted(due_on) if await self._reload(name)]
         records = self._after(records, Act.RELOAD, done_on)
         records = await self._save(await self._kick_all(records))
-        return sum(not kept.record.done for kept in records)
+        return left_out + sum(not kept.record.done for kept in records)
+
+    async def _take_worth(self, record: Revocation) -> bool:
+        """Bar a thing and revoke what it has; tell whether that is done. One alone stops no other."""
+        by = _asker(record)
+        try:
+            if record.due(Act.BAR):
+                await self._bar(record.thing, by, INSIDE)
+            if not record.listed:
+                await self._certificates.revoke_all(record.thing, record.reason, by, INSIDE)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each can fail only for itself
+            _log.error("revocation_failed", thing=record.thing, reason=repr(error))
+            return False
+        return True
 
     async def _kick_all(self, records: Sequence[_Kept]) -> list[_Kept]:
         room = asyncio.Semaphore(KICKS_AT_ONCE_MAX)

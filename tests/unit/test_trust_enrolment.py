@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import structlog
 
-from infra.documents.port import StoreUnavailableError
+from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from security.audit import INSIDE
 from security.hashing import Hashing
 from security.secret import Secret
@@ -23,7 +23,7 @@ from security.trust.enrolment import (
     UnknownCertificateError,
     WrongCodeError,
 )
-from security.trust.issued import IssuedState
+from security.trust.issued import CertificateBusyError, IssuedState
 from security.trust.known_keys import KeyKnownError
 from security.trust.requests import InvalidRequestError
 from security.trust.tries import WRONG_MAX, TooManyTriesError
@@ -613,6 +613,31 @@ async def test_what_we_certify_in_person_is_recorded_like_the_rest(center, store
     assert record is not None
     assert record.thing == "hall"
     assert await audited(store) == [("sam", "certificate.issue", f"certificate/hall/{issued.serial}")]
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (CertificateBusyError("busy"), False),
+        (StoreUnavailableError("away"), False),
+        (StoreBrokenError("fsync"), True),
+    ],
+)
+async def test_tidying_goes_on_after_anything_but_a_broken_store(center, monkeypatch, error, ends):
+    monkeypatch.setattr(enrolment, "TIDY_S", 0.0)
+    tries = 0
+
+    async def fail():
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise error
+        raise StoreBrokenError("the end of the test")
+
+    monkeypatch.setattr(center.enrolment, "tidy", fail)
+    with pytest.raises(StoreBrokenError):
+        await center.enrolment.run(superseded=lambda: None)
+    assert tries == (1 if ends else 2)
 
 
 async def test_who_keeps_the_revocation_list_hears_of_superseded_certificates(center, clock):

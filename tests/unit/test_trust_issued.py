@@ -174,6 +174,29 @@ async def test_the_old_certificate_ends_when_its_time_comes_and_not_before(issue
     assert (ended.state, successor.state) == (IssuedState.SUPERSEDED, IssuedState.ACTIVE)
 
 
+async def test_one_that_others_keep_changing_keeps_no_other_from_its_end(
+    issued, authority, clock, monkeypatch
+):
+    old = [sign(authority, "hall") for _ in range(2)]
+    new = [sign(authority, "hall") for _ in range(2)]
+    for before, after in zip(old, new, strict=True):
+        await issued.record(before, "hall", HALL)
+        await issued.record(after, "hall", HALL, supersedes=(before.serial,), supersedes_at_ms=clock.now_ms())
+    busy = [old[0].serial]
+    revoke = issued.revoke
+
+    async def revoke_or_lose(serials, *rest, **more):
+        if busy == [*serials]:
+            busy.clear()
+            raise CertificateBusyError
+        return await revoke(serials, *rest, **more)
+
+    monkeypatch.setattr(issued, "revoke", revoke_or_lose)
+    assert await issued.supersede_due(SECURITY) == 1
+    assert await issued.supersede_due(SECURITY) == 1
+    assert {(await issued.by_serial(one.serial)).state for one in old} == {IssuedState.SUPERSEDED}
+
+
 async def test_changes_at_once_are_all_made(issued, authority):
     made = sign(authority, "hall")
     await issued.record(made, "hall", HALL)

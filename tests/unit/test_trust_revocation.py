@@ -3,11 +3,13 @@
 import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from infra.documents.memory import MemoryStore
-from infra.documents.port import StoreUnavailableError
+from infra.documents.port import StoreBrokenError, StoreUnavailableError
+from registry.errors import RegistryBusyError
 from security import audit
 from security.policy import Principal, Role
 from security.private_files import DamagedFileError
@@ -315,6 +317,45 @@ async def test_what_goes_by_is_tried_again_soon(world, store, monkeypatch, error
     revocations = make(world, store)
     async with running(revocations):
         assert await revocations.revoke("hall", ANNA)
+
+
+@pytest.mark.parametrize(
+    "error", [RegistryBusyError("this thing"), DamagedFileError(Path("x"), "is damaged", "")], ids=repr
+)
+@pytest.mark.parametrize("act", [Act.BAR, Act.LIST])
+async def test_what_nobody_foresaw_ends_nothing_and_is_tried_again(world, store, monkeypatch, error, act):
+    monkeypatch.setattr(revocation, "RETRY_S", 0.01)
+    monkeypatch.setattr(revocation, "RECONCILE_S", 0.01)
+    revocations = make(world, store)
+    await revocations._ask("hall", ANNA, audit.INSIDE, "")
+    world.fails[act] = [error]
+    done = revocations._waiting.setdefault("hall", asyncio.Event())
+    async with running(revocations), asyncio.timeout(5):
+        await done.wait()
+    assert (await kept(store, "hall")).done
+    assert world.fails[act] == []
+
+
+async def test_one_that_cannot_be_carried_out_stops_no_other(world, store):
+    revocations = make(world, store)
+    for thing in ("hall", "lamp"):
+        await revocations._ask(thing, ANNA, audit.INSIDE, "")
+    world.fails[Act.BAR] = [RegistryBusyError("this thing")]
+    await revocations.reconcile()
+    assert [(await kept(store, thing)).done for thing in ("hall", "lamp")] == [False, True]
+    assert revocations.open == 1
+    assert world.lists == [["00", "2", "3"]]
+    await revocations.reconcile()
+    assert (await kept(store, "hall")).done
+    assert revocations.open == 0
+
+
+async def test_a_broken_store_ends_it(world, store):
+    revocations = make(world, store)
+    world.fails[Act.BAR] = [StoreBrokenError("fsync failed")]
+    await revocations._ask("hall", ANNA, audit.INSIDE, "")
+    with pytest.raises(StoreBrokenError):
+        await revocations.run()
 
 
 class DeathError(BaseException):
