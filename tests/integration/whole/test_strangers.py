@@ -5,6 +5,7 @@ import time
 import pytest
 from paho.mqtt.reasoncodes import ReasonCode
 
+from tests.enrolling import enrol
 from tests.system.child import Gnomon
 from tests.system.mqtt import V5, V311, Thing, answers, connected, shadow_topic, until
 
@@ -12,6 +13,8 @@ pytestmark = pytest.mark.integration
 
 WISH = b'{"state": {"desired": {"on": true}}}'
 NOT_AUTHORIZED = 0x87
+COMES_BACK_S = 2.5
+"""Who is thrown off tries to come back after a second."""
 PROTOCOLS = pytest.mark.parametrize("protocol", [V311, V5], ids=["MQTT 3.1.1", "MQTT 5"])
 
 
@@ -90,16 +93,20 @@ def test_a_thing_that_is_not_registered_is_told_so(gnomon: Gnomon):
         assert (told.json["code"], told.json["message"]) == (404, "Thing not found")
 
 
-def test_a_revoked_thing_is_met_with_silence_in_the_session_that_it_has(gnomon: Gnomon):
-    name = gnomon.new()
+def test_a_revoked_thing_loses_its_session_and_is_let_in_no_more(gnomon: Gnomon):
+    # It joins as devices do: only what is recorded as issued comes onto the revocation list.
+    name = gnomon.new(certify=False)
+    enrol(gnomon, name)
     with connected(gnomon, name) as thing:
         thing.listen()
         thing.report({"n": 1})
         assert gnomon.http.post(f"/v1/things/{name}/revoke").status_code == 200
         since = len(thing.received)
-        thing.publish(f"{shadow_topic(name)}/update", b'{"state": {"reported": {"n": 2}}}')
-        thing.publish(f"{shadow_topic(name)}/get", b"")
-        assert thing.stays_silent(since=since)
+        thing.wait_connected(False)
+        thing.send(f"{shadow_topic(name)}/update", b'{"state": {"reported": {"n": 2}}}')
+        thing.send(f"{shadow_topic(name)}/get", b"")
+        assert thing.stays_silent(since=since, for_s=COMES_BACK_S)
+        assert (thing.is_connected, thing.connections) == (False, 1)
     assert gnomon.shadow(name)["state"] == {"reported": {"n": 1}}
 
 
