@@ -60,7 +60,7 @@ async def test_a_row_says_who_did_what_when_and_how():
         await service.one(delete(clientToken="d"))
         gone, made = await service.service.archive.history(HALL, limit=2)
         assert (made.version, made.at_ms, made.operation) == (1, NOW_MS, "update")
-        assert (made.actor, made.role, made.channel, made.gateway) == ("anna", "operator", "http", None)
+        assert (made.actor, made.role, made.channel, made.gateway) == ("anna", "stand_in", "http", None)
         assert (made.token, made.state) == ("t", {"desired": {"a": [1]}})
         assert (gone.version, gone.operation, gone.token, gone.state) == (2, "delete", "d", None)
 
