@@ -6,10 +6,11 @@ and are folded: nobody can flood the log. Rows hold names of things and principa
 secrets or state. Who may read them is not decided here.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,13 +21,19 @@ from security.policy import Principal
 
 LOG: Final = "audit"
 REFUSALS_FOLDED_MAX: Final = 4_096
-"""Different refusals held apart at a time; further ones are counted together under :data:`OTHERS`."""
+"""Different refusals held apart at a time; above that there is one row for each further actor."""
+TARGETS_MAX: Final = 16
+"""Targets told apart for an actor, action and minute; the rest is counted together under :data:`OTHERS`."""
+ACTOR_ROWS_MAX: Final = 64
+"""Of the refusals held apart, those of one actor; the rest is one row of that actor."""
+ACTORS_MAX: Final = 16_384
+"""Actors with such a row at a time; only what comes from still more has one row for all."""
 TEXT_CHARS_MAX: Final = 256
 """Length of a text that came from outside; the rest is cut off."""
 REFUSED: Final = "refused/"
 """What the log keys of folded refusals begin with; their number is the minute."""
 OTHERS: Final = "(others)"
-"""Stands for every actor, action and target of the refusals that were too many to tell apart."""
+"""Stands for what was too much to tell apart: targets; an actor's actions too; at the very last, actors."""
 WRITER_BITS: Final = 64
 MS_PER_MINUTE: Final = 60_000
 
@@ -156,8 +163,28 @@ async def read(
     return AuditPage(tuple(_decode(one.body) for one in page.entries), page.next)
 
 
+class _Name(NamedTuple):
+    """What is folded into one row."""
+
+    actor: str
+    action: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A row's place in the log: its key and its minute; and whose it is."""
+
+    key: str
+    minute: int
+    actor: str
+
+
 class Refusals:
-    """Folds equal refusals of one actor, action, target and minute into one row with a count.
+    """Folds the refusals of one actor, action, target and minute into one row with a count.
+
+    Whoever floods it fills rows of their own only: targets beyond :data:`TARGETS_MAX` share one, rows
+    beyond :data:`ACTOR_ROWS_MAX` share one of that actor, and everybody else is still named.
 
     ``note`` only counts, so it may stand on a hot path. ``flush`` writes every row that has changed over
     its earlier self: call it every few seconds and once more at the end. What a crash can lose is the
@@ -169,9 +196,11 @@ class Refusals:
         self._clock = clock
         # Two processes, or two runs within a minute, must not write over each other's counts.
         self._writer = ids.token(WRITER_BITS)
-        self._folded: dict[tuple[str, int], AuditEntry] = {}
-        self._unwritten: set[tuple[str, int]] = set()
-        self._others: tuple[str, int] | None = None
+        self._folded: dict[_Place, AuditEntry] = {}
+        self._unwritten: set[_Place] = set()
+        self._targets: Counter[tuple[str, str, int]] = Counter()
+        self._rows: Counter[str] = Counter()
+        self._overflows: dict[str, _Place] = {}
 
     @property
     def keys(self) -> str:
@@ -181,18 +210,16 @@ class Refusals:
     def note(self, by: Actor, via: Via, action: str, target: str, reason: str, *, count: int = 1) -> None:
         """Count a refusal; the first of its minute lends the row its reason, way and request."""
         now_ms = self._clock.now_ms()
-        actor, action, target = _cut(by.name), _cut(action), _cut(target)
-        place = (f"{self.keys}{actor}/{action}/{target}", now_ms // MS_PER_MINUTE)
-        if place not in self._folded and len(self._folded) >= REFUSALS_FOLDED_MAX:
-            place, actor, action, target = self._overflow(now_ms), OTHERS, OTHERS, OTHERS
+        wanted = _Name(_cut(by.name), _cut(action), _cut(target))
+        place, name = self._find(wanted, now_ms // MS_PER_MINUTE)
         first = self._folded.get(place) or AuditEntry(
             at_ms=now_ms,
-            actor=actor,
+            actor=name.actor,
             role=by.role,
             via=_cut(via.channel),
             request_id=_cut(via.request_id),
-            action=action,
-            target=target,
+            action=name.action,
+            target=name.target,
             decision=Decision.REFUSED,
             reason=_cut(reason),
             count=0,
@@ -205,29 +232,71 @@ class Refusals:
         changed = {place: self._folded[place] for place in self._unwritten}
         if changed:
             await self._store.append(
-                [_placed(row, key, minute) for (key, minute), row in sorted(changed.items(), key=_place)]
+                [
+                    _placed(row, place.key, place.minute)
+                    for place, row in sorted(changed.items(), key=_in_order)
+                ]
             )
         self._let_go(changed)
 
-    def _overflow(self, now_ms: int) -> tuple[str, int]:
-        """Return the place of the row for all that is too much: this minute's, or one still unwritten."""
-        if self._others is None or self._others not in self._unwritten:
-            self._others = (f"{self.keys}{OTHERS}", now_ms // MS_PER_MINUTE)
-        return self._others
+    def _find(self, name: _Name, minute: int) -> tuple[_Place, _Name]:
+        """Return the row that counts a refusal, and what it says: the most exact for which there is room."""
+        place = self._placing(name, minute)
+        if place in self._folded:
+            return place, name
+        told_apart = (name.actor, name.action, minute)
+        if self._targets[told_apart] >= TARGETS_MAX:
+            name = name._replace(target=OTHERS)
+            place = self._placing(name, minute)
+            if place in self._folded:
+                return place, name
+        if not self._has_room(name.actor):
+            return self._overflow(name.actor, minute)
+        self._rows[name.actor] += 1
+        self._targets[told_apart] += 1
+        return place, name
 
-    def _let_go(self, written: Mapping[tuple[str, int], AuditEntry]) -> None:
+    def _placing(self, name: _Name, minute: int) -> _Place:
+        return _Place(self.keys + "/".join(name), minute, name.actor)
+
+    def _has_room(self, actor: str) -> bool:
+        held = len(self._folded) - len(self._overflows)
+        return self._rows[actor] < ACTOR_ROWS_MAX and held < REFUSALS_FOLDED_MAX
+
+    def _overflow(self, actor: str, minute: int) -> tuple[_Place, _Name]:
+        """Return the row for all that is too much of an actor: this minute's, or one still unwritten."""
+        if actor not in self._overflows and len(self._overflows) >= ACTORS_MAX:
+            actor = OTHERS
+        place = self._overflows.get(actor)
+        if place is None or place not in self._unwritten:
+            place = _Place(f"{self.keys}{actor}/{OTHERS}", minute, actor)
+        self._overflows[actor] = place
+        return place, _Name(actor, OTHERS, OTHERS)
+
+    def _let_go(self, written: Mapping[_Place, AuditEntry]) -> None:
         # Counted on while it was being written: stays for the next flush.
         self._unwritten = {
             place for place in self._unwritten if self._folded[place] is not written.get(place)
         }
         minute = self._clock.now_ms() // MS_PER_MINUTE
-        done = [place for place in self._folded if place[1] != minute and place not in self._unwritten]
-        for place in done:
-            del self._folded[place]
+        self._folded = {
+            place: row
+            for place, row in self._folded.items()
+            if place.minute == minute or place in self._unwritten
+        }
+        self._count_anew()
+
+    def _count_anew(self) -> None:
+        """Count what is left by whose it is."""
+        self._overflows = {actor: place for actor, place in self._overflows.items() if place in self._folded}
+        overflows = set(self._overflows.values())
+        apart = [(place, row) for place, row in self._folded.items() if place not in overflows]
+        self._rows = Counter(place.actor for place, _ in apart)
+        self._targets = Counter((place.actor, row.action, place.minute) for place, row in apart)
 
 
-def _place(item: tuple[tuple[str, int], AuditEntry]) -> tuple[str, int]:
-    return item[0]
+def _in_order(item: tuple[_Place, AuditEntry]) -> tuple[str, int]:
+    return item[0].key, item[0].minute
 
 
 def _placed(row: AuditEntry, key: str, number: int) -> Entry:

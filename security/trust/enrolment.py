@@ -53,6 +53,9 @@ TIDY_PAGE: Final = 500
 SYSTEM: Final = Principal("trust-center", Role.SYSTEM)
 OVERTAKEN: Final = "overtaken"
 """The reason of what was signed while its thing went, or went to others."""
+UNKNOWN_CLAIM: Final = "claim"
+UNKNOWN_CERTIFICATE: Final = "certificate"
+"""Targets of refusals that name nothing of ours: what a stranger sends is not written down."""
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -64,8 +67,10 @@ class EnrolmentError(Exception):
 class WrongCodeError(EnrolmentError):
     """No such claim, or not its code: the two are not told apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: str) -> None:
         super().__init__("this claim and this code do not belong together")
+        self.target = target
+        """The claim, if there is one; only we may know."""
 
 
 class NotPlacedError(EnrolmentError):
@@ -171,14 +176,18 @@ class Enrolment:
 
         Raises one of :data:`REFUSALS`, and then nothing was given out.
         """
+        target = UNKNOWN_CLAIM
         try:
-            return await self._enrol(claim_id, code, request, source)
+            self._tries.arrive(source.address)
+            claim = await self._prove(claim_id, codes.parse(claim_id, code))
+            target = _target(claim)
+            return await self._enrol(claim, request, source)
         except REFUSALS as error:
-            self._note(NOBODY, f"claim/{claim_id}", error, source)
+            known = error.target if isinstance(error, WrongCodeError) else target
+            self._note(NOBODY, known, error, source)
             raise
 
-    async def _enrol(self, claim_id: str, code: str, request: bytes, source: Source) -> bytes:
-        claim = await self._prove(claim_id, codes.parse(claim_id, code), source.address)
+    async def _enrol(self, claim: Claim, request: bytes, source: Source) -> bytes:
         parsed = parse_request(request)
         placing = await self._place(claim)
         gateway = claim.thing if placing.is_gateway else source.gateway
@@ -195,15 +204,15 @@ class Enrolment:
         used = used if used.certificate else await self._sign(used, parsed)
         return await self._hand_out(used, placing, by, source.via)
 
-    async def _prove(self, claim_id: str, entered: Entered, address: str) -> Claim:
+    async def _prove(self, claim_id: str, entered: Entered) -> Claim:
         """Return the claim to which this code belongs; an unknown one costs the same and hears the same."""
-        async with self._tries.attempt(claim_id, entered.cost, address):
+        async with self._tries.attempt(claim_id, entered.cost):
             kept = await self._claims.load(claim_id)
             hash = None if kept is None else kept.claim.hash
             right = await self._hashing.verify(hash, entered.code, entered.cost)
             if kept is None or not right:
                 self._tries.wrong(claim_id)
-                raise WrongCodeError
+                raise WrongCodeError(UNKNOWN_CLAIM if kept is None else _target(kept.claim))
             return kept.claim
 
     async def _place(self, claim: Claim) -> Placing:
@@ -289,7 +298,7 @@ class Enrolment:
         try:
             return await self._renew(record, request, source)
         except REFUSALS as error:
-            self._note(by, f"certificate/{serial}", error, source)
+            self._note(by, UNKNOWN_CERTIFICATE if record is None else f"certificate/{serial}", error, source)
             raise
 
     async def _renew(self, record: IssuedRecord | None, request: bytes, source: Source) -> bytes:
@@ -444,6 +453,10 @@ class Enrolment:
             "enrolment_keys_known", "Keys that were brought twice", lambda: self._keys.duplicates.value
         )
         self._tries.show(metrics)
+
+
+def _target(claim: Claim) -> str:
+    return f"claim/{claim.id}"
 
 
 def _issued(chain: bytes) -> Issued:

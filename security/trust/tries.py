@@ -24,7 +24,8 @@ WRONG_MAX: Final = 5
 WRONG_WITHIN_S: Final = 900.0
 LOCK_S: Final = 3_600.0
 ADDRESS_TRIES_MAX: Final = 20
-"""Tries of one address in :data:`MINUTE_S`; of IPv6, of all that one subscriber has."""
+"""Tries of one address in :data:`MINUTE_S`, mistyped and malformed ones too; of IPv6, of all that one
+subscriber has."""
 MINUTE_S: Final = 60.0
 CEILINGS: Final[Mapping[Cost, int]] = {LIGHT: 6_000, FULL: 300}
 """Tries of everybody in :data:`MINUTE_S`, by what one costs: half a core's time each at the most. Who guesses
@@ -65,8 +66,18 @@ class Tries:
         self._failures = deque[float](maxlen=FAILURES_ALARM)
         self.failures, self.refused, self.alarms = Count(), Count(), Count()
 
+    def arrive(self, address: str) -> None:
+        """Count a try of an address before anything of it is read, so that nonsense counts as well.
+
+        Raises:
+            TooManyTriesError: it must not be read.
+        """
+        now_s, name = self._clock.elapsed_s(), place(address)
+        self._require(self._addresses.wait(name, MINUTE_S, now_s))
+        self._addresses.add(name, now_s)
+
     @asynccontextmanager
-    async def attempt(self, claim_id: str, cost: Cost, address: str) -> AsyncIterator[None]:
+    async def attempt(self, claim_id: str, cost: Cost) -> AsyncIterator[None]:
         """Run the block for one try; those of one code one after the other, so that five are five.
 
         ``cost`` is what hashing will cost; it follows from the form of the id, known or not.
@@ -74,7 +85,9 @@ class Tries:
         Raises:
             TooManyTriesError: it must not be hashed.
         """
-        self._admit(cost, address)
+        now_s = self._clock.elapsed_s()
+        self._require(_wait(self._all[cost], CEILINGS[cost], MINUTE_S, now_s))
+        self._all[cost].append(now_s)
         async with self._turn(claim_id):
             self._check_code(claim_id)
             yield
@@ -91,17 +104,6 @@ class Tries:
             self._failures.clear()
             self.alarms.inc()
             _log.error("enrolment_guessing", failures=FAILURES_ALARM, within_s=HOUR_S)
-
-    def _admit(self, cost: Cost, address: str) -> None:
-        now_s, name = self._clock.elapsed_s(), place(address)
-        self._require(
-            max(
-                _wait(self._all[cost], CEILINGS[cost], MINUTE_S, now_s),
-                self._addresses.wait(name, MINUTE_S, now_s),
-            )
-        )
-        self._all[cost].append(now_s)
-        self._addresses.add(name, now_s)
 
     def _check_code(self, claim_id: str) -> None:
         now_s = self._clock.elapsed_s()

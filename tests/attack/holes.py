@@ -299,12 +299,12 @@ def pin_taken_as_enrolment_proof() -> None:
     def lenient(claim_id: str, text: str) -> Any:
         return text if len(text) == PIN_DIGITS and text.isdigit() else parse(claim_id, text)
 
-    async def proved(self: Enrolment, claim_id: str, entered: Any, address: str) -> Any:
+    async def proved(self: Enrolment, claim_id: str, entered: Any) -> Any:
         if not isinstance(entered, str):
-            return await prove(self, claim_id, entered, address)
+            return await prove(self, claim_id, entered)
         kept = await self._claims.load(claim_id)
         if kept is None:
-            raise enrolment.WrongCodeError
+            raise enrolment.WrongCodeError(enrolment.UNKNOWN_CLAIM)
         return kept.claim
 
     _replace("security.trust.codes.parse", lenient)

@@ -9,9 +9,11 @@ from infra.documents.memory import MemoryStore
 from infra.documents.port import Collection, Entry, StoreUnavailableError, Write
 from security import audit
 from security.audit import (
+    ACTOR_ROWS_MAX,
     INSIDE,
     OTHERS,
     REFUSALS_FOLDED_MAX,
+    TARGETS_MAX,
     TEXT_CHARS_MAX,
     AuditEntry,
     Decision,
@@ -255,46 +257,112 @@ async def test_what_is_counted_while_a_flush_is_under_way_is_written_by_the_next
     assert [row.count for row in await rows(store)] == [2]
 
 
-async def test_a_flood_of_different_refusals_is_bounded_and_still_counted():
+async def test_of_a_flood_of_targets_a_few_are_named_and_the_rest_is_counted():
     store, clock = FlakyStore(), FakeClock()
     refused = refusals(store, clock)
-    for number in range(REFUSALS_FOLDED_MAX + 50):
+    for number in range(5_000):
         note(refused, target=f"shadow/{number}")
     note(refused, target="shadow/0")
     await refused.flush()
     counts = {row.target: row.count for row in await read_all(store)}
-    assert len(counts) == REFUSALS_FOLDED_MAX + 1
-    assert counts[OTHERS] == 50
+    assert len(counts) == TARGETS_MAX + 1
+    assert counts[OTHERS] == 5_000 - TARGETS_MAX
     assert counts["shadow/0"] == 2
+
+
+async def test_flushes_in_between_give_no_more_room_for_targets():
+    store, clock = FlakyStore(), FakeClock()
+    refused = refusals(store, clock)
+    for number in range(100):
+        note(refused, target=f"shadow/{number}")
+        await refused.flush()
+    assert len(await read_all(store)) == TARGETS_MAX + 1
+
+
+async def test_the_actions_of_a_flood_are_bounded_for_each_actor():
+    store, clock = FlakyStore(), FakeClock()
+    refused = refusals(store, clock)
+    for number in range(1_000):
+        refused.note(HALL, INSIDE, f"action.{number}", "x", "no")
+    await refused.flush()
+    found = await read_all(store)
+    assert len(found) == ACTOR_ROWS_MAX + 1
+    (rest,) = [row for row in found if row.target == OTHERS]
+    assert (rest.actor, rest.action, rest.count) == ("hall", OTHERS, 1_000 - ACTOR_ROWS_MAX)
+
+
+async def test_nobodys_flood_takes_the_place_of_anybody_else():
+    store, clock = FlakyStore(), FakeClock()
+    refused = refusals(store, clock)
+    for number in range(100_000):
+        refused.note(HALL, INSIDE, f"action.{number % 500}", f"thing/{number}", "no")
+    refused.note(ANNA, INSIDE, "thing.remove", "thing/hall", "no")
+    await refused.flush()
+    (annas,) = [row for row in await read_all(store) if row.actor == "anna"]
+    assert (annas.action, annas.target, annas.count) == ("thing.remove", "thing/hall", 1)
+
+
+async def test_where_the_table_is_full_everybody_is_still_named():
+    store, clock = FlakyStore(), FakeClock()
+    refused = refusals(store, clock)
+    for number in range(REFUSALS_FOLDED_MAX + 50):
+        refused.note(Principal(f"rogue-{number}", Role.DEVICE), INSIDE, "shadow.get", "shadow/x", "no")
+    for _ in range(3):
+        refused.note(ANNA, INSIDE, "thing.remove", "thing/hall", "no")
+    await refused.flush()
+    found = await read_all(store)
+    assert len({row.actor for row in found}) == REFUSALS_FOLDED_MAX + 51
+    (annas,) = [row for row in found if row.actor == "anna"]
+    assert (annas.action, annas.target, annas.count) == (OTHERS, OTHERS, 3)
+
+
+async def test_even_actors_without_end_stay_bounded_and_are_counted(monkeypatch):
+    monkeypatch.setattr(audit, "REFUSALS_FOLDED_MAX", 10)
+    monkeypatch.setattr(audit, "ACTORS_MAX", 5)
+    store, clock = FlakyStore(), FakeClock()
+    refused = refusals(store, clock)
+    for number in range(100):
+        refused.note(Principal(f"rogue-{number}", Role.DEVICE), INSIDE, "shadow.get", "shadow/x", "no")
+    assert len(refused._folded) == 10 + 5 + 1
+    await refused.flush()
+    assert {row.actor: row.count for row in await read_all(store)}[OTHERS] == 85
 
 
 async def test_a_flood_while_the_store_is_down_stays_bounded():
     store, clock = FlakyStore(), FakeClock()
     refused = refusals(store, clock)
     store.down = True
-    for minute in range(3):
-        for number in range(REFUSALS_FOLDED_MAX):
+    for minute in range(30):
+        for number in range(100):
             note(refused, target=f"shadow/{minute}/{number}")
         with pytest.raises(StoreUnavailableError):
             await refused.flush()
         clock.advance(60)
-    assert len(refused._folded) == REFUSALS_FOLDED_MAX + 1
+    assert len(refused._folded) == ACTOR_ROWS_MAX + 1
     store.down = False
     await refused.flush()
-    assert sum(row.count for row in await read_all(store)) == 3 * REFUSALS_FOLDED_MAX
+    assert sum(row.count for row in await read_all(store)) == 3_000
     assert refused._folded == {}
+    note(refused, target="shadow/again")
+    await refused.flush()
+    assert "shadow/again" in {row.target for row in await read_all(store)}
 
 
 async def test_a_flood_in_two_minutes_writes_no_row_over_another():
     store, clock = FlakyStore(), FakeClock()
     refused = refusals(store, clock)
     for minute in range(2):
-        for number in range(REFUSALS_FOLDED_MAX + 10):
+        for number in range(TARGETS_MAX + 10):
             note(refused, target=f"shadow/{minute}/{number}")
+        for number in range(ACTOR_ROWS_MAX):
+            refused.note(HALL, INSIDE, f"action.{number}", "x", "no")
         await refused.flush()
         clock.advance(60)
         await refused.flush()
-    assert [row.count for row in await read_all(store) if row.target == OTHERS] == [10, 10]
+    found = [row for row in await read_all(store) if row.target == OTHERS]
+    assert sorted((row.action, row.count) for row in found) == sorted(
+        [(OTHERS, TARGETS_MAX + 1), ("shadow.update", 10)] * 2
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from security.trust.enrolment import (
 from security.trust.issued import CertificateBusyError, IssuedState
 from security.trust.known_keys import KeyKnownError
 from security.trust.requests import InvalidRequestError
-from security.trust.tries import WRONG_MAX, TooManyTriesError
+from security.trust.tries import ADDRESS_TRIES_MAX, WRONG_MAX, TooManyTriesError
 from security.trust.vouchers import Label
 from tests.fakes import FakeClock, numbered
 from tests.trust import SECURITY, Center, audited, names_of, open_store, request
@@ -35,6 +35,7 @@ DAY_S = 86_400
 LABEL = "00124b0001a2b3c4"
 LABEL_CODE = "83FED3407A939723A5C639B26916D505C3B5"
 SOURCE = Source("a", INSIDE)
+A_OR_B = str.maketrans("01", "ab")
 
 
 @pytest.fixture
@@ -169,7 +170,35 @@ async def test_a_wrong_code_and_an_unknown_claim_hear_and_cost_the_same(center, 
     assert said[0] == said[1]
     assert hashed[0] == hashed[1]
     assert await nothing_issued(center)
-    assert {target for target, _, _ in await center.refused()} == {f"claim/{id}", f"claim/{unknown}"}
+    assert {target for target, _, _ in await center.refused()} == {f"claim/{id}", "claim"}
+
+
+async def test_what_a_stranger_makes_up_is_one_row_a_minute_and_is_not_written_down(center):
+    for number in range(200):
+        for made_up in (f"x{number}" + "y" * 200, f"{number:016x}", "v" + f"{number:016b}".translate(A_OR_B)):
+            with pytest.raises((InvalidClaimIdError, WrongCodeError, InvalidCodeError)):
+                await center.enrol(made_up, "AAAA" * 6 + "AAA", request(), address=numbered(number))
+        with pytest.raises(UnknownCertificateError):
+            await center.enrolment.renew(f"{number:032x}", request(), SOURCE)
+    assert await center.refused() == [
+        ("certificate", "UnknownCertificateError", 200),
+        ("claim", "InvalidClaimIdError", 600),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("id", "code"),
+    [("nonsense", "x"), ("v" + "a" * 16, "?"), ("v" + "a" * 16, "AAAA" * 6 + "AAB")],
+    ids=["malformed id", "malformed code", "mistyped code"],
+)
+async def test_nonsense_counts_against_the_address_it_comes_from(center, id, code):
+    for _ in range(ADDRESS_TRIES_MAX):
+        with pytest.raises((InvalidClaimIdError, InvalidCodeError)):
+            await center.enrol(id, code, request(), address="192.0.2.1")
+    with pytest.raises(TooManyTriesError):
+        await center.enrol(id, code, request(), address="192.0.2.1")
+    known, right = await center.voucher()
+    assert await center.enrol(known, right, request(), address="192.0.2.2")
 
 
 async def test_ten_thousand_guesses_hash_five_and_honest_ones_go_on(center, monkeypatch):

@@ -34,12 +34,14 @@ def tries(clock):
 
 
 async def wrong(tries, code, address="a"):
-    async with tries.attempt(code, LIGHT, address):
+    tries.arrive(address)
+    async with tries.attempt(code, LIGHT):
         tries.wrong(code)
 
 
 async def right(tries, code, address="a", cost=LIGHT):
-    async with tries.attempt(code, cost, address):
+    tries.arrive(address)
+    async with tries.attempt(code, cost):
         pass
 
 
@@ -70,7 +72,7 @@ async def test_of_wrong_tries_at_once_five_are_looked_at(tries):
     looked_at = []
 
     async def guess(number):
-        async with tries.attempt("c1", LIGHT, numbered(number)):
+        async with tries.attempt("c1", LIGHT):
             looked_at.append(number)
             await asyncio.sleep(0)
             tries.wrong("c1")
@@ -83,15 +85,15 @@ async def test_of_wrong_tries_at_once_five_are_looked_at(tries):
 async def test_right_tries_at_once_are_all_looked_at_one_after_the_other(tries):
     inside = most = 0
 
-    async def use(number):
+    async def use():
         nonlocal inside, most
-        async with tries.attempt("c1", LIGHT, numbered(number)):
+        async with tries.attempt("c1", LIGHT):
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0)
             inside -= 1
 
-    await asyncio.gather(*(use(n) for n in range(100)))
+    await asyncio.gather(*(use() for _ in range(100)))
     assert most == 1
     assert tries._turns == {}
 
@@ -99,11 +101,11 @@ async def test_right_tries_at_once_are_all_looked_at_one_after_the_other(tries):
 async def test_more_than_may_wait_for_one_code_are_refused(tries):
     held = asyncio.Event()
 
-    async def use(number):
-        async with tries.attempt("c1", LIGHT, numbered(number)):
+    async def use():
+        async with tries.attempt("c1", LIGHT):
             await held.wait()
 
-    waiting = [asyncio.ensure_future(use(n)) for n in range(WAITING_MAX)]
+    waiting = [asyncio.ensure_future(use()) for _ in range(WAITING_MAX)]
     await asyncio.sleep(0)
     with pytest.raises(TooManyTriesError):
         await right(tries, "c1", "late")
