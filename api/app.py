@@ -22,7 +22,15 @@ from api.me import Me
 from api.operations import Route
 from api.people import People
 from api.premises import PremisesRoutes
-from api.problems import FORBIDDEN, INTERNAL, aws_reply, describe, is_aws, problem_reply
+from api.problems import (
+    FORBIDDEN,
+    INSUFFICIENT_AUTHENTICATION,
+    INTERNAL,
+    aws_reply,
+    describe,
+    is_aws,
+    problem_reply,
+)
 from api.reading import HttpRequest, request_id, via_of
 from api.replies import Reply
 from api.services import ApiServices
@@ -99,7 +107,7 @@ class Refusals:
             )
         elif isinstance(error, StoreBrokenError):
             self._on_broken(error)
-        elif problem.kind is FORBIDDEN:
+        elif problem.kind in (FORBIDDEN, INSUFFICIENT_AUTHENTICATION):
             self._note(request, problem.detail or problem.message)
         elif isinstance(error, OutOfReachError):
             self._note(request, "not there, or not theirs")

@@ -325,6 +325,19 @@ async def test_what_was_confirmed_is_what_runs_and_nothing_else(rig: Rig, change
     assert await rig.store.get("shadows", [f"{METER}/config"]) == before
 
 
+async def test_a_second_factor_that_is_missing_or_made_up_is_refused_in_the_audit(rig: Rig):
+    wish = msgspec.json.encode({"desired": {"limit": 3}})
+    for token in ({}, {"Gnomon-Step-Up": "made-up"}):
+        await rig.by[Role.OPERATOR].patch(CONFIG, content=wish, headers=MERGE | token)
+    (row,) = [row for row in await rig.audit() if row["decision"] == "refused"]
+    assert (row["actor"], row["action"], row["count"]) == (
+        principal_of(Role.OPERATOR).name,
+        Action.SHADOW_DESIRE,
+        2,
+    )
+    assert row["reason"] == "A fresh second factor is needed for this"
+
+
 async def test_a_confirmation_does_not_help_where_there_is_no_right(rig: Rig):
     wish = msgspec.json.encode({"desired": {"limit": 3}})
     media = {"Content_Type": MERGE["Content-Type"]}
