@@ -64,7 +64,7 @@ def foreign_publishes(field: Field, score: Score) -> None:
         ]
         score.attempts(f"changed: {changed}", 0, len(changed))
         for thing in victims:
-            foreign = [one.topic for one in thing.received if not _is_refusal(one, thing.name)]
+            foreign = [one.topic for one in thing.received if not _is_own(one, thing.name)]
             score.attempts(f"{thing.name} got {foreign[:3]}", 0, len(foreign))
         own = victims[0].report({"own": 1})
         score.honest("each may write its own", works=own["state"]["reported"] == {"own": 1})
@@ -74,9 +74,12 @@ def foreign_publishes(field: Field, score: Score) -> None:
     score.measure(pairs=len(pairs), kinds=len(KINDS), changes=len(changed), audited=refused)
 
 
-def _is_refusal(message: Message, own: str) -> bool:
-    """Tell whether this is the answer that the intruder itself got for asking."""
-    return message.topic.startswith(f"gnomon/gateways/{own}/down/") and message.topic.endswith("/rejected")
+def _is_own(message: Message, own: str) -> bool:
+    """Tell whether we said this, and to whom it is for: a refusal, or its own wish once more."""
+    refusal = message.topic.startswith(f"gnomon/gateways/{own}/down/") and message.topic.endswith("/rejected")
+    # What is not known to have arrived is said again, at any time.
+    wish = message.topic == f"{shadow_topic(own)}/update/delta" and b"forged" not in message.payload
+    return refusal or wish
 
 
 def spying(victim: str, gateway: str) -> tuple[str, ...]:
