@@ -102,6 +102,12 @@ PATCH_NOT_APPLICABLE = _kind(
 THING_EXISTS = _kind(
     409, "thing-exists", "A thing of this name is registered already", "Choose another name."
 )
+PREMISES_FULL = _kind(
+    409,
+    "premises-full",
+    "These premises have as many things as premises may have",
+    "Remove one that is no more.",
+)
 NOT_A_GATEWAY = _kind(
     409, "not-a-gateway", "This thing is not a gateway", "Only a gateway has attached things."
 )
@@ -255,6 +261,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     registry.PremisesNotFoundError: PREMISES_NOT_FOUND,
     registry.AttachmentNotFoundError: ATTACHMENT_NOT_FOUND,
     registry.ThingExistsError: THING_EXISTS,
+    registry.PremisesFullError: PREMISES_FULL,
     registry.NotAGatewayError: NOT_A_GATEWAY,
     registry.PremisesMismatchError: PREMISES_MISMATCH,
     registry.TooManyAttachmentsError: TOO_MANY_ATTACHMENTS,

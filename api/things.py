@@ -203,6 +203,7 @@ REGISTER_THING: Final = Operation(
         problems.UNSUPPORTED_MEDIA_TYPE,
         problems.PREMISES_NOT_FOUND,
         problems.THING_EXISTS,
+        problems.PREMISES_FULL,
     ),
 )
 GET_THING: Final = Operation(

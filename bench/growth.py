@@ -34,6 +34,7 @@ from infra.settings import load
 from registry import rules
 from registry import store as registry_store
 from registry.models import NewThing, ThingKind
+from registry.rules import THINGS_PER_PREMISES_MAX
 from registry.store import THINGS
 from shadow.commands import Channel, Origin, update
 from shadow.decisions import NEVER_MADE, Circumstances, carry_out
@@ -118,8 +119,10 @@ async def fill(services: Services, size: int) -> None:
         writes = []
         for number in range(first, min(size, first + FILL_CHUNK)):
             name = NAME % number
-            record = rules.register(None, NewThing(name, ThingKind.DEVICE, "bench", "pr-1"), now_ms)
-            index = {"premises": "pr-1", "kind": "device"}
+            home = f"pr-{number // THINGS_PER_PREMISES_MAX}"
+            new = NewThing(name, ThingKind.DEVICE, "bench", home)
+            record = rules.register(None, new, now_ms, there=number % THINGS_PER_PREMISES_MAX)
+            index = {"premises": home, "kind": "device"}
             writes.append(Write(THINGS, name, 0, registry_store._encode(record), index))
             id = ShadowId(name)
             wish = update(id, origin, WISH, limits, None, b"")

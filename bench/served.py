@@ -22,13 +22,13 @@ from gnomon.services import Services
 from infra import logs
 from infra.settings import load
 from registry.models import NewThing, ThingKind
+from registry.rules import THINGS_PER_PREMISES_MAX
 from security.policy import Principal, Role
 from shadow.commands import Channel, Origin, update
 from shadow.document import ShadowId
 from tests.certificates import certificate_files
 
 BENCH = Principal("bench", Role.OPERATOR)
-HOME = "pr-1"
 NAME = "load-%05d"
 WISH = {"desired": {"mode": "heat", "heat_c": 30, "cool_c": 25.5, "fan": "auto"}}
 """One field of it (heat_c) is never reported, so that every update has a delta to send."""
@@ -73,20 +73,22 @@ async def serve(directory: Path, things: int, plain: bool) -> None:
 
 
 async def seed(services: Services, things: int) -> None:
-    """Register the things at the demo customer's home, and give each shadow something to want."""
-    await services.registry.hand_over(HOME, ACCOUNT, BENCH)
+    """Register the things at homes of the demo customer's, and give each shadow something to want."""
+    for number in range(0, things, THINGS_PER_PREMISES_MAX):
+        await services.registry.hand_over(home(number), ACCOUNT, BENCH)
     origin = Origin(BENCH.name, BENCH.role, Channel.HTTP)
     for first in range(0, things, CHUNK):
-        names = [NAME % number for number in range(first, min(things, first + CHUNK))]
-        await asyncio.gather(
-            *(
-                services.registry.register(NewThing(name, ThingKind.DEVICE, "bench", HOME), BENCH)
-                for name in names
-            )
-        )
+        numbers = range(first, min(things, first + CHUNK))
+        new = [NewThing(NAME % number, ThingKind.DEVICE, "bench", home(number)) for number in numbers]
+        await asyncio.gather(*(services.registry.register(one, BENCH) for one in new))
         await services.shadows.submit(
-            [update(ShadowId(name), origin, WISH, services.settings.limits, None, b"") for name in names]
+            [update(ShadowId(one.name), origin, WISH, services.settings.limits, None, b"") for one in new]
         )
+
+
+def home(number: int) -> str:
+    """Return where the thing with this number lives."""
+    return f"pr-{number // THINGS_PER_PREMISES_MAX + 1}"
 
 
 def issue(services: Services, things: int, directory: Path) -> None:

@@ -33,10 +33,6 @@ class RegistryProofs:
             since_ms=0 if premises is None else premises.since_ms,
         )
 
-    async def things_at(self, premises: str, at_most: int) -> int:
-        """Return how many things there are at these premises, as far as ``at_most``."""
-        return len((await self._registry.things(premises=premises, limit=at_most)).things)
-
     async def proof_accepted(self, thing: str, kind: str, serial: str) -> None:
         """Say that a thing has proved itself; the audit names those whom we let in ourselves."""
         if kind != IN_PERSON:

@@ -80,6 +80,13 @@ class ThingExistsError(ConflictError):
         self.name = name
 
 
+class PremisesFullError(ConflictError):
+    """There are as many things at these premises as may be."""
+
+    def __init__(self, things_max: int) -> None:
+        super().__init__(f"premises have at most {things_max} things: remove one that is no more")
+
+
 class NotAGatewayError(ConflictError):
     """Only a gateway speaks for others, and never for itself."""
 

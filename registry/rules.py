@@ -18,6 +18,7 @@ from registry.errors import (
     InvalidPremisesError,
     InvalidThingNameError,
     NotAGatewayError,
+    PremisesFullError,
     PremisesMismatchError,
     QuarantinedError,
     ReservedNameError,
@@ -33,6 +34,8 @@ CERTIFIED_NAME_CHARS_MAX: Final = 64
 RESERVED_PREFIX: Final = "gnomon-canary-"
 """Names of things that we play ourselves, to see what the broker lets them do; no thing may have one."""
 PREMISES_CHARS_MAX: Final = 128
+THINGS_PER_PREMISES_MAX: Final = 64
+"""Of one home, revoked ones too: names are everybody's, and what was registered is never quite forgotten."""
 ACCOUNT_CHARS_MAX: Final = 128
 MODEL_CHARS_MAX: Final = 128
 
@@ -119,10 +122,12 @@ def target(standing: Standing) -> Target:
     )
 
 
-def register(before: ThingRecord | None, new: NewThing, now_ms: int) -> ThingRecord:
-    """Return the record of a new thing under a name that is free."""
+def register(before: ThingRecord | None, new: NewThing, now_ms: int, *, there: int) -> ThingRecord:
+    """Return the record of a new thing under a name that is free, at premises that have so many things."""
     if before is not None and not before.removed:
         raise ThingExistsError(new.name)
+    if there >= THINGS_PER_PREMISES_MAX:
+        raise PremisesFullError(THINGS_PER_PREMISES_MAX)
     return ThingRecord(
         Thing(
             new.name,
@@ -175,6 +180,12 @@ def resume(name: str, before: ThingRecord | None, by: Role) -> ThingRecord:
 def remove(name: str, before: ThingRecord | None) -> ThingRecord:
     """Return what is kept of a thing that goes."""
     return ThingRecord(live(name, before), removed=True)
+
+
+def withdraw(registered: Thing, before: ThingRecord | None) -> ThingRecord:
+    """Return what is kept of a thing that was one too many; what has taken its name since stays."""
+    thing = live(registered.name, before)
+    return ThingRecord(thing, removed=thing.registration == registered.registration)
 
 
 def attach(before: AttachmentRecord | None, gateway: Thing, thing: Thing, now_ms: int) -> AttachmentRecord:

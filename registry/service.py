@@ -10,12 +10,19 @@ leaves a thing without shadows and never shadows without a thing.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Final
 
 from infra.clock import Clock
 from infra.documents.port import PAGE_MAX, DocumentStore, Entry, StoreError
 from registry import rules
-from registry.errors import PremisesNotFoundError, RegistryBusyError, TooManyAttachmentsError
+from registry.errors import (
+    PremisesFullError,
+    PremisesNotFoundError,
+    RegistryBusyError,
+    ThingNotFoundError,
+    TooManyAttachmentsError,
+)
 from registry.listing import Listing
 from registry.models import (
     Attachment,
@@ -27,7 +34,7 @@ from registry.models import (
     ThingKind,
     ThingPage,
 )
-from registry.rules import AttachmentRecord, ThingRecord
+from registry.rules import THINGS_PER_PREMISES_MAX, AttachmentRecord, ThingRecord
 from registry.standings import STANDING_TTL_S, STANDINGS_CACHED_MAX, UNKNOWN, Standings, Unknown
 from registry.store import GATEWAYS_PER_THING_MAX, Kept, RegistryStore
 from security import audit
@@ -65,12 +72,22 @@ class RegistryService:
     # Things
 
     async def register(self, new: NewThing, by: Principal, via: Via = INSIDE) -> Thing:
-        """Register a thing under a free name."""
+        """Register a thing under a free name, where there is room for it."""
         rules.check(new)
-        now_ms = self._clock.now_ms()
-        return await self._change(
-            new.name, lambda before: rules.register(before, new, now_ms), "thing.register", by, via
+        now_ms, there = self._clock.now_ms(), await self._things_at(new.premises)
+        thing = await self._change(
+            new.name,
+            lambda before: rules.register(before, new, now_ms, there=there),
+            "thing.register",
+            by,
+            via,
         )
+        # Others may have come in meanwhile. Whoever is written last sees all of them, so that no more stay
+        # than may; of two that come for the last place both may be sent away.
+        if await self._things_at(new.premises) > THINGS_PER_PREMISES_MAX:
+            await self._withdraw(thing, by, via)
+            raise PremisesFullError(THINGS_PER_PREMISES_MAX)
+        return thing
 
     async def thing(self, name: str) -> Thing:
         """Return a registered thing."""
@@ -369,6 +386,17 @@ class RegistryService:
                 await self._put_attachments(rows, by, via, reason="removal")
             else:
                 raise RegistryBusyError("this thing's attachments")
+
+    async def _things_at(self, premises: str) -> int:
+        """Count the things there; one more than there may be is enough to know."""
+        page = await self._store.things_by(premises, None, THINGS_PER_PREMISES_MAX + 1, None)
+        return len(page.kept)
+
+    async def _withdraw(self, thing: Thing, by: Principal, via: Via) -> None:
+        with suppress(ThingNotFoundError):
+            await self._change(
+                thing.name, lambda before: rules.withdraw(thing, before), "thing.remove", by, via, "no room"
+            )
 
     async def _check_room(self, gateway: str, thing: str) -> None:
         of_thing = await self._store.attachments_by("thing", thing, GATEWAYS_PER_THING_MAX)

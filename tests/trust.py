@@ -53,7 +53,6 @@ class KnownThings:
     def __init__(self) -> None:
         self.placed: dict[str, Placing] = {}
         self.accepted: list[tuple[str, str, str]] = []
-        self.at_premises = 1
 
     def place(self, thing: str, premises: str = "home-7", **facts: Any) -> None:
         facts = {"is_gateway": False, "model": "acme", **facts}
@@ -61,9 +60,6 @@ class KnownThings:
 
     async def placing(self, thing: str, *, fresh: bool = False) -> Placing | None:
         return self.placed.get(thing)
-
-    async def things_at(self, premises: str, at_most: int) -> int:
-        return min(self.at_premises, at_most)
 
     async def proof_accepted(self, thing: str, kind: str, serial: str) -> None:
         self.accepted.append((thing, kind, serial))

@@ -51,10 +51,6 @@ class Proofs(Protocol):
         """
         ...
 
-    async def things_at(self, premises: str, at_most: int) -> int:
-        """Return how many things there are at these premises; counting ends at ``at_most``."""
-        ...
-
     async def proof_accepted(self, thing: str, kind: str, serial: str) -> None:
         """Take note that a thing has proved itself. May come again for the same proof."""
         ...

@@ -26,7 +26,6 @@ from security.trust.proofs import Placing, Proofs
 
 LIVE_VOUCHERS_MAX: Final = 3
 """Vouchers of one premises that may be used at a time."""
-THINGS_PER_PREMISES_MAX: Final = 64
 LABELS_MAX: Final = 16
 """Rows of one batch: each costs a tenth of a second of one core."""
 REVOKE_ATTEMPTS_MAX: Final = 5
@@ -207,8 +206,6 @@ class Vouchers:
             raise TooManyVouchersError(
                 f"premises may have {LIVE_VOUCHERS_MAX} vouchers at a time: use one, take one back, or wait"
             )
-        if await self._proofs.things_at(premises, THINGS_PER_PREMISES_MAX + 1) > THINGS_PER_PREMISES_MAX:
-            raise TooManyVouchersError(f"premises may have {THINGS_PER_PREMISES_MAX} things")
 
 
 def _check_fit(new: NewVoucher, placing: Placing) -> None:

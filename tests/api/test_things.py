@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from registry.rules import THINGS_PER_PREMISES_MAX
 from security.policy import Role
 from security.trust.revocation import RevocationError
 from tests.api.rig import ACCOUNT, OPERATOR, SHADOW, Rig, slug
@@ -33,6 +34,18 @@ async def test_a_name_is_given_once(rig: Rig):
     answer = await _register(rig, NEW | {"model": "other"})
     assert (answer.status_code, slug(answer)) == (409, "thing-exists")
     assert (await rig.http.get("/v1/things/attic")).json()["model"] == "acme-pct-2"
+
+
+async def test_a_full_home_takes_no_more_and_says_so(rig: Rig):
+    key = {"Idempotency-Key": "k-1"}
+    there = len((await rig.http.get("/v1/things?premises=home-7")).json()["items"])
+    for number in range(THINGS_PER_PREMISES_MAX - there):
+        assert (await _register(rig, NEW | {"name": f"d{number}"}, **key)).status_code == 201
+    answer = await _register(rig, NEW)
+    assert (answer.status_code, slug(answer)) == (409, "premises-full")
+    assert answer.json()["detail"] == "premises have at most 64 things: remove one that is no more"
+    assert (await rig.http.get("/v1/things/attic")).status_code == 404
+    assert (await _register(rig, NEW | {"name": "d0"}, **key)).status_code == 201
 
 
 async def test_a_repeat_under_a_key_is_answered_as_the_first(rig: Rig):

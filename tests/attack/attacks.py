@@ -167,6 +167,7 @@ def run(attacks: Iterable[Attack], field: "Field") -> Iterator[Outcome]:
     for one in attacks:
         # Each from the same seed: --only repeats what the whole run did.
         field.rng = Random(f"{field.seed}/{one.id}")
+        field.gnomon.move()
         yield _carried_out(one, field)
 
 

@@ -16,6 +16,7 @@ import httpx
 
 from infra.documents.opening import open_store
 from infra.documents.port import Write
+from registry.rules import THINGS_PER_PREMISES_MAX
 from security import chain
 from security.audit import LOG
 from security.blocks import BLOCKS, NUMBER_MAX
@@ -186,18 +187,21 @@ def _act_until_killed(field: Field, gnomon: Gnomon, prefix: str) -> list[str]:
 
     def register(number: int) -> None:
         with httpx.Client(base_url=gnomon.api_url, auth=gnomon.auth, timeout=5) as http:
-            for count in range(1_000):
+            for count in range(THINGS_PER_PREMISES_MAX):
                 if over.is_set():
                     return
                 name = f"{prefix}-{number}-{count}"
                 names.append(name)
                 try:
+                    home = f"{prefix}-{number}"
                     http.post(
-                        "/v1/things", json={"name": name, "kind": "device", "model": "m", "premises": "p"}
+                        "/v1/things", json={"name": name, "kind": "device", "model": "m", "premises": home}
                     )
                 except httpx.HTTPError:
                     return
 
+    for number in range(4):
+        gnomon.hand_over(f"{prefix}-{number}")
     threads = [threading.Thread(target=register, args=(number,), daemon=True) for number in range(4)]
     for thread in threads:
         thread.start()

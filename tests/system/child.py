@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import httpx
 
+from registry.rules import THINGS_PER_PREMISES_MAX
 from security.policy import Role
 from tests.backends.spawning import free_port
 from tests.certificates import certificate_files, open_authority
@@ -70,6 +71,7 @@ class Gnomon:
         self._authority: Any = None
         self._http: httpx.Client | None = None
         self._handed_over: set[str] = set()
+        self._homes, self._at_home = 1, 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -255,24 +257,38 @@ class Gnomon:
         self,
         *names: str,
         kind: str = "device",
-        premises: str = "home-1",
+        premises: str | None = None,
         has_certificate: bool = True,
         certify: bool = True,
     ) -> None:
-        """Register things over REST; with ``certify`` make a certificate for each that is to have one."""
-        self.hand_over(premises)
+        """Register things over REST; with ``certify`` make a certificate for each that is to have one.
+
+        Without ``premises`` they live together, as far as one home holds them; see :meth:`move`.
+        """
         for name in names:
+            home = premises or self._home()
+            self.hand_over(home)
             thing = {
                 "name": name,
                 "kind": kind,
                 "model": "test",
-                "premises": premises,
+                "premises": home,
                 "has_certificate": has_certificate,
             }
             answer = self.http.post("/v1/things", json=thing)
             assert answer.status_code == 201, answer.text
             if has_certificate and certify:
                 self.certificate(name)
+
+    def move(self) -> None:
+        """From now on things live in a home of their own, where nobody says which."""
+        self._homes, self._at_home = self._homes + 1, 0
+
+    def _home(self) -> str:
+        if self._at_home == THINGS_PER_PREMISES_MAX:
+            self.move()
+        self._at_home += 1
+        return f"home-{self._homes}"
 
     def hand_over(self, premises: str) -> None:
         """See that premises are the customer's, who then finds there what comes from now on."""

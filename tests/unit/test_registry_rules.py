@@ -9,6 +9,7 @@ from registry.errors import (
     InvalidPremisesError,
     InvalidThingNameError,
     NotAGatewayError,
+    PremisesFullError,
     PremisesMismatchError,
     QuarantinedError,
     ReservedNameError,
@@ -22,6 +23,7 @@ from registry.rules import (
     NAME_CHARS_MAX,
     PREMISES_CHARS_MAX,
     RESERVED_PREFIX,
+    THINGS_PER_PREMISES_MAX,
     ThingRecord,
 )
 from security.policy import Role
@@ -95,7 +97,7 @@ def test_a_model_that_would_need_escaping_is_not_taken(model: str):
 
 
 def test_a_new_thing_is_its_first_registration():
-    record = rules.register(None, NEW, AT)
+    record = rules.register(None, NEW, AT, there=0)
     assert record == ThingRecord(
         Thing("hall", ThingKind.DEVICE, "acme-pct-2", "home-1", True, AT, None, registration=1)
     )
@@ -104,13 +106,30 @@ def test_a_new_thing_is_its_first_registration():
 def test_a_live_name_is_taken_also_by_a_revoked_thing():
     for before in (thing(), thing(revoked_at_ms=AT)):
         with pytest.raises(ThingExistsError):
-            rules.register(ThingRecord(before), NEW, AT)
+            rules.register(ThingRecord(before), NEW, AT, there=0)
 
 
 def test_a_removed_name_is_free_and_counts_on():
     before = ThingRecord(thing(registration=4, revoked_at_ms=AT), removed=True)
-    record = rules.register(before, NEW, AT)
+    record = rules.register(before, NEW, AT, there=0)
     assert (record.removed, record.thing.registration, record.thing.revoked_at_ms) == (False, 5, None)
+
+
+def test_premises_have_room_for_so_many_things_and_no_more():
+    rules.register(None, NEW, AT, there=THINGS_PER_PREMISES_MAX - 1)
+    with pytest.raises(PremisesFullError, match="remove one"):
+        rules.register(None, NEW, AT, there=THINGS_PER_PREMISES_MAX)
+
+
+def test_a_taken_name_is_said_to_be_taken_also_where_there_is_no_room():
+    with pytest.raises(ThingExistsError):
+        rules.register(ThingRecord(thing()), NEW, AT, there=THINGS_PER_PREMISES_MAX)
+
+
+def test_what_has_taken_the_name_of_a_withdrawn_thing_stays():
+    mine, theirs = thing(registration=4), thing(registration=5)
+    assert rules.withdraw(mine, ThingRecord(mine)).removed
+    assert rules.withdraw(mine, ThingRecord(theirs)) == ThingRecord(theirs)
 
 
 # The end of things

@@ -13,6 +13,7 @@ from registry.errors import (
     AttachmentNotFoundError,
     InvalidThingNameError,
     NotAGatewayError,
+    PremisesFullError,
     PremisesMismatchError,
     RegistryBusyError,
     ThingExistsError,
@@ -20,6 +21,7 @@ from registry.errors import (
     TooManyAttachmentsError,
 )
 from registry.models import Attachment, NewThing, Standing, Thing, ThingKind
+from registry.rules import THINGS_PER_PREMISES_MAX
 from registry.service import SAVE_ATTEMPTS_MAX, UNKNOWN, RegistryService
 from registry.store import COLLECTIONS, GATEWAYS_PER_THING_MAX
 from security import audit
@@ -523,6 +525,43 @@ async def test_listeners_hear_nothing_of_what_did_not_happen(registry):
 
 
 # Races
+
+
+async def test_a_full_home_takes_no_more_until_one_is_removed(registry, store):
+    for number in range(THINGS_PER_PREMISES_MAX):
+        await registry.register(replace(HALL, name=f"d{number}"), ANNA)
+    before = await acts(store)
+    with pytest.raises(PremisesFullError):
+        await registry.register(HALL, ANNA)
+    assert await acts(store) == before
+    await registry.register(replace(HALL, premises="home-2"), ANNA)
+    await registry.remove("d7", ANNA)
+    await registry.register(replace(HALL, name="d7"), ANNA)
+
+
+async def test_those_who_come_at_once_do_not_fill_a_home_beyond_its_bound(registry):
+    tries = [
+        registry.register(replace(HALL, name=f"d{number}"), ANNA)
+        for number in range(2 * THINGS_PER_PREMISES_MAX)
+    ]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    taken = [one.name for one in answers if isinstance(one, Thing)]
+    assert {type(one) for one in answers} == {Thing, PremisesFullError}
+    page = await registry.things(premises="home-1", limit=1_000)
+    assert sorted(thing.name for thing in page.things) == sorted(taken)
+    assert len(taken) <= THINGS_PER_PREMISES_MAX
+
+
+async def test_who_was_overtaken_for_the_last_place_of_a_home_leaves_nothing_behind(registry, store):
+    for number in range(THINGS_PER_PREMISES_MAX - 1):
+        await registry.register(replace(HALL, name=f"d{number}"), ANNA)
+    store.before_commit.append(lambda: registry.register(replace(HALL, name="first"), ANNA))
+    with pytest.raises(PremisesFullError):
+        await registry.register(HALL, ANNA)
+    assert (await registry.thing("first")).premises == "home-1"
+    with pytest.raises(ThingNotFoundError):
+        await registry.thing("hall")
+    assert {("thing.register", "thing/hall"), ("thing.remove", "thing/hall")} <= {*await acts(store)}
 
 
 async def test_of_two_registrations_at_once_one_wins(registry, store):

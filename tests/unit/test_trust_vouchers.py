@@ -12,7 +12,6 @@ from security.trust.claims import VOUCHER_LIFE_MS, State
 from security.trust.vouchers import (
     LABELS_MAX,
     LIVE_VOUCHERS_MAX,
-    THINGS_PER_PREMISES_MAX,
     InvalidLabelError,
     Label,
     NoSuchThingError,
@@ -101,14 +100,6 @@ async def test_vouchers_of_who_had_the_premises_before_take_nobodys_place(center
     center.things.place("hall", since_ms=clock.now_ms())
     for _ in range(LIVE_VOUCHERS_MAX):
         await center.voucher()
-    with pytest.raises(TooManyVouchersError):
-        await center.voucher()
-
-
-async def test_premises_have_a_quota_of_things(center):
-    center.things.at_premises = THINGS_PER_PREMISES_MAX
-    await center.voucher()
-    center.things.at_premises += 1
     with pytest.raises(TooManyVouchersError):
         await center.voucher()
 
