@@ -94,6 +94,7 @@ class Center:
         self.vouchers = Vouchers(
             claims=self.claims,
             proofs=self.things,
+            authority=self.authority,
             hashing=self.hashing,
             box=self.box,
             clock=clock,

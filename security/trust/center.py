@@ -59,6 +59,8 @@ def open_center(
         clock=clock,
     )
     enrolment.show(metrics)
-    vouchers = Vouchers(claims=claims, proofs=proofs, hashing=hashing, box=box, clock=clock, ids=ids)
+    vouchers = Vouchers(
+        claims=claims, proofs=proofs, authority=authority, hashing=hashing, box=box, clock=clock, ids=ids
+    )
     pins = Pins(store, issued=issued, proofs=proofs, box=box, refusals=refusals, clock=clock)
     return TrustCenter(authority, issued, keys, enrolment, vouchers, pins)

@@ -227,6 +227,7 @@ class Enrolment:
         placing = await self._proofs.placing(thing)
         if placing is None or not placing.may_have_certificate:
             raise NotPlacedError
+        self._authority.check_name(thing)
         return placing
 
     def _check_unused(self, claim: Claim, parsed: Request, gateway: str) -> None:

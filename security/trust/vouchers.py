@@ -18,6 +18,7 @@ from security.policy import Action, Principal
 from security.secret import Secret
 from security.secretbox import SecretBox
 from security.trust import claims, codes
+from security.trust.authority import Authority, UncertifiableNameError
 from security.trust.claim_store import Act, ClaimPage, ClaimStore
 from security.trust.claims import Claim
 from security.trust.codes import ClaimKind, InvalidClaimIdError, InvalidCodeError
@@ -47,7 +48,12 @@ class NoSuchThingError(VoucherError):
 
 
 class TooManyVouchersError(VoucherError):
-    """A quota of the premises is reached."""
+    """The quota of the premises is reached."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"premises may have {LIVE_VOUCHERS_MAX} vouchers at a time: use one, take one back, or wait"
+        )
 
 
 class NoSuchVoucherError(VoucherError):
@@ -97,6 +103,7 @@ class Vouchers:
         *,
         claims: ClaimStore,
         proofs: Proofs,
+        authority: Authority,
         hashing: Hashing,
         box: SecretBox,
         clock: Clock,
@@ -104,6 +111,7 @@ class Vouchers:
     ) -> None:
         self._claims = claims
         self._proofs = proofs
+        self._authority = authority
         self._hashing = hashing
         self._box = box
         self._clock = clock
@@ -116,6 +124,7 @@ class Vouchers:
         if placing is None or placing.premises != new.premises:
             raise NoSuchThingError
         _check_fit(new, placing)
+        self._authority.check_name(new.thing)
         code = codes.new_code(self._ids)
         hash = await self._hashing.hash(code, codes.cost_of(ClaimKind.VOUCHER))
         now_ms = self._clock.now_ms()
@@ -133,8 +142,7 @@ class Vouchers:
         )
         # One after the other: two at once would both find the last place free.
         async with self._quota:
-            await self._check_quota(new.premises, placing.since_ms)
-            await self._claims.put([(claim, 0, Act(by, via, Action.VOUCHER_CREATE))])
+            await self._put_in_quota(claim, placing.since_ms, by, via)
         return claim, codes.shown(code)
 
     async def of_premises(self, premises: str, limit: int, cursor: str | None = None) -> ClaimPage:
@@ -170,7 +178,7 @@ class Vouchers:
         """
         if len(labels) > LABELS_MAX:
             raise InvalidLabelError(LABELS_MAX + 1, f"a batch has at most {LABELS_MAX} rows")
-        parsed = [_parse(row, label) for row, label in enumerate(labels, 1)]
+        parsed = [self._parse(row, label) for row, label in enumerate(labels, 1)]
         if len({id for id, _ in parsed}) < len(parsed):
             raise InvalidLabelError(len(parsed), "an EUI-64 stands in the batch twice")
         made = [
@@ -179,6 +187,16 @@ class Vouchers:
         act = Act(by, via, Action.INSTALL_CODE_WRITE)
         known = await self._claims.put([(claim, 0, act) for claim in made]) if made else frozenset[int]()
         return tuple(made[position].id for position in sorted(known))
+
+    def _parse(self, row: int, label: Label) -> tuple[str, bytes]:
+        try:
+            id, code = codes.claim_id_of_label(label.eui64), codes.parse_install_code(label.code.reveal())
+            self._authority.check_name(label.thing or id)
+        except InvalidClaimIdError as error:
+            raise InvalidLabelError(row, "an EUI-64 is 16 hexadecimal digits") from error
+        except (InvalidCodeError, UncertifiableNameError) as error:
+            raise InvalidLabelError(row, str(error)) from error
+        return id, code
 
     async def _label(self, id: str, code: bytes, label: Label, by: Principal) -> Claim:
         kind = ClaimKind.INSTALL_CODE
@@ -194,18 +212,24 @@ class Vouchers:
             link_key=base64.b64encode(sealed).decode(),
         )
 
-    async def _check_quota(self, premises: str, since_ms: int) -> None:
+    async def _put_in_quota(self, claim: Claim, since_ms: int, by: Principal, via: Via) -> None:
+        if await self._live_at(claim.premises, since_ms) >= LIVE_VOUCHERS_MAX:
+            raise TooManyVouchersError
+        await self._claims.put([(claim, 0, Act(by, via, Action.VOUCHER_CREATE))])
+        # Another process may have made one meanwhile. Whoever is written last sees all of them; nobody has
+        # been told this code.
+        if await self._live_at(claim.premises, since_ms) > LIVE_VOUCHERS_MAX:
+            await self.revoke(claim.id, by, via)
+            raise TooManyVouchersError
+
+    async def _live_at(self, premises: str, since_ms: int) -> int:
+        """Count the vouchers there that could still be used for the first time, as far as a page goes."""
         now_ms = self._clock.now_ms()
         page = await self._claims.by("open", premises, PAGE_MAX)
-        live = [
-            claim
-            for claim in page.claims
-            if claims.is_live(claim, now_ms) and claims.is_of(claim, premises, since_ms)
-        ]
-        if page.next or len(live) >= LIVE_VOUCHERS_MAX:
-            raise TooManyVouchersError(
-                f"premises may have {LIVE_VOUCHERS_MAX} vouchers at a time: use one, take one back, or wait"
-            )
+        live = sum(
+            claims.is_live(one, now_ms) and claims.is_of(one, premises, since_ms) for one in page.claims
+        )
+        return PAGE_MAX if page.next else live
 
 
 def _check_fit(new: NewVoucher, placing: Placing) -> None:
@@ -224,12 +248,3 @@ def _is_voucher(id: str) -> bool:
         return codes.kind_of(id) is ClaimKind.VOUCHER
     except InvalidClaimIdError:
         return False
-
-
-def _parse(row: int, label: Label) -> tuple[str, bytes]:
-    try:
-        return codes.claim_id_of_label(label.eui64), codes.parse_install_code(label.code.reveal())
-    except InvalidClaimIdError as error:
-        raise InvalidLabelError(row, "an EUI-64 is 16 hexadecimal digits") from error
-    except InvalidCodeError as error:
-        raise InvalidLabelError(row, str(error)) from error

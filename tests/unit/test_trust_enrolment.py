@@ -10,7 +10,8 @@ from security.audit import INSIDE
 from security.hashing import Hashing
 from security.secret import Secret
 from security.trust import enrolment, keys
-from security.trust.claims import OverError, SpentError
+from security.trust.authority import UncertifiableNameError
+from security.trust.claims import OverError, SpentError, State
 from security.trust.codes import InvalidClaimIdError, InvalidCodeError, MistypedCodeError
 from security.trust.enrolment import (
     GOOD_MAX,
@@ -273,6 +274,21 @@ async def test_a_thing_that_is_not_as_it_was_gets_none_and_the_code_stays_unused
     assert await nothing_issued(center)
     center.things.place("hall")
     assert await center.enrol(id, code, asked)
+
+
+async def test_a_name_that_no_certificate_can_carry_any_more_uses_no_code_and_no_key_up(center):
+    center.things.place("my_thing")
+    center.authority._wide_names = True
+    id, code = await center.voucher("my_thing")
+    center.authority._wide_names = False
+    csr = request("my_thing")
+    with pytest.raises(UncertifiableNameError):
+        await center.enrol(id, code, csr)
+    assert (await center.claims.load(id)).claim.state is State.ISSUED
+    await nothing_issued(center, "my_thing")
+    center.authority._wide_names = True
+    other, its_code = await center.voucher("my_thing")
+    await center.enrol(other, its_code, csr)
 
 
 async def test_while_a_person_must_approve_nothing_is_signed_and_the_same_request_may_come_again(center):

@@ -8,6 +8,7 @@ import pytest
 from infra.documents.port import PAGE_MAX
 from security.audit import INSIDE
 from security.secret import Secret
+from security.trust.authority import UncertifiableNameError
 from security.trust.claims import VOUCHER_LIFE_MS, State
 from security.trust.vouchers import (
     LABELS_MAX,
@@ -93,6 +94,31 @@ async def test_premises_have_three_live_vouchers_also_when_asked_for_at_once(cen
     await center.voucher()
 
 
+async def test_two_processes_together_keep_the_quota_of_premises(center, tmp_path, clock, store, monkeypatch):
+    other = Center(tmp_path, clock, store, seed=1)
+    made = [(await center.voucher())[0] for _ in range(LIVE_VOUCHERS_MAX - 1)]
+    put = center.claims.put
+
+    async def overtaken(rows):
+        monkeypatch.setattr(center.claims, "put", put)
+        made.append((await other.voucher())[0])
+        return await put(rows)
+
+    monkeypatch.setattr(center.claims, "put", overtaken)
+    with pytest.raises(TooManyVouchersError):
+        await center.voucher()
+    other.hashing.close()
+    page = await center.vouchers.of_premises("home-7", PAGE_MAX)
+    assert sorted(one.id for one in page.claims if one.state is State.ISSUED) == sorted(made)
+
+
+async def test_a_name_that_no_certificate_can_carry_gets_no_voucher(center, store):
+    center.things.place("my_thing")
+    with pytest.raises(UncertifiableNameError, match="wide_names"):
+        await center.voucher("my_thing")
+    assert await audited(store) == []
+
+
 async def test_vouchers_of_who_had_the_premises_before_take_nobodys_place(center, clock):
     for _ in range(LIVE_VOUCHERS_MAX):
         await center.voucher()
@@ -153,6 +179,7 @@ async def test_a_label_that_is_known_stays_as_it_is_and_is_named(center):
         ([Label(EUI, CODE), Label("x", CODE)], "row 2: an EUI-64"),
         ([Label(EUI, Secret("83FED3407A932B71"))], "row 1: .*mistyped"),
         ([Label(EUI, CODE), Label(EUI.upper(), CODE)], "twice"),
+        ([Label(EUI, CODE, thing="my_thing")], "row 1: .*wide_names"),
         ([Label(f"{number:016x}", CODE) for number in range(LABELS_MAX + 1)], f"at most {LABELS_MAX}"),
     ],
 )
