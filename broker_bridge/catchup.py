@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from broker_bridge.presence import Presence, Sign, concerns_delta, parse_line
+from broker_bridge.presence import Presence, Sign, concerns_delta
 from broker_bridge.speaker import Speaker
 from infra.clock import Clock
 from infra.documents.port import StoreError, StoreUnavailableError
@@ -89,10 +89,9 @@ class CatchUp:
 
     # ------------------------------------------------------------------ signs
 
-    def read(self, line: str) -> None:
-        """Take in a line of the broker's log."""
+    def read(self, presence: Presence | None) -> None:
+        """Take in what a line of the broker's log says; None: nothing about a thing."""
         self._blind = False
-        presence = parse_line(line)
         if presence is not None:
             self._note(presence)
 

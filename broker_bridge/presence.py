@@ -3,11 +3,15 @@
 Presence is a hint, never a permission: it only decides when a thing is sent what it may have missed.
 The thing is taken from the client id, which the broker has set from the certificate, and never from a
 filter: forbidden filters are granted, and logged, too. (spec: shadow, section 13)
+
+What kind a line is, its topic tells: the text does not, for things may be called ``Client`` and ``1``.
 """
 
 import re
 from enum import StrEnum
 from typing import NamedTuple
+
+from broker_bridge.topics import LOG_OF_SUBSCRIPTIONS
 
 
 class Sign(StrEnum):
@@ -40,10 +44,24 @@ _TAKEN_OVER = re.compile(rf"{_AT}Client ({_NAME}) already connected, closing old
 _SUBSCRIBED = re.compile(rf"{_AT}({_NAME}) [012] (.+)")
 
 
-def parse_line(text: str) -> Presence | None:
-    """Return what a log line says about a thing, or None when it says nothing about one."""
-    if found := _SUBSCRIBED.match(text):
-        return Presence(Sign.SUBSCRIBED, found[1], filter=found[2])
+def parse_line(text: str, topic: str | None = None) -> Presence | None:
+    """Return what a log line says about a thing, or None when it says nothing about one.
+
+    ``topic`` is where the broker said it. None: it stands in the broker's file, which does not tell. There
+    ``Client 1 disconnected.`` is the end of ``1``, and never what a thing called ``Client`` subscribed to:
+    no topic is called that, so nothing is overlooked.
+    """
+    if topic is None:
+        return _parse_notice(text) or _parse_subscription(text)
+    return _parse_subscription(text) if topic == LOG_OF_SUBSCRIPTIONS else _parse_notice(text)
+
+
+def _parse_subscription(text: str) -> Presence | None:
+    found = _SUBSCRIBED.match(text)
+    return found and Presence(Sign.SUBSCRIBED, found[1], filter=found[2])
+
+
+def _parse_notice(text: str) -> Presence | None:
     if found := _CONNECTED.match(text):
         return Presence(Sign.CONNECTED, found[1], fresh=found[2] == "1")
     if found := _DISCONNECTED.match(text):

@@ -16,6 +16,7 @@ from broker_bridge.dispatch import Dispatcher
 from broker_bridge.inbox import Inbox, Message
 from broker_bridge.link import Handler
 from broker_bridge.poison import Suspects
+from broker_bridge.presence import Presence, parse_line
 from broker_bridge.session import Session
 from broker_bridge.speaker import Speaker
 from broker_bridge.topics import Request, parse, refuse_unguarded
@@ -43,8 +44,8 @@ _log = structlog.get_logger(__name__)
 class Warden(Protocol):
     """Who else hears the broker's log, and acts on it."""
 
-    def read(self, line: str) -> None: ...
-    def begin(self, lines: Iterable[str]) -> None: ...
+    def read(self, presence: Presence) -> None: ...
+    def begin(self, presences: list[Presence]) -> None: ...
 
 
 class Bridge:
@@ -141,10 +142,10 @@ class Bridge:
         request = parse(topic)
         if request is None:
             if topic.startswith(LOG_TOPICS):
-                line = packet.payload.decode(errors="replace")
-                self.catch_up.read(line)
-                if self._warden is not None:
-                    self._warden.read(line)
+                presence = parse_line(packet.payload.decode(errors="replace"), topic)
+                self.catch_up.read(presence)
+                if self._warden is not None and presence is not None:
+                    self._warden.read(presence)
             else:
                 self._metrics.dropped("unknown_topic")
         elif packet.retain:
@@ -179,11 +180,11 @@ class Bridge:
             self._remember_session()
         self.catch_up.listen(session_present=session_present)
         # A thing may be quicker back than we are; then it waits for a word that nobody else will say.
-        lines = list(self._logged())
-        for line in lines:
-            self.catch_up.read(line)
+        presences = [parse_line(line) for line in self._logged()]
+        for presence in presences:
+            self.catch_up.read(presence)
         if self._warden is not None:
-            self._warden.begin(lines)
+            self._warden.begin([presence for presence in presences if presence is not None])
         await self._speaker.greet()
 
     def disconnected(self) -> None:

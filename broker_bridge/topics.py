@@ -188,7 +188,9 @@ def _bridge_line(permission: str) -> str:
 BRIDGE_ACL: Final = tuple(_bridge_line(permission) for tree in TREES for permission in tree.permissions)
 """The lines that let the bridge read all requests and write all answers."""
 
-PRESENCE_SUBSCRIPTIONS: Final = ("$SYS/broker/log/N", "$SYS/broker/log/E", "$SYS/broker/log/M/subscribe")
+LOG_OF_SUBSCRIPTIONS: Final = "$SYS/broker/log/M/subscribe"
+
+PRESENCE_SUBSCRIPTIONS: Final = ("$SYS/broker/log/N", "$SYS/broker/log/E", LOG_OF_SUBSCRIPTIONS)
 """Where the broker says who connects, whose connection another one took over (it calls that an error) and
 who subscribes to what (spec shadow, E2 and 13)."""
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import structlog
 
 from broker_bridge.janitor import JanitorError
-from broker_bridge.presence import Presence, Sign, parse_line
+from broker_bridge.presence import Presence, Sign
 from broker_bridge.watch import Sentence, Verdict, Watch
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
@@ -77,17 +77,14 @@ class Warden:
 
     # ------------------------------------------------------------------ what is heard
 
-    def read(self, line: str) -> None:
-        """Take in a line of the broker's log."""
-        presence = parse_line(line)
-        if presence is not None:
-            self._note(self._watch.read(presence, self._clock.elapsed_s()))
-            if presence.sign is Sign.CONNECTED:
-                self._arrive(presence.thing)
+    def read(self, presence: Presence) -> None:
+        """Take in what a line of the broker's log says about a thing."""
+        self._note(self._watch.read(presence, self._clock.elapsed_s()))
+        if presence.sign is Sign.CONNECTED:
+            self._arrive(presence.thing)
 
-    def begin(self, lines: Iterable[str]) -> None:
-        """The broker was lost and is there again: this is what it has logged of late."""
-        presences = [presence for line in lines if (presence := parse_line(line)) is not None]
+    def begin(self, presences: list[Presence]) -> None:
+        """The broker was lost and is there again: this is what its log says of late."""
         for verdict in self._watch.begin(presences, self._clock.elapsed_s()):
             self._note(verdict)
         for thing in _there(presences):

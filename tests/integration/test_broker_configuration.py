@@ -381,9 +381,10 @@ def test_the_log_says_who_connects_and_subscribes_in_lines_that_are_understood(r
             device.subscribe(shadow("victim", "update/delta"))
             device.break_off()
         bridge.wait_for(lambda one: f"Client {lamp} closed its connection" in one.payload.decode())
-        lines = [one.payload.decode() for one in bridge.received]
-    for line in lines:
-        presence = parse_line(line)
+        said = [(one.payload.decode(), one.topic) for one in bridge.received]
+    for line, topic in said:
+        presence = parse_line(line, topic)
+        assert presence == parse_line(line), "the file says the same"
         if presence is not None and presence.thing == lamp:
             signs.append((presence.sign, presence.fresh, presence.filter))
     assert signs == [
@@ -395,7 +396,19 @@ def test_the_log_says_who_connects_and_subscribes_in_lines_that_are_understood(r
         (Sign.DISCONNECTED, False, None),
     ]
     known = {shape(line.split("\t")[1]) for line in LOG_LINES.read_text().splitlines()}
-    assert {shape(line) for line in lines} <= known, "the broker has a line that tests/vectors does not know"
+    assert {shape(line) for line, _ in said} <= known, (
+        "the broker has a line that tests/vectors does not know"
+    )
+
+
+def test_no_filter_makes_a_line_of_its_own_in_the_file(rig, lamp):
+    with rig.thing(lamp) as device:
+        for end in ("\u2028", "\u2029"):
+            device.subscribe(f"x{end}1790000000: accused 1 $aws/#")
+    presences = [parse_line(line) for line in rig.broker.logged()]
+    said = [one for one in presences if one is not None and one.filter]
+    assert lamp in {one.thing for one in said}
+    assert "accused" not in {one.thing for one in said}
 
 
 def shape(line):

@@ -8,6 +8,7 @@ import structlog
 
 from broker_bridge import catchup
 from broker_bridge.catchup import CatchUp
+from broker_bridge.presence import parse_line
 from registry.models import NewThing, ThingKind
 from tests.bridge_rig import ANNA, LIMITS, make_rig, settled, turns
 from tests.faulty_store import EVERYTHING
@@ -83,7 +84,7 @@ class Stage:
 
     def see(self, *lines):
         for line in lines:
-            self.catch_up.read(line)
+            self.catch_up.read(parse_line(line))
 
     async def serve(self):
         """Serve who is due; return the topics of what was said."""

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from broker_bridge.presence import Presence, Sign, concerns_delta, parse_line
+from broker_bridge.topics import LOG_OF_SUBSCRIPTIONS
 
+NOTICE = "$SYS/broker/log/N"
 CONNECTED = "1790000000: New client connected from 127.0.0.1:40000 as th-1 (p5, c{}, k60, u'th-1')."
 
 
@@ -77,7 +79,7 @@ def recorded():
 
 
 def test_of_what_the_broker_really_writes_each_sign_is_understood():
-    signs = Counter(presence.sign for _, line in recorded() if (presence := parse_line(line)))
+    signs = Counter(presence.sign for topic, line in recorded() if (presence := parse_line(line, topic)))
     said = [line for _, line in recorded()]
     ends = ("disconnect", "closed its connection", "has exceeded timeout")
     assert signs == {
@@ -94,3 +96,35 @@ def test_a_filter_that_looks_like_another_things_line_speaks_for_who_subscribed(
     assert presence == Presence(Sign.SUBSCRIBED, "th-1", filter=filter)
     assert not concerns_delta(filter, "th-1")
     assert parse_line(f"1790000000: svc.other 1 {filter}") is None
+
+
+AMBIGUOUS = ["0", "1", "2", "Client", "disconnected", "New"]
+
+
+@pytest.mark.parametrize("topic", [NOTICE, None], ids=["said", "in the file"])
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_what_is_said_of_a_thing_with_an_awkward_name_is_said_of_no_other(name, topic):
+    connected = f"1790000000: New client connected from 127.0.0.1:4 as {name} (p5, c0, k60, u'{name}')."
+    taken_over = f"1790000000: Client {name} already connected, closing old connection."
+    assert parse_line(connected, topic) == Presence(Sign.CONNECTED, name)
+    assert parse_line(f"1790000000: Client {name} disconnected.", topic) == Presence(Sign.DISCONNECTED, name)
+    assert parse_line(taken_over, topic) == Presence(Sign.TAKEN_OVER, name)
+    filter = f"$aws/things/{name}/shadow/update/delta"
+    subscribed = Presence(Sign.SUBSCRIBED, name, filter=filter)
+    assert parse_line(f"1790000000: {name} 1 {filter}", topic and LOG_OF_SUBSCRIPTIONS) == subscribed
+
+
+@pytest.mark.parametrize(
+    "filter",
+    ["disconnected.", "already connected, closing old connection.", "closed its connection."],
+)
+def test_a_filter_that_looks_like_a_notice_is_one_only_to_who_reads_the_file(filter):
+    line = f"1790000000: Client 1 {filter}"
+    assert parse_line(line, LOG_OF_SUBSCRIPTIONS) == Presence(Sign.SUBSCRIBED, "Client", filter=filter)
+    read = parse_line(line)
+    assert read is not None
+    assert (read.thing, read.filter) == ("1", None)
+
+
+def test_a_notice_is_never_taken_for_a_subscription():
+    assert parse_line("1790000000: th-1 1 #", NOTICE) is None

@@ -5,6 +5,7 @@ import structlog
 
 from broker_bridge import warden as warden_module
 from broker_bridge.janitor import BrokerSilentError
+from broker_bridge.presence import Presence, Sign
 from broker_bridge.warden import TRIES_MAX, WAITING_MAX, Warden
 from broker_bridge.watch import CONNECTIONS_MAX, TAKEOVERS_MAX
 from registry.models import NewThing, ThingKind
@@ -13,16 +14,16 @@ from tests.bridge_rig import ANNA, make_rig
 from tests.faulty_store import EVERYTHING
 
 
-def connects(thing, clean=1):
-    return f"1795558655: New client connected from 127.0.0.1:1 as {thing} (p5, c{clean}, k60, u'{thing}')."
+def connects(thing, *, fresh=True):
+    return Presence(Sign.CONNECTED, thing, fresh=fresh)
 
 
 def subscribes(thing, filter):
-    return f"1795558655: {thing} 1 {filter}"
+    return Presence(Sign.SUBSCRIBED, thing, filter=filter)
 
 
 def taken_over(thing):
-    return f"1795558655: Client {thing} already connected, closing old connection."
+    return Presence(Sign.TAKEN_OVER, thing)
 
 
 class Stage:
@@ -39,9 +40,9 @@ class Stage:
             raise BrokerSilentError(name)
         self.kicked.append(name)
 
-    async def see(self, *lines):
-        for line in lines:
-            self.warden.read(line)
+    async def see(self, *presences):
+        for presence in presences:
+            self.warden.read(presence)
         return await self.warden.settle()
 
     async def register(self, name, **more):
@@ -70,8 +71,8 @@ async def test_a_foreign_subscription_ends_the_session_and_stands_in_the_audit(s
 
 async def test_an_honest_thing_is_left_in_peace(stage):
     await stage.register("hall")
-    for clean in (0, 1):
-        await stage.see(connects("hall", clean), subscribes("hall", "$aws/things/hall/shadow/update/+"))
+    for fresh in (True, False):
+        await stage.see(connects("hall", fresh=fresh), subscribes("hall", "$aws/things/hall/shadow/update/+"))
     assert stage.kicked == []
 
 
@@ -184,9 +185,8 @@ async def test_after_the_broker_was_lost_its_log_is_read_for_who_is_there(stage,
     stage.kicked.clear()
     stage.warden.begin(
         [
-            "1795558655: mosquitto version 2.0.11 starting",
             connects("spy"), subscribes("spy", "#"), connects("bad"), connects("good"), connects("left"),
-            "1795558655: Client left disconnected.",
+            Presence(Sign.DISCONNECTED, "left"),
         ]
     )  # fmt: skip
     assert await stage.warden.settle()
