@@ -5,7 +5,7 @@ and nobody's are one answer for one amount of work; and that nothing changed whe
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
@@ -27,11 +27,12 @@ from security.policy import (
     may_at_all,
     needs_step_up,
 )
-from tests.api.rig import ACCOUNT, HOME, OPERATOR, Rig, client, principal_of
+from tests.api.rig import ACCOUNT, OPERATOR, Rig, client, principal_of
 
 OTHER_ACCOUNT: Final = "account-8"
+OWN: Final = "own-"
 ELSEWHERE: Final = "elsewhere-"
-"""Begins the ids of premises of others."""
+"""Begin the ids of premises: one's own, and those of others."""
 TOKEN: Final = "walker"
 ROLES: Final = tuple(role for role in Role if role not in {Role.RELAY, Role.SYSTEM})
 """A relay's token is a gateway's, and our own workflows have none."""
@@ -194,15 +195,15 @@ class Walk:
         if relation == "none":
             return Cell(relation, thing, gateway, f"nowhere-{number}", None)
         registry = self.rig.services.registry
-        home, owner = HOME, Owner.UTILITY
+        # Each in a home of its own: one holds only so many.
+        home, account, owner = f"{OWN}{number}", ACCOUNT, Owner.UTILITY
         if relation == "other":
-            home, owner = f"{ELSEWHERE}{number}", Owner.CUSTOMER
-            await registry.hand_over(home, OTHER_ACCOUNT, OPERATOR)
+            home, account, owner = f"{ELSEWHERE}{number}", OTHER_ACCOUNT, Owner.CUSTOMER
+        await registry.hand_over(home, account, OPERATOR)
         for name, kind in ((thing, ThingKind.DEVICE), (gateway, ThingKind.GATEWAY)):
             await registry.register(NewThing(name, kind, "m", home, owner=owner), OPERATOR)
         if relation == "own":
             await self.rig.report(thing, {"on": True})
-        account = ACCOUNT if relation == "own" else OTHER_ACCOUNT
         facts = Target(
             thing,
             frozenset(),
@@ -258,11 +259,12 @@ class _Watching:
 
 
 def _principal(role: Role, target: Target | None) -> Principal:
-    """Return somebody for whom home 7 is theirs; a thing is the one that is called about there."""
+    """Return somebody for whom their own home is open; a thing is the one that is called about there."""
+    own = target if target is not None and target.account == ACCOUNT else None
     if role in {Role.DEVICE, Role.GATEWAY}:
-        own = target is not None and target.premises == HOME
-        return Principal(target.thing if own and target is not None else "me", role)
-    return principal_of(role)
+        return Principal("me" if own is None else own.thing, role)
+    who = principal_of(role)
+    return replace(who, reach=frozenset({own.premises})) if own and role is Role.INSTALLER else who
 
 
 def _may_read(role: Role, target: Target | None) -> bool:
