@@ -1,0 +1,1 @@
+"""How equipment gets into a home area network and into programs: the workflow over the domains below."""
