@@ -8,11 +8,10 @@ import asyncio
 import socket
 
 from cryptography import x509
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.device_app import PEER, create_device_app
-from api.limits import ApiLimits
-from api.server import BoundedProtocol, config, run_until
+from api.protocol import BoundedProtocol
+from api.server import config, run_until
 from api.services import ApiServices
 from api.transport import ServerTls, TlsServer
 from infra.documents.port import StoreBrokenError
@@ -33,8 +32,7 @@ async def serve_devices(
         broken.append(error)
         ending.set()
 
-    settings = config(create_device_app(services, on_broken), services.limits)
-    settings.http = _protocol(services.limits)
+    settings = config(create_device_app(services, on_broken), services.limits, DeviceProtocol)
     await run_until(TlsServer(settings, tls.context), listener, stop, ending, _no_streams)
     if broken:
         raise broken[0]
@@ -42,14 +40,6 @@ async def serve_devices(
 
 def _no_streams() -> None:
     """Nothing here has no end of its own."""
-
-
-def _protocol(limits: ApiLimits) -> type[HttpToolsProtocol]:
-    class Protocol(DeviceProtocol):
-        head_bytes_max = limits.head_bytes_max
-        head_timeout_s = limits.head_timeout_s
-
-    return Protocol
 
 
 class DeviceProtocol(BoundedProtocol):

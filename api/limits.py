@@ -25,7 +25,9 @@ class ApiLimits:
     streams_max: int = 200
     """Open event streams; above it 503. Well below ``requests_max``: streams never crowd out requests."""
     connections_max: int = 4_000
-    """Open connections; above it the server answers 503 by itself."""
+    """Open connections of a listener; above it the next is answered 503 or, where TLS is spoken, closed."""
+    connections_per_address_max: int = 500
+    """Those of one address where TLS is spoken; above it the next is closed."""
     body_bytes_max: int = 16_384
     """Body of a request about anything but a shadow; above it 413."""
     head_bytes_max: int = 16_384

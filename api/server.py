@@ -1,29 +1,19 @@
-"""Serves the API inside the one process: uvicorn on uvloop and httptools, without signal handlers of its own.
-
-Uvicorn bounds neither how long a request head may be nor how long it may take; :class:`BoundedProtocol` does.
-"""
+"""Serves the API inside the one process: uvicorn on uvloop and httptools, no signal handlers of its own."""
 
 import asyncio
 import socket
-from asyncio import TimerHandle
 from collections.abc import Callable
-from typing import Final
 
 import uvicorn
 from litestar import Litestar
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.app import create_app
 from api.limits import ApiLimits
+from api.protocol import BoundedProtocol, bounded
 from api.services import ApiServices
 from api.transport import BACKLOG, QuietServer, ServerTls, TlsServer
 from infra.documents.port import StoreBrokenError
 from infra.settings.model import is_loopback
-
-_DEFAULTS: Final = ApiLimits()
-_TOO_LONG: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-)
 
 
 class ListenError(Exception):
@@ -66,7 +56,7 @@ async def serve(
         broken.append(error)
         ending.set()
 
-    settings = config(create_app(services, on_broken), services.limits)
+    settings = config(create_app(services, on_broken), services.limits, BoundedProtocol)
     server = QuietServer(settings) if tls is None else TlsServer(settings, tls.context)
     await run_until(server, listener, stop, ending, services.live.close)
     if broken:
@@ -124,11 +114,11 @@ def _refuse_what_is_open(services: ApiServices, listener: socket.socket, tls: Se
         raise OpenToAllError(f"passwords and tokens do not go in plain text: use TLS on {host}")
 
 
-def config(app: Litestar, limits: ApiLimits) -> uvicorn.Config:
-    """Return how an application is served."""
+def config(app: Litestar, limits: ApiLimits, protocol: type[BoundedProtocol]) -> uvicorn.Config:
+    """Return how an application is served, and by which kind of protocol."""
     return uvicorn.Config(
         app,
-        http=_protocol(limits),
+        http=bounded(protocol, limits),
         ws="none",
         loop="none",
         lifespan="off",
@@ -142,59 +132,3 @@ def config(app: Litestar, limits: ApiLimits) -> uvicorn.Config:
         timeout_keep_alive=limits.keep_alive_s,
         timeout_graceful_shutdown=limits.stop_s,
     )
-
-
-def _protocol(limits: ApiLimits) -> type[HttpToolsProtocol]:
-    class Protocol(BoundedProtocol):
-        head_bytes_max = limits.head_bytes_max
-        head_timeout_s = limits.head_timeout_s
-
-    return Protocol
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head is too long or does not come."""
-
-    head_bytes_max = _DEFAULTS.head_bytes_max
-    head_timeout_s = _DEFAULTS.head_timeout_s
-
-    _in_head = True
-    _head_bytes = 0
-    _head_timer: TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own override
-        super().connection_made(transport)
-        self._head_timer = self.loop.call_later(self.head_timeout_s, transport.close)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_timer()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        if self._head_timer is not None:
-            self._forget_timer()
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._wait_for_head(len(data))
-
-    def _wait_for_head(self, received_bytes: int) -> None:
-        self._head_bytes += received_bytes
-        if self._head_bytes > self.head_bytes_max:
-            self.transport.write(_TOO_LONG)
-            self.transport.close()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_timeout_s, self.transport.close)
-
-    def _forget_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None

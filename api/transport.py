@@ -17,7 +17,7 @@ from security.addresses import place
 from security.trust.certificates import Credentials
 
 if TYPE_CHECKING:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from api.protocol import BoundedProtocol
 
 BACKLOG: Final = 1_024
 HANDSHAKE_S_MAX: Final = 10.0
@@ -73,6 +73,7 @@ class TlsServer(QuietServer):
     def __init__(self, config: uvicorn.Config, context: ssl.SSLContext) -> None:
         super().__init__(config)
         self._context = context
+        self._protocol = cast("type[BoundedProtocol]", config.http)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen. Uvicorn's own way knows no bound on handshakes, and counts connections only after them."""
@@ -83,13 +84,17 @@ class TlsServer(QuietServer):
         ]
         self.started = True
 
-    def _is_full(self, handshakes: int) -> bool:
-        most = self.config.limit_concurrency
-        return most is not None and len(self.server_state.connections) + handshakes > most
+    def _is_full(self, address: str, handshakes: Counter[str]) -> bool:
+        limits, its_open = self._protocol.limits, self._protocol.open_by_address[address]
+        return (
+            len(self.server_state.connections) + handshakes.total() >= limits.connections_max
+            or its_open + handshakes[address] >= limits.connections_per_address_max
+        )
 
     def _connection(self) -> asyncio.Protocol:
-        make = cast("type[HttpToolsProtocol]", self.config.http_protocol_class)
-        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return self._protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
 
 class Door:
@@ -100,16 +105,19 @@ class Door:
         listener: socket.socket,
         context: ssl.SSLContext,
         connection: Callable[[], asyncio.Protocol],
-        is_full: Callable[[int], bool],
+        is_full: Callable[[str, Counter[str]], bool],
     ) -> None:
-        """``connection`` makes what serves one; ``is_full`` judges so many handshakes beside what is open."""
+        """Begin to accept.
+
+        ``connection`` makes what serves one; ``is_full`` tells for an address, and for the handshakes of each
+        that are under way, whether it may have no more beside what is open.
+        """
         self._listener = listener
         self._context = context
         self._connection = connection
         self._is_full = is_full
         self._room = asyncio.Semaphore(HANDSHAKES_MAX)
-        self._by_address = Counter[str]()
-        self._handshakes = 0
+        self._handshakes = Counter[str]()
         # Uvicorn starts and ends a server by two calls, so there is no block around what it does.
         self._running = asyncio.create_task(self._run(), name="tls door")  # noqa: TID251
 
@@ -141,13 +149,12 @@ class Door:
                 self._receive(accepted, place(peer[0]), handshakes)
 
     def _receive(self, accepted: socket.socket, address: str, handshakes: asyncio.TaskGroup) -> None:
-        many = self._by_address[address] >= HANDSHAKES_PER_ADDRESS_MAX
-        if many or self._is_full(self._handshakes + 1):
+        many = self._handshakes[address] >= HANDSHAKES_PER_ADDRESS_MAX
+        if many or self._is_full(address, self._handshakes):
             accepted.close()
             self._room.release()
             return
-        self._handshakes += 1
-        self._by_address[address] += 1
+        self._handshakes[address] += 1
         handshakes.create_task(self._shake_hands(accepted, address), name="tls handshake")
 
     async def _shake_hands(self, accepted: socket.socket, address: str) -> None:
@@ -162,7 +169,6 @@ class Door:
 
     def _leave(self, address: str) -> None:
         self._room.release()
-        self._handshakes -= 1
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        self._handshakes[address] -= 1
+        if not self._handshakes[address]:
+            del self._handshakes[address]

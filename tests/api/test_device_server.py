@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 import httpx
@@ -143,6 +143,33 @@ async def test_connections_count_from_the_first_moment(rig, tmp_path):
     rig.services = replace(rig.services, metrics=Metrics(), limits=ApiLimits(connections_max=2))
     async with over_tls(rig, tmp_path) as url, half_open(url, 5) as held:
         assert len(held) == 2
+
+
+@asynccontextmanager
+async def let_in(url, root, count):
+    """Open connections one after the other; yield those whose handshake was done."""
+    port, context, streams = int(url.rpartition(":")[2]), trusting(root), []
+    for _ in range(count):
+        with suppress(OSError):
+            streams.append(await asyncio.open_connection("127.0.0.1", port, ssl=context))
+        await asyncio.sleep(0.02)
+    yield streams
+    for _, writer in streams:
+        writer.close()
+
+
+async def test_an_address_holds_no_more_connections_than_one_may_and_gets_them_back(rig, tmp_path):
+    rig.services = replace(rig.services, metrics=Metrics(), limits=ApiLimits(connections_per_address_max=3))
+    root = rig.services.trust.authority.root_pem
+    async with over_tls(rig, tmp_path) as url:
+        async with let_in(url, root, 6) as streams:
+            assert len(streams) == 3
+            with pytest.raises(httpx.TransportError):
+                await get(url, f"{EST}/cacerts", root)
+        await asyncio.sleep(0.1)
+        async with let_in(url, root, 2) as streams:
+            assert len(streams) == 2
+            assert (await get(url, f"{EST}/cacerts", root)).status_code == 200
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from api.limits import ApiLimits
+from api.protocol import BoundedProtocol
 from api.server import ListenError, OpenToAllError, config, listen, run_until, serve
 from api.services import ApiServices
 from api.transport import QuietServer
@@ -233,7 +234,7 @@ async def test_nobody_says_by_a_header_where_a_request_comes_from():
 
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server = QuietServer(config(app, ApiLimits()))  # type: ignore[arg-type]  # what counts is how it is served
+    server = QuietServer(config(app, ApiLimits(), BoundedProtocol))  # type: ignore[arg-type]  # what counts is how it is served
     async with asyncio.TaskGroup() as group:
         group.create_task(run_until(server, listener, stop, stop, lambda: None))
         async with httpx.AsyncClient() as http:
