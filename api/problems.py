@@ -212,6 +212,9 @@ WRONG_PIN = _kind(
     403, "wrong-pin", "This is not the answer to our question", "Compare the PIN with the label."
 )
 VOUCHER_NOT_FOUND = _kind(404, "voucher-not-found", "No such voucher", "List those of the premises.")
+INSTALL_CODE_NOT_FOUND = _kind(
+    404, "install-code-not-found", "No code is kept for this label", "Correct the EUI-64."
+)
 PIN_NOT_KNOWN = _kind(
     404, "pin-not-known", "No PIN is known for this device", "Enter the one on its label first."
 )
@@ -304,6 +307,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     vouchers.UnfitThingError: UNFIT_THING,
     vouchers.TooManyVouchersError: TOO_MANY_VOUCHERS,
     vouchers.NoSuchVoucherError: VOUCHER_NOT_FOUND,
+    vouchers.NoSuchLabelError: INSTALL_CODE_NOT_FOUND,
     vouchers.InvalidLabelError: INVALID_LABEL,
     vouchers.VoucherBusyError: UNAVAILABLE,
     pins.InvalidPinError: INVALID_PIN,

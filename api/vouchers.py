@@ -45,6 +45,7 @@ from security.trust.issued import IssuedRecord, IssuedState
 from security.trust.vouchers import LABELS_MAX, Label, NewVoucher, NoSuchVoucherError
 
 VOUCHER: Final = "voucher"
+EUI64: Final = "eui64"
 NOWHERE: Final = "-"
 """Asked for in the place of a voucher's premises when there is no such voucher: the work is the same."""
 _SECRET: Final = ((b"cache-control", b"no-store"),)
@@ -187,6 +188,7 @@ class VoucherRoutes:
             Route("GET", "/v1/vouchers/{voucher:str}", GET_VOUCHER, self.read),
             Route("DELETE", "/v1/vouchers/{voucher:str}", REVOKE_VOUCHER, self.revoke),
             Route("POST", "/v1/install-codes", LOAD_LABELS, self.load_labels),
+            Route("DELETE", "/v1/install-codes/{eui64:str}", TAKE_BACK_LABEL, self.take_back_label),
             Route("PUT", "/v1/things/{thing:str}/pin", PUT_PIN, self.keep_pin),
             Route("GET", "/v1/things/{thing:str}/certificates", LIST_CERTIFICATES, self.certificates),
         )
@@ -228,6 +230,11 @@ class VoucherRoutes:
         labels = [Label(row.eui64, Secret(row.code), row.thing, row.model) for row in body.items]
         known = await self._vouchers.load_labels(labels, request.scope["user"], via_of(request.scope))
         return json_reply(LabelsKept(len(labels) - len(known), [*known]), status=201)
+
+    async def take_back_label(self, request: HttpRequest) -> Reply:
+        eui64: str = request.scope["path_params"][EUI64]
+        await self._vouchers.take_back_label(eui64, request.scope["user"], via_of(request.scope))
+        return no_content()
 
     async def keep_pin(self, request: HttpRequest) -> Reply:
         name = path_thing(request.scope)
@@ -360,6 +367,20 @@ LOAD_LABELS: Final = Operation(
         problems.INVALID_LABEL,
         problems.TOO_MANY_TRIES,
     ),
+)
+TAKE_BACK_LABEL: Final = Operation(
+    id="takeBackInstallCode",
+    tag=TAG,
+    summary="Take the code of a label back",
+    description="For good: the device of that label joins by a voucher. A certificate that the code has"
+    " brought stays. Again is no error.",
+    action=Action.INSTALL_CODE_WRITE,
+    parameters=(
+        in_path(EUI64, "On the label; punctuation does not matter", {"type": "string"}, "00124B0001A2B3C4"),
+    ),
+    answers={204: Answer("It is good for nothing")},
+    refusals=(problems.INSTALL_CODE_NOT_FOUND,),
+    own_check=True,
 )
 PUT_PIN: Final = Operation(
     id="putPin",

@@ -282,6 +282,7 @@ STEP_UP: Final = frozenset(
         (_R.OPERATOR, Action.THING_RESUME),
         (_R.SECURITY, Action.THING_RESUME),
         (_R.SECURITY, Action.CERTIFICATE_REVOKE),
+        (_R.SECURITY, Action.INSTALL_CODE_WRITE),
         (_R.SECURITY, Action.PRINCIPAL_WRITE),
         (_R.SECURITY, Action.ROLE_GRANT),
         (_R.SECURITY, Action.SIGNING_KEY_WRITE),

@@ -18,7 +18,7 @@ from gnomon import joining
 from gnomon.cli import main
 from gnomon.joining import Files, ForeignServerError, JoinError
 from security import private_files
-from security.policy import Role
+from security.policy import Action, Role
 from security.secret import Secret
 from security.trust import certificates
 from tests.enrolling import enrol, root_of, voucher
@@ -212,7 +212,10 @@ def test_wrong_pin_device_refuses_server(gnomon):
     files = Files(gnomon.directory / "things", name)
     with pytest.raises(JoinError, match="404"):
         joining.prove_pin(gnomon.join_url, files, Secret("123455"))
-    assert gnomon.http.put(f"/v1/things/{name}/pin", json={"pin": "123455"}).status_code == 204
+    path, body = f"/v1/things/{name}/pin", b'{"pin":"123455"}'
+    shown = gnomon.accounts.step_up(Role.SECURITY, Action.INSTALL_CODE_WRITE, "PUT", path, body)
+    fields = {"Content-Type": "application/json", **shown}
+    assert gnomon.http.put(path, content=body, headers=fields).status_code == 204
     with pytest.raises(ForeignServerError, match="does not know this device's PIN"):
         joining.prove_pin(gnomon.join_url, files, Secret("111115"))
     joining.prove_pin(gnomon.join_url, files, Secret("123455"))
