@@ -40,7 +40,7 @@ def place(settings: Settings, roots: Path, device_port: int, voice: Voice | None
     folder, broker = _folder(settings), settings.broker
     first, second, revoked = (_file(folder, name) for name in (*CANARIES, REVOKED_CANARY))
     return Place(
-        host=_ANY_ADDRESS.get(broker.listen, broker.listen),
+        host=address_of(broker.listen),
         port=device_port,
         server_name=broker.hosts[0],
         roots=roots,
@@ -48,6 +48,11 @@ def place(settings: Settings, roots: Path, device_port: int, voice: Voice | None
         revoked=revoked,
         voice=voice,
     )
+
+
+def address_of(listen: str) -> str:
+    """Return where this machine reaches what listens there, which may be on all its addresses."""
+    return _ANY_ADDRESS.get(listen, listen)
 
 
 def _folder(settings: Settings) -> Path:

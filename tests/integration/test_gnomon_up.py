@@ -109,6 +109,33 @@ def test_a_directory_that_another_gnomon_uses_is_refused_and_the_other_goes_on(t
         assert first.broker_pid == broker
 
 
+def doctor(gnomon):
+    return subprocess.run(
+        [sys.executable, "-m", "tests.system.up", "doctor", *settings_of(gnomon)],
+        cwd=gnomon.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=END_S_MAX,
+        check=False,
+    )
+
+
+def settings_of(gnomon):
+    return [part for key, value in gnomon.settings.items() for part in ("--set", f"{key}={value}")]
+
+
+@pytest.mark.parametrize("tls", ["false", "true"])
+def test_the_doctor_finds_nothing_wrong_beside_a_service_that_runs(tmp_path, tls):
+    with Gnomon(tmp_path, {"api.tls": tls}) as gnomon:
+        found = doctor(gnomon)
+        assert (found.returncode, "FAULT" in found.stdout) == (0, False), found.stdout + found.stderr
+        assert found.stdout.count(f"running as process {gnomon.pid} ") == 4, found.stdout
+        gnomon.kill()
+        with socket.create_server(("127.0.0.1", gnomon.api_port)):
+            assert "FAULT api port" in doctor(gnomon).stdout
+
+
 def test_without_mosquitto_it_says_how_to_get_it(var):
     assert "apt-get install mosquitto" in refused(var, "--set", "broker.executable=no-such-broker")
 
