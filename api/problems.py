@@ -19,6 +19,7 @@ from infra.live import TooManyWatchersError
 from registry import errors as registry
 from security.hashing import HashingBusyError
 from security.people import errors as people
+from security.tries import TooManyTriesError
 from security.trust import enrolment, pins, vouchers
 from security.trust.authority import AuthorityError, UncertifiableNameError
 from security.trust.claims import OverError, SpentError
@@ -27,7 +28,6 @@ from security.trust.issued import CertificateBusyError
 from security.trust.known_keys import KeyKnownError
 from security.trust.requests import InvalidRequestError
 from security.trust.revocation import RevocationError
-from security.trust.tries import TooManyTriesError
 from shadow import errors as shadow
 from shadow.wire import help_of as wire_help
 
@@ -271,7 +271,6 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     registry.QuarantinedError: FORBIDDEN,
     registry.RegistryBusyError: UNAVAILABLE,
     people.LoginRefusedError: UNAUTHORIZED,
-    people.TooManyTriesError: TOO_MANY_TRIES,
     HashingBusyError: TOO_MANY_TRIES,
     people.InvalidAccountError: INVALID_REQUEST,
     people.WeakPasswordError: WEAK_PASSWORD,
@@ -385,9 +384,6 @@ def describe(error: Exception) -> Problem:
             return _of_framework(error)
         case people.LoginRefusedError():
             return Problem(UNAUTHORIZED, UNAUTHORIZED.title, fields=CHALLENGE)
-        case people.TooManyTriesError():
-            wait = (b"retry-after", b"%d" % error.retry_after_s)
-            return Problem(TOO_MANY_TRIES, TOO_MANY_TRIES.title, str(error), (wait,))
         case _:
             kind = _kind_of(error)
             said = None if kind.status >= 500 or kind is UNAUTHORIZED else str(error)  # noqa: PLR2004 - 5xx

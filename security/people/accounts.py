@@ -24,14 +24,14 @@ from security.people.errors import (
     LoginTakenError,
     PeopleBusyError,
     PersonNotFoundError,
-    TooManyTriesError,
 )
 from security.people.persons import Invitation, Notice, Person, State, Told, Trigger
 from security.people.records import LOGINS, PEOPLE, SAVE_ATTEMPTS_MAX, Kept, RecordPage, Records
-from security.people.tries import LoginDelays, Strangers
+from security.people.tries import LoginTries, Strangers
 from security.policy import Principal, Role
 from security.secret import Secret
 from security.secretbox import SecretBox
+from security.tries import require
 
 ID_BITS: Final = 80
 CLAIM_S: Final = 60
@@ -102,7 +102,7 @@ class Accounts:
         self._refusals = refusals
         self._cost = cost
         self._strangers = Strangers(clock)
-        self._delays = LoginDelays(clock)
+        self._login_tries = LoginTries(clock)
         self.listeners: list[Listener] = []
 
     # Look-ups
@@ -373,7 +373,8 @@ class Accounts:
 
         Raises:
             LoginRefusedError: not proved.
-            TooManyTriesError: this name was tried too often from there, or much too often from everywhere.
+            TooManyTriesError: this name was tried too often from there, or much too often from everywhere; or
+                too many log in from where they never did.
             HashingBusyError: too many log in at once.
         """
         person = await self._counted_by_login(login, address)
@@ -392,7 +393,7 @@ class Accounts:
                 await self._note_officer()
             entry = self._login_entry(before, done, kept.revision, via)
             if await self._put(kept, done, entry):
-                self._delays.proved(done.login, address)
+                self._login_tries.proved(done.login, address)
                 return Proved(done, before.notices)
             kept = await self._kept(person.id)
         raise PeopleBusyError
@@ -452,11 +453,11 @@ class Accounts:
         except InvalidAccountError:
             name = _NO_NAME
         tried = login if name == _NO_NAME else name
-        self._delays.count(tried, address)
+        self._login_tries.count(tried, address)
         claim = await self._logins.load(name)
         kept = None if claim is None else await self._people.load(claim.record.person)
         if kept is not None and kept.record.login == name:
-            return await self._counted_login(kept.record.id, known=self._delays.is_known(name, address))
+            return await self._counted_login(kept.record.id, known=self._login_tries.is_known(name, address))
         self._strangers.count(tried)
         await self._count_nobody()
         return None
@@ -474,9 +475,7 @@ class Accounts:
         for _ in range(SAVE_ATTEMPTS_MAX):
             kept, now_ms = await self._kept(id), self._clock.now_ms()
             before = kept.record
-            wait_s = 0 if known else persons.login_wait_s(before.logins, now_ms)
-            if wait_s:
-                raise TooManyTriesError(wait_s)
+            require(0 if known else persons.login_wait_s(before.logins, now_ms))
             after = replace(before, logins=persons.count_login(before.logins, now_ms))
             if await self._put(kept, after, None):
                 return after
@@ -485,9 +484,7 @@ class Accounts:
     async def _counted(self, id: str) -> Person:
         for _ in range(SAVE_ATTEMPTS_MAX):
             kept, now_ms = await self._kept(id), self._clock.now_ms()
-            wait_s = persons.wait_s(kept.record.retry_at_ms, now_ms)
-            if wait_s:
-                raise TooManyTriesError(wait_s)
+            require(persons.wait_s(kept.record.retry_at_ms, now_ms))
             after = persons.count_try(kept.record, now_ms)
             if await self._put(kept, after, None):
                 return after

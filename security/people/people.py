@@ -25,9 +25,9 @@ from security.people.persons import State, Told
 from security.people.sessions import Granted, Sessions
 from security.people.stepup import StepUps
 from security.people.tokens import AccessTokens
-from security.people.tries import AddressTries
 from security.secret import Secret
 from security.secretbox import SecretBox
+from security.tries import AddressTries
 
 SWEEP_S: Final = 600
 SWEPT_MAX: Final = 1_000

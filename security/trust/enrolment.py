@@ -24,6 +24,7 @@ from infra.telemetry.metrics import Count
 from security.audit import NOBODY, Actor, Refusals, Via
 from security.hashing import Hashing, HashingBusyError
 from security.policy import Action, Principal, Role
+from security.tries import TooManyTriesError
 from security.trust import certificates, claims, codes
 from security.trust.authority import Authority, Issued
 from security.trust.certificates import AuthorityError
@@ -34,7 +35,7 @@ from security.trust.issued import IssuedRecord, IssuedState, IssuedStore
 from security.trust.known_keys import Bringer, KeyKnownError, KnownKeys
 from security.trust.proofs import IN_PERSON, Placing, Proofs
 from security.trust.requests import InvalidRequestError, Request, parse_request
-from security.trust.tries import TooManyTriesError, Tries
+from security.trust.tries import Tries
 
 __all__ = ["REFUSALS", "Enrolment", "Source"]
 

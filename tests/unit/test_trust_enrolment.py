@@ -9,6 +9,7 @@ from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from security.audit import INSIDE
 from security.hashing import Hashing
 from security.secret import Secret
+from security.tries import TRIES_PER_ADDRESS_MAX, TooManyTriesError
 from security.trust import enrolment, keys
 from security.trust.authority import UncertifiableNameError
 from security.trust.claims import OverError, SpentError, State
@@ -27,7 +28,7 @@ from security.trust.enrolment import (
 from security.trust.issued import CertificateBusyError, IssuedState
 from security.trust.known_keys import KeyKnownError
 from security.trust.requests import InvalidRequestError
-from security.trust.tries import ADDRESS_TRIES_MAX, WRONG_MAX, TooManyTriesError
+from security.trust.tries import WRONG_MAX
 from security.trust.vouchers import Label
 from tests.fakes import FakeClock, numbered
 from tests.trust import SECURITY, Center, audited, names_of, open_store, request
@@ -193,7 +194,7 @@ async def test_what_a_stranger_makes_up_is_one_row_a_minute_and_is_not_written_d
     ids=["malformed id", "malformed code", "mistyped code"],
 )
 async def test_nonsense_counts_against_the_address_it_comes_from(center, id, code):
-    for _ in range(ADDRESS_TRIES_MAX):
+    for _ in range(TRIES_PER_ADDRESS_MAX):
         with pytest.raises((InvalidClaimIdError, InvalidCodeError)):
             await center.enrol(id, code, request(), address="192.0.2.1")
     with pytest.raises(TooManyTriesError):
