@@ -124,7 +124,12 @@ def names_in(certificate: x509.Certificate) -> str:
 
 def enrolled(field: Field, kind: str = "device") -> tuple[str, tuple[Path, Path]]:
     """Have a new thing join as it should; return its name and the files with its certificate and key."""
-    one, key = voucher(field, kind), keys.make_key()
+    return let_in(field, voucher(field, kind))
+
+
+def let_in(field: Field, one: Voucher) -> tuple[str, tuple[Path, Path]]:
+    """Have the thing of a voucher join as it should; see :func:`enrolled`."""
+    key = keys.make_key()
     with Joiner(field.gnomon, next(ADDRESSES)) as joiner:
         leaf = certificate_in(joiner.enrol(one.id, one.code, request(key)))
         authorities = pkcs7.load_der_pkcs7_certificates(

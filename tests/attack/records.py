@@ -121,7 +121,9 @@ def _verified(var: Path, heads_from: Path) -> tuple[int, str]:
 
 
 def _edit(bodies: Bodies) -> Bodies:
-    return [bodies[0], bodies[1].replace(b"thing.register", b"thing.registed", 1), *bodies[2:]]
+    position = next(number for number, body in enumerate(bodies) if b"thing.register" in body)
+    forged = bodies[position].replace(b"thing.register", b"thing.registed", 1)
+    return [*bodies[:position], forged, *bodies[position + 1 :]]
 
 
 def _delete(bodies: Bodies) -> Bodies:
