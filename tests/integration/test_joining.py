@@ -20,7 +20,7 @@ from gnomon.joining import Files, ForeignServerError, JoinError
 from security import private_files
 from security.policy import Action, Role
 from security.secret import Secret
-from security.trust import certificates
+from security.trust import certificates, keys
 from tests.enrolling import enrol, root_of, voucher
 from tests.system.child import Gnomon
 from tests.system.mqtt import Thing, until
@@ -88,6 +88,10 @@ def sha256_of_root(gnomon):
     return hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest()
 
 
+def root_file(gnomon):
+    return gnomon.var / "ca" / "root.crt"
+
+
 def run(*arguments, input=None):
     return CliRunner().invoke(main, ["enrol", *map(str, arguments)], input=input)
 
@@ -109,8 +113,88 @@ def test_by_the_command_line_with_the_sha_256_of_the_root(gnomon, tmp_path):
     early = run(name, "--url", gnomon.join_url, "--into", tmp_path, "--renew")
     assert early.exit_code == 1
     assert "last third of its life" in early.output
+    assert "(wait 244 days)" in early.output
+    assert not files.next_key.exists(), "it was refused, so no certificate can be for it"
     assert files.certificate.read_bytes() == before[files.certificate]
     assert files.key.read_bytes() == before[files.key]
+
+
+def test_a_code_of_another_thing_gives_nothing_the_wrong_name_and_loses_nothing(gnomon, tmp_path):
+    name, into = register(gnomon, "mine"), tmp_path / "new"
+    code = voucher(gnomon, name)
+    told = run("other", "--url", gnomon.join_url, "--root", root_file(gnomon), "--into", into,
+               "--code-file", "-", input=code.reveal() + "\n")  # fmt: skip
+    assert told.exit_code == 1
+    assert "this code is not other's but mine's" in told.output
+    assert str(into / "mine.crt") in told.output.replace("\n", "")
+    files = Files(into, name)
+    assert sorted(into.iterdir()) == sorted([files.key, files.certificate, files.root])
+    leaf = x509.load_pem_x509_certificates(files.certificate.read_bytes())[0]
+    assert leaf.subject.rfc4514_string().endswith("CN=mine")
+    assert leaf.public_key() == keys.parse_key(files.key.read_bytes()).public_key()
+
+
+def test_a_code_of_another_thing_replaces_nothing_of_that_one(gnomon, tmp_path):
+    name = register(gnomon, "kept")
+    files, wrong = Files(tmp_path, name), Files(tmp_path, "other")
+    files.key.write_bytes(b"precious")
+    code = voucher(gnomon, name)
+    with pytest.raises(JoinError, match="which has files here already"):
+        joining.join(gnomon.join_url, wrong, code, root_of(gnomon), None)
+    assert files.key.read_bytes() == b"precious"
+    elsewhere = Files(tmp_path / "elsewhere", name)
+    elsewhere.folder.mkdir()
+    wrong.key.rename(elsewhere.key)
+    joining.join(gnomon.join_url, elsewhere, code, root_of(gnomon), None)
+    assert elsewhere.certificate.exists()
+
+
+@pytest.mark.parametrize("code", ["", ":", "vaaaaaaaaaaaaaaaa", "vaaaaaaaaaaaaaaaa:", ":AAAA"])
+def test_half_a_code_is_not_even_sent(gnomon, tmp_path, code):
+    told = run("hall", "--url", "https://localhost:1", "--root", root_file(gnomon), "--into", tmp_path,
+               "--code-file", "-", input=code + "\n")  # fmt: skip
+    assert (told.exit_code, "a part of it is missing" in told.output) == (1, True), told.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_is_no_certificate_is_told(tmp_path):
+    (tmp_path / "voucher.json").write_text("{}")
+    told = run("hall", "--url", "https://localhost:1", "--root", tmp_path / "voucher.json",
+               "--into", tmp_path, "--code-file", "-", input="v:A\n")  # fmt: skip
+    assert (told.exit_code, "no certificate in PEM" in told.output) == (1, True), told.output
+
+
+def test_what_was_never_enrolled_is_not_renewed(tmp_path):
+    told = run("hall", "--url", "https://localhost:1", "--into", tmp_path, "--renew")
+    assert (told.exit_code, "enrol it first, or name its folder" in told.output) == (1, True), told.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_was_lost_leaves_the_key_and_says_so(gnomon, tmp_path, monkeypatch):
+    name, files = register(gnomon, "unheard"), Files(tmp_path, "unheard")
+    code = voucher(gnomon, name)
+
+    def unheard(_server, _request, _code):
+        raise JoinError("localhost port 1 does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joining.Server, "enrol", unheard)
+        with pytest.raises(JoinError, match=r"unheard\.key is kept: the same command goes on"):
+            joining.join(gnomon.join_url, files, code, root_of(gnomon), None)
+    key = files.key.read_bytes()
+    joining.join(gnomon.join_url, files, code, root_of(gnomon), None)
+    assert files.key.read_bytes() == key
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [("21022799", "244 days"), ("90000", "2 days"), ("86400", "24 hours"), ("61", "2 minutes"), ("9", "9 s"),
+     ("", "a while")],
+)  # fmt: skip
+def test_a_wait_is_told_as_a_person_says_it(seconds, said):
+    answer = joining.Answer(503, b"{}", seconds)
+    assert joining._refusal(answer).args[0].endswith(f"(wait {said})") == bool(seconds)
+    assert joining._span(seconds) == said
 
 
 def test_no_code_is_an_argument_and_a_file_of_one_is_its_owners_alone(tmp_path):
@@ -170,7 +254,7 @@ def test_wrong_code_rejected_and_audited(gnomon, tmp_path):
     wrong = Secret(f"{claim}:{'AAAA' * 6}AAA")
     with pytest.raises(JoinError, match="401"):
         joining.join(gnomon.join_url, Files(tmp_path, "nobody"), wrong, root_of(gnomon), None)
-    assert not (tmp_path / "nobody.crt").exists()
+    assert list(tmp_path.iterdir()) == []
 
     def refused():
         rows = gnomon.http.get("/v1/audit").json()["items"]
@@ -192,6 +276,10 @@ def test_revoked_certificate_refused(gnomon):
         assert device.post(f"/things/{name}/shadow", json=reported).status_code == 200
         assert gnomon.http.post(f"/v1/things/{name}/revoke").status_code == 200
         assert device.post(f"/things/{name}/shadow", json=reported).status_code == 401
+    files = Files(certificate.parent, name)
+    with pytest.raises(JoinError, match=r"not good any more\. It has ended, or its thing was revoked"):
+        joining.renew(gnomon.join_url, files)
+    assert not files.next_key.exists()
 
 
 def test_a_device_tells_no_code_to_whom_it_was_not_told_of(gnomon, tmp_path):
