@@ -167,11 +167,13 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             services.shadows.sweep(),
             services.shadows.retain(),
             services.sealer.run(),
+            services.devices.run(),
             sweep_people(services),
             watch_authorities(services.authority),
         ),
     ):
         suspects.begin()
+        await services.models.seed()
         janitor = _janitor(services, broker)
         revocations = Revocations(
             services.store,

@@ -18,8 +18,13 @@ from infra.ids import Ids
 from infra.live import Live
 from infra.settings import Settings
 from infra.telemetry import Journeys, Metrics, open_journeys
+from registry.accounts import AccountService
+from registry.catalogue import ModelCatalogue
+from registry.collections import COLLECTIONS
+from registry.devices import DeviceService
+from registry.gateways import GatewayService
+from registry.meters import MeterService
 from registry.service import RegistryService
-from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
 from security.blocks import BLOCKS
@@ -54,6 +59,11 @@ class Services:
     live: Live
     shadows: ShadowService
     registry: RegistryService
+    models: ModelCatalogue
+    accounts: AccountService
+    meters: MeterService
+    gateways: GatewayService
+    devices: DeviceService
     refusals: Refusals
     heads: Heads
     sealer: Sealer
@@ -124,6 +134,11 @@ async def open_services(
             live=live,
             shadows=ShadowService(shadow_store, clock, ids, settings.limits, metrics, live),
             registry=registry,
+            models=ModelCatalogue(store, clock),
+            accounts=AccountService(store, clock),
+            meters=MeterService(store, clock),
+            gateways=GatewayService(store, clock, registry),
+            devices=DeviceService(store, clock, registry),
             refusals=refusals,
             heads=heads,
             sealer=sealer,
