@@ -179,6 +179,7 @@ class VoucherRoutes:
         self._vouchers = services.trust.vouchers
         self._limits = services.limits
         self._clock = services.clock
+        self._registry = services.registry
         self._gate = Gate(services.registry)
 
     def routes(self) -> tuple[Route, ...]:
@@ -246,7 +247,8 @@ class VoucherRoutes:
     async def certificates(self, request: HttpRequest) -> Reply:
         name, since_ms = path_thing(request.scope), hidden_before_ms(request.scope)
         records = await self._trust.issued.of_thing(name)
-        suspicion = await self._trust.keys.suspicion(name)
+        registration = (await self._registry.thing(name)).registration
+        suspicion = await self._trust.keys.suspicion(name, registration)
         return json_reply(
             CertificateList(
                 [CertificateDocument.of(one) for one in records if one.at_ms >= since_ms],

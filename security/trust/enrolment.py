@@ -195,9 +195,8 @@ class Enrolment:
         self._check_unused(claim, parsed, gateway)
         await self._check_room(claim)
         by = Principal(claim.thing, Role.GATEWAY if placing.is_gateway else Role.DEVICE)
-        await self._keys.introduce(
-            parsed.spki_sha256, Bringer(claim.thing, f"claim {claim.id}"), by, source.via
-        )
+        bringer = Bringer(claim.thing, f"claim {claim.id}", placing.registration)
+        await self._keys.introduce(parsed.spki_sha256, bringer, by, source.via)
         if placing.waiting:
             raise AwaitingApprovalError
         act = Act(by, source.via, Action.CERTIFICATE_ENROL, cause=claim.maker)
@@ -312,7 +311,7 @@ class Enrolment:
         parsed = parse_request(request)
         by = Principal(record.thing, Role.GATEWAY if placing.is_gateway else Role.DEVICE)
         self._renewing(record, parsed.spki_sha256)
-        bringer = Bringer(record.thing, f"renewal {record.serial}")
+        bringer = Bringer(record.thing, f"renewal {record.serial}", placing.registration)
         await self._keys.introduce(parsed.spki_sha256, bringer, by, source.via)
         begun = await self._begin_renewal(record.serial, parsed, by, source.via)
         begun = begun if begun.renewal else await self._sign_renewal(begun, parsed)
@@ -365,7 +364,8 @@ class Enrolment:
         """Return a certificate for a thing that somebody of ours answers for in person, without a code."""
         placing = await self._placed(thing)
         parsed = parse_request(request)
-        await self._keys.introduce(parsed.spki_sha256, Bringer(thing, f"by {by.name}"), by, via)
+        bringer = Bringer(thing, f"by {by.name}", placing.registration)
+        await self._keys.introduce(parsed.spki_sha256, bringer, by, via)
         issued = self._authority.sign_thing(thing, parsed.public_key)
         await self._issued.record(
             issued, thing, by, via, reason="in person", registration=placing.registration

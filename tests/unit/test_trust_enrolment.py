@@ -321,7 +321,7 @@ async def test_a_replayed_request_is_refused_under_another_code_and_noted_on_bot
     with pytest.raises(KeyKnownError):
         await center.enrol(other, other_code, asked)
     assert await center.issued.of_thing("attic") == ()
-    assert [(await center.keys.suspicion(thing)).count for thing in ("hall", "attic")] == [1, 1]
+    assert [(await center.keys.suspicion(thing, 1)).count for thing in ("hall", "attic")] == [1, 1]
     assert await center.enrol(other, other_code, request())
 
 
