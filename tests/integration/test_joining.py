@@ -3,10 +3,11 @@
 import hashlib
 import os
 import re
+import signal
 import ssl
 import subprocess
+import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 import pytest
@@ -22,12 +23,12 @@ from security.policy import Action, Role
 from security.secret import Secret
 from security.trust import certificates, keys
 from tests.enrolling import enrol, root_of, voucher
-from tests.system.child import Gnomon
+from tests.system.child import ROOT, Gnomon
 from tests.system.mqtt import Thing, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("broker_program")]
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 JOINING = PAGE.partition("\n## Joining\n")[2].partition("\n## ")[0]
 SCRIPTS = re.findall(r"^```sh\n(.*?)^```", JOINING, re.MULTILINE | re.DOTALL)
 
@@ -46,20 +47,14 @@ def register(gnomon, name, kind="device"):
 
 
 def test_what_the_page_says_works_command_by_command(gnomon, tmp_path):
-    assert len(SCRIPTS) == 3
-    script = "set -eux -o pipefail\n" + "".join(SCRIPTS)
-    for written, port in (("8080", gnomon.api_port), ("8883", gnomon.device_port)):
-        script = script.replace(written, str(port))
-    script = script.replace("https://localhost:8443", gnomon.join_url)
+    *by_hand, agent = (typed(script, gnomon) for script in SCRIPTS)
+    assert len(by_hand) == 3
     (tmp_path / "root.crt").write_bytes(root_of(gnomon))
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run(
-        ["bash", "-c", script],
+        ["bash", "-c", "set -eux -o pipefail\n" + "".join(by_hand)],
         cwd=tmp_path,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "TOKEN": gnomon.accounts.token(Role.SECURITY),
-        },
+        env=environment | {"TOKEN": gnomon.accounts.token(Role.SECURITY)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -69,6 +64,36 @@ def test_what_the_page_says_works_command_by_command(gnomon, tmp_path):
     assert "my-pct.crt: OK" in done.stdout
     said = [line for line in done.stdout.splitlines() if '"heat_c":20.5' in line.replace(" ", "")]
     assert len(said) == 2, "accepted over MQTT, and read over HTTPS"
+    speaks(agent, tmp_path, environment)
+
+
+def typed(script, gnomon):
+    """What the page says, at the ports that this service has."""
+    for written, port in (("8080", gnomon.api_port), ("8883", gnomon.device_port)):
+        script = script.replace(written, str(port))
+    return script.replace("https://localhost:8443", gnomon.join_url)
+
+
+def speaks(script, folder, environment):
+    """See the reference agent take the name over, until it is stopped as by Ctrl-C."""
+    python = folder / "installed" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    with subprocess.Popen(
+        ["bash", "-c", "exec " + script],
+        cwd=folder,
+        env=environment | {"GNOMON": str(folder / "installed"), "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as agent:
+        try:
+            assert agent.stderr is not None
+            assert any("accepted:" in line for line in agent.stderr), "its first report"
+            agent.send_signal(signal.SIGINT)
+            assert agent.wait(timeout=20) == 0
+        finally:
+            agent.kill()
 
 
 def test_a_device_enrols_and_speaks(gnomon):
