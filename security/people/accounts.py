@@ -25,7 +25,7 @@ from security.people.errors import (
     PeopleBusyError,
     PersonNotFoundError,
 )
-from security.people.persons import Invitation, Notice, Person, State, Told, Trigger
+from security.people.persons import Invitation, Person, State, Told, Trigger
 from security.people.records import LOGINS, PEOPLE, SAVE_ATTEMPTS_MAX, Kept, RecordPage, Records
 from security.people.tries import LoginTries, Strangers
 from security.policy import Principal, Role
@@ -539,12 +539,12 @@ class Accounts:
         await self._change(id, rule, "factor.replace", _itself(person), via)
         return tuple(Secret(one) for one in codes)
 
-    async def tell(self, id: str, notice: Notice) -> None:
-        """Have a person told something at the next login."""
+    async def note_theft(self, id: str) -> None:
+        """End a person's access tokens, and have them told at the next login that a session was stolen."""
         now_ms = self._clock.now_ms()
         for _ in range(SAVE_ATTEMPTS_MAX):
             kept = await self._people.load(id)
-            if kept is None or await self._put(kept, persons.told(kept.record, notice, now_ms), None):
+            if kept is None or await self._put(kept, persons.robbed(kept.record, now_ms), None):
                 return
         raise PeopleBusyError
 
@@ -665,7 +665,7 @@ def _itself(person: Person) -> Principal:
 
 
 def _standing(person: Person) -> tuple[Role, str, int, bool]:
-    return person.role, person.account, person.epoch, person.state is State.ACTIVE
+    return person.role, person.account, person.generation, person.state is State.ACTIVE
 
 
 def _factor(login: str, seed: str, codes: tuple[str, ...]) -> Factor:

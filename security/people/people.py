@@ -89,7 +89,7 @@ class _Both:
             person = await self._accounts.find(id)
             if person is None or person.state is not State.ACTIVE:
                 return None
-            return Standing(persons.principal_of(person), person.epoch)
+            return Standing(persons.principal_of(person), person.generation)
         client = await self._clients.find(id)
         if client is None or client.state is not ClientState.ACTIVE:
             return None

@@ -11,12 +11,14 @@ from typing import Final
 from infra.clock import Clock
 from security.addresses import network
 from security.people.persons import Failures, count_login, delay_s, login_wait_s
-from security.tries import MINUTE_S, Window, remember, require
+from security.tries import MINUTE_S, Window, Windows, remember, require
 
 LOGINS_MAX: Final = 300
 """Logins a minute that are hashed, of all whose name or network failed lately: half a core's time. As many
 again of those who did not; and whoever comes from where they logged in before is held up by neither."""
 LATELY_S: Final = 600.0
+LOGINS_PER_PLACE_MAX: Final = 20
+"""Logins a minute with one name from one network, right ones too: each is a row of the audit and a hash."""
 _NEVER: Final = float("-inf")
 
 
@@ -32,6 +34,7 @@ class LoginTries:
         self._tries: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._failed_s: OrderedDict[bytes, float] = OrderedDict()
+        self._places = Windows(LOGINS_PER_PLACE_MAX, MINUTE_S)
         self._ceilings = {failing: Window(LOGINS_MAX, MINUTE_S) for failing in (False, True)}
 
     def count(self, name: str, address: str) -> None:
@@ -42,9 +45,10 @@ class LoginTries:
         """
         key, now_s = _key(name, network(address)), self._clock.elapsed_s()
         failures, retry_at_s = self._tries.get(key, (0, 0.0))
-        require(retry_at_s - now_s)
+        require(max(retry_at_s - now_s, self._places.wait_s(key, now_s)))
         if key not in self._known:
             self._count_with_all(name, address, now_s)
+        self._places.add(key, now_s)
         remember(self._tries, key, (failures + 1, now_s + delay_s(failures + 1)))
 
     def _count_with_all(self, name: str, address: str, now_s: float) -> None:

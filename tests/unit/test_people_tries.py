@@ -2,7 +2,7 @@
 
 import pytest
 
-from security.people.tries import LATELY_S, LOGINS_MAX, LoginTries, Strangers
+from security.people.tries import LATELY_S, LOGINS_MAX, LOGINS_PER_PLACE_MAX, LoginTries, Strangers
 from security.tries import MINUTE_S, TooManyTriesError
 from tests.fakes import FakeClock
 
@@ -62,6 +62,21 @@ def test_a_login_that_was_right_makes_no_other_of_its_network_suspicious():
     tries.count("new", ADDRESS)
 
 
+def test_right_logins_of_a_name_from_one_network_are_bounded_too():
+    clock = FakeClock()
+    tries = LoginTries(clock)
+    for _ in range(LOGINS_PER_PLACE_MAX):
+        tries.count("ann", ADDRESS)
+        tries.proved("ann", ADDRESS)
+    with pytest.raises(TooManyTriesError) as error:
+        tries.count("ann", ADDRESS)
+    assert error.value.retry_s == MINUTE_S
+    tries.count("ann", ELSEWHERE)
+    tries.count("bob", ADDRESS)
+    clock.advance(MINUTE_S)
+    tries.count("ann", ADDRESS)
+
+
 def test_a_failure_is_forgotten_after_a_while():
     clock = FakeClock()
     tries = LoginTries(clock)
@@ -78,6 +93,5 @@ def test_names_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch):
         tries.count(str(number), ADDRESS)
         tries.proved(f"p{number}", ELSEWHERE)
         strangers.count(str(number))
-    assert [len(table) for table in (tries._tries, tries._known, tries._failed_s, strangers._failures)] == [
-        3
-    ] * 4
+    tables = (tries._tries, tries._known, tries._failed_s, tries._places, strangers._failures)
+    assert {len(table) for table in tables} == {3}
