@@ -102,6 +102,7 @@ class Action(StrEnum):
     THING_SUSPEND = "thing.suspend"
     THING_RESUME = "thing.resume"
     ATTACHMENT_WRITE = "attachment.write"
+    THING_DETACH = "thing.detach"
     PREMISES_READ = "premises.read"
     PREMISES_WRITE = "premises.write"
     CUSTOMER_FIND = "customer.find"
@@ -223,6 +224,7 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.THING_SUSPEND: {_R.CUSTOMER: _S.OWN} | _OPERATOR | _SECURITY,
         Action.THING_RESUME: {_R.CUSTOMER: _S.OWN_STOP} | _OPERATOR | _SECURITY,
         Action.ATTACHMENT_WRITE: _VISIT | _SECURITY,
+        Action.THING_DETACH: _VISIT | {_R.CUSTOMER: _S.OWN} | _SECURITY,
         Action.PREMISES_READ: _VISIT | {_R.CCS: _S.ANY} | _SYSTEM,
         Action.PREMISES_WRITE: {_R.CCS: _S.ANY} | _SYSTEM,
         Action.CUSTOMER_FIND: {_R.REP: _S.ANY},

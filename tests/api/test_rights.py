@@ -144,13 +144,29 @@ async def test_no_body_takes_a_member_that_is_not_its_own(rig: Rig, member: str)
 
 
 async def test_both_ends_of_an_attachment_must_be_theirs(rig: Rig):
+    await rig.services.registry.register(NewThing("gw", ThingKind.GATEWAY, "m", HOME), OPERATOR)
     customer = rig.by[Role.CUSTOMER]
-    assert (await customer.put(f"/v1/gateways/{METER}/things/hall")).status_code == 200
-    for gateway, thing in ((METER, OTHER), (METER, "nobody"), (OTHER, "hall"), ("nobody", "hall")):
+    assert (await customer.put("/v1/gateways/gw/things/hall")).status_code == 200
+    for gateway, thing in (("gw", OTHER), ("gw", "nobody"), (OTHER, "hall"), ("nobody", "hall")):
         for method in ("PUT", "DELETE"):
             answer = await customer.request(method, f"/v1/gateways/{gateway}/things/{thing}")
             assert (answer.status_code, slug(answer)) == (404, "thing-not-found")
-    assert (await customer.get(f"/v1/gateways/{METER}/things")).json()["items"][0]["thing"] == "hall"
+    assert (await customer.get("/v1/gateways/gw/things")).json()["items"][0]["thing"] == "hall"
+
+
+async def test_a_customer_never_detaches_the_utilitys_gateway_or_device(rig: Rig):
+    await rig.services.registry.register(NewThing("gw", ThingKind.GATEWAY, "m", HOME), OPERATOR)
+    customer = rig.by[Role.CUSTOMER]
+    for gateway, thing in ((METER, "hall"), ("gw", METER), ("gw", "hall")):
+        path = f"/v1/gateways/{gateway}/things/{thing}"
+        assert (await customer.put(path)).status_code == 200
+        refused = await customer.delete(path)
+        if METER in (gateway, thing):
+            assert (refused.status_code, slug(refused)) == (403, "forbidden")
+            assert len((await customer.get(f"/v1/gateways/{gateway}/things")).json()["items"]) == 1
+            assert (await rig.by[Role.SECURITY].delete(path)).status_code == 204
+        else:
+            assert refused.status_code == 204
 
 
 async def test_an_operator_sees_no_attachment_of_what_is_not_enrolled(rig: Rig):
