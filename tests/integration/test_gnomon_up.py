@@ -1,7 +1,9 @@
 """`gnomon up` that cannot start, or is stopped at the wrong moment: one sentence, and nothing is left."""
 
 import os
+import re
 import resource
+import shutil
 import signal
 import socket
 import ssl
@@ -204,6 +206,41 @@ def test_the_broker_may_open_as_many_connections_as_the_settings_say(tmp_path):
         assert allowed >= 900
     finally:
         gnomon.close()
+
+
+def of_the_runbook(title):
+    """The commands of a section of the runbook, block by block."""
+    page = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    section = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def typed(script, folder):
+    subprocess.run(["bash", "-c", f"umask 022; {script}"], cwd=folder, check=True, timeout=END_S_MAX)
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs the sqlite3 program")
+def test_a_backup_and_its_restore_work_as_the_runbook_types_them_and_stay_private(tmp_path):
+    backup, restore = of_the_runbook("Backup and restore")
+    with Gnomon(tmp_path) as gnomon:
+        gnomon.register("kept", certify=False)
+        typed(backup, tmp_path)
+        gnomon.register("later", certify=False)
+        gnomon.stop()
+        (gnomon.var / "gnomon.db").unlink()
+        typed(restore, tmp_path)
+        written = [
+            gnomon.var / "gnomon.db",
+            *(gnomon.var / "secrets").iterdir(),
+            *tmp_path.glob("backup/*.db"),
+        ]
+        assert [path for path in written if path.stat().st_mode & 0o077] == []
+        before = len(gnomon.log_text())
+        gnomon.start()
+        assert gnomon.http.get("/v1/things/kept").status_code == 200
+        assert gnomon.http.get("/v1/things/later").status_code == 404
+        gnomon.stop()
+        assert "audit_chain" not in gnomon.log_text()[before:]
 
 
 def test_people_are_served_with_tls_where_that_is_asked_for(tmp_path):
