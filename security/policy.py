@@ -395,10 +395,8 @@ class Access(StrEnum):
 
 
 CLASSIC: Final = ""
-RESERVED: Final = ("program", "firmware", "config", "han")
-"""Shadow names with a meaning of ours; nobody deletes them."""
 FREE: Final = "*"
-"""Stands in the table for every other name; no shadow can be called so."""
+"""Stands in the table for every name that has no meaning of ours; no shadow can be called so."""
 
 THINGS: Final = frozenset({Role.DEVICE, Role.GATEWAY, Role.RELAY})
 """Roles in which a thing speaks, itself or by its gateway: the history says what they did, not the audit."""

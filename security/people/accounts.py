@@ -322,7 +322,9 @@ class Accounts:
             recovery=tuple(totp.recovery_hash(code) for code in codes),
         )
         before = 0 if kept is None else kept.revision
-        entry = self._entry(_itself(person), via, "principal.create", id, before, reason=place.lstrip("#"))
+        entry = self._entry(
+            principal_of(person), via, "principal.create", id, before, reason=place.lstrip("#")
+        )
         if not await self._people.put(id, person, before, entry):
             raise PeopleBusyError
         return _factor(login, seed, codes)
@@ -344,7 +346,7 @@ class Accounts:
             hashes = tuple(totp.recovery_hash(code) for code in codes)
             after = replace(after, totp=self._seal(person.id, seed), recovery=hashes)
             made = _factor(person.login, seed, codes)
-        entry = self._entry(_itself(person), via, "invitation.accept", person.id, kept.revision)
+        entry = self._entry(principal_of(person), via, "invitation.accept", person.id, kept.revision)
         if not await self._people.put(person.id, after, kept.revision, entry):
             raise PeopleBusyError
         return made
@@ -443,7 +445,7 @@ class Accounts:
             raise self._refused(person, via, action, "password")
 
     def _refused(self, person: Person | None, via: Via, action: str, reason: str) -> LoginRefusedError:
-        by = NOBODY if person is None else _itself(person)
+        by = NOBODY if person is None else principal_of(person)
         self._refusals.note(by, via, action, "" if person is None else f"person/{person.id}", reason)
         return LoginRefusedError()
 
@@ -503,7 +505,7 @@ class Accounts:
                 raise AccountStateError("the password was changed meanwhile: begin again")
             return replace(person, password=hash, epoch=person.epoch + 1)
 
-        await self._change(id, rule, "password.change", _itself(proved), via)
+        await self._change(id, rule, "password.change", principal_of(proved), via)
 
     async def begin_factor(self, id: str, password: Secret, code: str, via: Via) -> Factor:
         """Return a new second factor; it counts once :meth:`confirm_factor` has seen a code of it."""
@@ -511,7 +513,7 @@ class Accounts:
         seed = totp.new_seed(self._ids)
         sealed = self._seal(id, seed)
         await self._change(
-            id, lambda person: replace(person, totp_next=sealed), "factor.begin", _itself(proved), via
+            id, lambda person: replace(person, totp_next=sealed), "factor.begin", principal_of(proved), via
         )
         return _factor(proved.login, seed, ())
 
@@ -536,7 +538,7 @@ class Accounts:
                 retry_at_ms=0,
             )
 
-        await self._change(id, rule, "factor.replace", _itself(person), via)
+        await self._change(id, rule, "factor.replace", principal_of(person), via)
         return tuple(Secret(one) for one in codes)
 
     async def note_theft(self, id: str) -> None:
@@ -627,12 +629,12 @@ class Accounts:
 
     def _login_entry(self, before: Person, after: Person, revision: int, via: Via) -> Entry | None:
         if before.state is not after.state:
-            return self._entry(_itself(before), via, "principal.activate", before.id, revision)
+            return self._entry(principal_of(before), via, "principal.activate", before.id, revision)
         return self._recovery_entry(before, after, revision, via)
 
     def _recovery_entry(self, before: Person, after: Person, revision: int, via: Via) -> Entry | None:
         if before.recovery != after.recovery:
-            return self._entry(_itself(before), via, "recovery_code.use", before.id, revision)
+            return self._entry(principal_of(before), via, "recovery_code.use", before.id, revision)
         return None
 
     def _entry(self, by: Principal, via: Via, action: str, id: str, before: int, reason: str = "") -> Entry:
@@ -658,10 +660,6 @@ def new_id(ids: Ids) -> str:
 def principal_of(person: Person) -> Principal:
     """Return a person as the permission table knows them."""
     return Principal(person.id, person.role, person.account)
-
-
-def _itself(person: Person) -> Principal:
-    return principal_of(person)
 
 
 def _standing(person: Person) -> tuple[Role, str, int, bool]:

@@ -23,7 +23,6 @@ LOGINS_WINDOW_S: Final = 3_600
 NOTICES_MAX: Final = 10
 DECISIONS_KEPT_MAX: Final = 16
 INVITATION_S: Final = 7 * 86_400
-FIRST_INVITATION_S: Final = 900
 _LOGIN: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 _ACCOUNT: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 

@@ -249,11 +249,6 @@ class Authority:
         return self._path(CRL_FILE)
 
     @property
-    def crl_this_update(self) -> datetime:
-        """The date on the revocation lists; they are about an hour younger."""
-        return self._lists().this_update
-
-    @property
     def crl_next_update(self) -> datetime:
         """When the revocation lists end."""
         return self._lists().next_update

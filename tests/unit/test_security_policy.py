@@ -9,7 +9,6 @@ from security.policy import (
     FREE,
     GRANTS,
     NO_TARGET,
-    RESERVED,
     SHADOWS,
     STEP_UP,
     TWO_PERSONS,
@@ -33,6 +32,8 @@ from security.policy import (
 )
 from tests.vectors import make_authz_matrix
 from tests.vectors.make_authz_matrix import RELATIONS, principal
+
+RESERVED = ("program", "firmware", "config", "han")
 
 # Written by hand, from the specification and not from the table. "anyone" is every role;
 # "others" after "but" are the only ones who may.
