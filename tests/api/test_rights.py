@@ -32,6 +32,7 @@ from tests.api.rig import (
     slug,
 )
 from tests.api.streams import stream
+from tests.covers import covers
 
 METER = "meter-7"
 """The utility's own, at home 7."""
@@ -55,6 +56,7 @@ def _things(answer: Any) -> list[str]:
     return [item["name"] for item in answer.json()["items"]]
 
 
+@covers("A13")
 @pytest.mark.parametrize("role", PEOPLE)
 async def test_a_thing_of_others_is_answered_as_one_that_is_not_there(rig: Rig, role: Role):
     for path in ("", "/shadows", "/shadows/@classic", "/gateways"):
@@ -72,6 +74,7 @@ def _without_id(answer: Any) -> dict[str, Any]:
     return {name: value for name, value in answer.json().items() if name != "requestId"}
 
 
+@covers("S1.4e")
 async def test_everybody_lists_what_is_theirs_and_no_word_of_the_rest(rig: Rig):
     for role in PEOPLE:
         assert sorted(_things(await rig.by[role].get("/v1/things"))) == ["hall", METER]
@@ -201,6 +204,7 @@ async def test_premises_are_put_by_the_customer_care_system_and_seen_by_who_has_
     assert (await rig.by[Role.CCS].put(path, json={"account": None})).json()["account"] is None
 
 
+@covers("O17")
 async def test_after_a_move_the_old_owner_sees_nothing_and_the_new_one_nothing_older(rig: Rig):
     await rig.desire({"secret": "old"})
     await rig.desire({"secret": "older"})
@@ -275,6 +279,7 @@ def _han_report(rig: Rig) -> Any:
     return parse_update(payload, ShadowId(METER, "han"), origin, rig.services.settings.limits)
 
 
+@covers("O4")
 async def test_history_names_no_other_person(rig: Rig):
     rig.tokens.holders["ines"] = Principal("ines", Role.INSTALLER, reach=frozenset({HOME}))
     async with client(rig.app, {"Authorization": "Bearer ines"}) as installer:

@@ -16,6 +16,7 @@ from security.trust.pins import (
     device_answer,
     server_proof,
 )
+from tests.covers import covers
 from tests.fakes import FakeClock
 from tests.trust import SECURITY, Center, audited, open_store, request
 
@@ -57,6 +58,7 @@ async def exchange(center, session, pin=PIN, nonce=NONCE):
     return challenge
 
 
+@covers("O2")
 async def test_both_sides_prove_that_they_know_the_pin(center, session):
     await center.pins.keep("hall", PIN, SECURITY, INSIDE)
     challenge = await exchange(center, session)
@@ -64,6 +66,7 @@ async def test_both_sides_prove_that_they_know_the_pin(center, session):
     assert center.things.accepted == [("hall", "pin", session.serial)]
 
 
+@covers("O2", "X8")
 async def test_a_device_sees_that_a_server_does_not_know_its_pin(center, session):
     await center.pins.keep("hall", OTHER, SECURITY, INSIDE)
     challenge = await center.pins.begin(session, NONCE)
