@@ -2,8 +2,9 @@
 
 A route is healthy while its gateway is online *and* reports the device online. The device moves away from a
 route that was unhealthy for :data:`FAIL_AFTER_MS`, at once to the best that is healthy, and back to a better
-one only when that was healthy for :data:`BACK_AFTER_MS` without a break. So an active route stays the one for
-at least two minutes, and a route that comes and goes is not followed. (spec: han, 3)
+one only when that was healthy for :data:`BACK_AFTER_MS` without a break. So a device that was moved to
+another route is not moved back within two minutes, and a route that comes and goes is not followed.
+(spec: han, 3)
 """
 
 from collections.abc import Mapping, Sequence
