@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api import problems
 from api.desk import path_thing
@@ -52,11 +52,15 @@ _SECRET: Final = ((b"cache-control", b"no-store"),)
 
 
 class VoucherBody(Struct, forbid_unknown_fields=True):
-    """For which device a voucher is wanted."""
+    """For which device a voucher is wanted. What is left out is as the thing is registered."""
 
-    premises: Name
     thing: Name
-    kind: ThingKind
+    premises: Annotated[
+        Name | UnsetType, Meta(description="If given, the thing must be registered there.")
+    ] = UNSET
+    kind: Annotated[
+        ThingKind | UnsetType, Meta(description="If given, the registered one must be the same.")
+    ] = UNSET
     model: Annotated[
         str, Meta(max_length=128, description="If given, the registered one must be the same.")
     ] = ""
@@ -197,8 +201,9 @@ class VoucherRoutes:
     async def create(self, request: HttpRequest) -> Reply:
         body = await self._body(request, VoucherBody)
         by: Principal = request.scope["user"]
-        await self._gate.require_premises(by, Action.VOUCHER_CREATE, body.premises)
-        new = NewVoucher(body.premises, body.thing, body.kind is ThingKind.GATEWAY, body.model)
+        premises = await self._place(body, by)
+        is_gateway = None if body.kind is UNSET else body.kind is ThingKind.GATEWAY
+        new = NewVoucher(premises, body.thing, is_gateway, body.model)
         claim, code = await self._vouchers.make(new, by, via_of(request.scope))
         shown = NewVoucherDocument(claim.id, code.reveal(), rfc3339(claim.expires_at_ms or 0))
         location = (b"location", f"/v1/vouchers/{claim.id}".encode())
@@ -256,6 +261,13 @@ class VoucherRoutes:
             )
         )
 
+    async def _place(self, body: VoucherBody, by: Principal) -> str:
+        """Return the premises for which a voucher is wanted; raise unless the caller may make one there."""
+        if body.premises is not UNSET:
+            await self._gate.require_premises(by, Action.VOUCHER_CREATE, body.premises)
+            return body.premises
+        return (await self._gate.require_thing(by, Action.VOUCHER_CREATE, body.thing)).premises
+
     async def _theirs(self, request: HttpRequest) -> Claim:
         """Return the voucher in the path; one of other people's premises, or from before, is not there."""
         by: Principal = request.scope["user"]
@@ -311,7 +323,7 @@ CREATE_VOUCHER: Final = Operation(
     id="createVoucher",
     tag=TAG,
     summary="Make a code with which one device joins",
-    description="Good for a day and one key. The thing must be registered at these premises.",
+    description="Good for a day and one key. The thing must be registered; its name is enough.",
     action=Action.VOUCHER_CREATE,
     bodies=(Content("application/json", VoucherBody, _WANTED),),
     answers={201: Answer("The code", Content("application/json", NewVoucherDocument, _MADE), ("Location",))},

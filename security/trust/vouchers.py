@@ -88,7 +88,8 @@ class NewVoucher:
 
     premises: str
     thing: str
-    is_gateway: bool
+    is_gateway: bool | None = None
+    """None: as the thing is registered."""
     model: str = ""
 
 
@@ -259,7 +260,7 @@ def _check_fit(new: NewVoucher, placing: Placing) -> None:
         raise UnfitThingError("this thing has no certificate of its own: its gateway vouches for it")
     if placing.barred:
         raise UnfitThingError("this thing is revoked or suspended: it gets no certificate now")
-    if placing.is_gateway != new.is_gateway:
+    if new.is_gateway is not None and placing.is_gateway != new.is_gateway:
         raise UnfitThingError(f"this thing is a {'gateway' if placing.is_gateway else 'device'}")
     if new.model and new.model != placing.model:
         raise UnfitThingError("this thing is of another model")

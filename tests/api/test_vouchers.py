@@ -42,6 +42,26 @@ async def test_a_customer_makes_a_voucher_and_the_device_joins_with_it(rig):
     assert listed["suspicions"] == 0
 
 
+@pytest.mark.parametrize("role", [Role.CUSTOMER, Role.SECURITY])
+async def test_where_the_thing_is_need_not_be_said_by_who_may_not_read_it(rig, role):
+    answer = await rig.by[role].post("/v1/vouchers", json={"thing": HALL})
+    assert answer.status_code == 201, answer.text
+    shown = (await rig.by[Role.CUSTOMER].get(f"/v1/vouchers/{answer.json()['id']}")).json()
+    assert (shown["thing"], shown["premises"]) == (HALL, HOME)
+    absent = await rig.by[role].post("/v1/vouchers", json={"thing": "nobody"})
+    assert (absent.status_code, slug(absent)) == (404, "thing-not-found")
+
+
+async def test_a_voucher_by_the_things_name_alone_is_not_made_for_somebody_elses(rig, neighbour):
+    foreign, nothing = [
+        await rig.http.post("/v1/vouchers", json={"thing": thing}, headers=neighbour)
+        for thing in (HALL, "nowhere")
+    ]
+    assert foreign.status_code == nothing.status_code == 404
+    assert {**foreign.json(), "requestId": ""} == {**nothing.json(), "requestId": ""}
+    assert (await rig.by[Role.CUSTOMER].get(f"/v1/vouchers?premises={HOME}")).json()["items"] == []
+
+
 async def test_the_code_is_shown_once_and_kept_by_no_cache(rig):
     answer = await rig.by[Role.CUSTOMER].post("/v1/vouchers", json=WANTED)
     assert answer.headers["cache-control"] == "no-store"
