@@ -234,23 +234,14 @@ def test_no_code_is_an_argument_and_a_file_of_one_is_its_owners_alone(tmp_path):
     assert "holds no code" in run(*arguments, "--code-file", tmp_path / "empty").output
 
 
-def test_a_voucher_by_the_command_line_lets_its_thing_in(gnomon, tmp_path):
-    name = register(gnomon, "by-voucher")
-    arguments = ["voucher", name, "--url", gnomon.api_url, "--token"]
-    made = CliRunner().invoke(main, [*arguments, "-"], input=gnomon.accounts.token(Role.CUSTOMER) + "\n")
+@pytest.mark.parametrize("role", [Role.CUSTOMER, Role.SECURITY])
+def test_a_voucher_by_the_command_line_lets_its_thing_in(gnomon, tmp_path, role):
+    name = register(gnomon, f"by-voucher-{role}")
+    made = CliRunner().invoke(main, ["voucher", name, "--as", str(gnomon.accounts.file(role))])
     assert made.exit_code == 0, made.output
     files = Files(tmp_path, name)
-    joining.join(gnomon.join_url, files, Secret(made.output.strip()), root_of(gnomon), None)
+    joining.join(gnomon.join_url, files, Secret(made.stdout.strip()), root_of(gnomon), None)
     assert files.certificate.exists()
-    (tmp_path / "token").write_text("nonsense")
-    refused = CliRunner().invoke(main, [*arguments, str(tmp_path / "token")])
-    assert refused.exit_code == 1
-    assert "refused with 401" in refused.output
-    assert "nonsense" not in refused.output
-    far = CliRunner().invoke(
-        main, ["voucher", name, "--url", "http://192.0.2.1", "--token", "-"], input="x\n"
-    )
-    assert "does not travel in the open" in far.output
 
 
 def test_a_run_whose_answer_was_lost_is_gone_on_with(gnomon, tmp_path):
