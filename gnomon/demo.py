@@ -26,6 +26,7 @@ from gnomon.roles import System, interruptible, running, stop_signal, tasks, wel
 from gnomon.services import Services
 from infra.clock import Clock
 from infra.settings import Settings
+from registry.errors import PremisesNotFoundError
 from registry.models import NewThing, Owner, ThingKind
 from security import private_files
 from security.audit import INSIDE
@@ -91,6 +92,8 @@ async def _live(simulation: Simulation) -> None:
 async def _settle_in(services: Services, plan: Plan, directory: Path) -> None:
     """Register whatever is not registered yet, and give each thing with a certificate its files."""
     trusted = _trust(services, directory)
+    for one in plan.homes:
+        await _make_known(services, one.premises)
     things = list(_things(plan))
     known = await services.registry.standings([thing.name for thing in things])
     for thing in things:
@@ -113,6 +116,14 @@ async def _settle_in(services: Services, plan: Plan, directory: Path) -> None:
         for gateway in device.gateways:
             if gateway not in attached:
                 await services.registry.attach(gateway, device.name, DEMO)
+
+
+async def _make_known(services: Services, premises: str) -> None:
+    """Put premises there, as a customer care system does before anything is registered; nobody's as yet."""
+    try:
+        await services.registry.premises(premises)
+    except PremisesNotFoundError:
+        await services.registry.hand_over(premises, "", DEMO)
 
 
 def _things(plan: Plan) -> Iterator[NewThing]:

@@ -123,7 +123,11 @@ async def test_people_register_at_premises_of_theirs_only_and_always_for_the_cus
     assert (made.status_code, made.json()["owner"]) == (201, "customer")
 
 
-async def test_the_security_officer_registers_anywhere_and_says_whose_it_is(rig: Rig):
+async def test_the_security_officer_registers_at_all_premises_that_are_known_and_says_whose_it_is(rig: Rig):
+    absent = await _register(rig, Role.SECURITY, premises="nowhere-yet", owner="utility")
+    assert (absent.status_code, slug(absent)) == (404, "premises-not-found")
+    assert (await rig.by[Role.SECURITY].delete("/v1/things/new")).status_code == 404
+    assert (await rig.by[Role.CCS].put("/v1/premises/nowhere-yet", json={"account": None})).status_code == 200
     made = await _register(rig, Role.SECURITY, premises="nowhere-yet", owner="utility")
     assert (made.status_code, made.json()["owner"]) == (201, "utility")
     assert (await rig.by[Role.OPERATOR].get("/v1/things/new")).status_code == 200

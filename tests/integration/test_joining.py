@@ -49,6 +49,7 @@ def register(gnomon, name, kind="device"):
 def test_what_the_page_says_works_command_by_command(gnomon, tmp_path):
     *by_hand, agent = (typed(script, gnomon) for script in SCRIPTS)
     assert len(by_hand) == 3
+    gnomon.hand_over("pr-0001")
     (tmp_path / "root.crt").write_bytes(root_of(gnomon))
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run(
