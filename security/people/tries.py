@@ -6,6 +6,7 @@ restart is kept with the account itself.
 
 import hashlib
 from collections import OrderedDict
+from enum import Enum, auto
 from typing import Final
 
 from infra.clock import Clock
@@ -14,12 +15,21 @@ from security.people.persons import Failures, count_login, delay_s, login_wait_s
 from security.tries import MINUTE_S, Window, Windows, remember, require
 
 LOGINS_MAX: Final = 300
-"""Logins a minute that are hashed, of all whose name or network failed lately: half a core's time. As many
-again of those who did not; and whoever comes from where they logged in before is held up by neither."""
+"""Logins a minute that are hashed, of everybody of one kind of :class:`Comer`: half a core's time each."""
+LOGINS_PER_NAME_MAX: Final = 20
+"""Those of one name from where it logged in before, right ones too: each is a hash and a row of the audit."""
 LATELY_S: Final = 600.0
-LOGINS_PER_PLACE_MAX: Final = 20
-"""Logins a minute with one name from one network, right ones too: each is a row of the audit and a hash."""
 _NEVER: Final = float("-inf")
+
+
+class Comer(Enum):
+    """Who wants to log in, as far as is known before anything is hashed. Each kind keeps no other out."""
+
+    KNOWN = auto()
+    """With this name somebody logged in from this network before."""
+    NEW = auto()
+    FAILING = auto()
+    """Something with this name, or from this network, failed lately."""
 
 
 class LoginTries:
@@ -34,8 +44,8 @@ class LoginTries:
         self._tries: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._failed_s: OrderedDict[bytes, float] = OrderedDict()
-        self._places = Windows(LOGINS_PER_PLACE_MAX, MINUTE_S)
-        self._ceilings = {failing: Window(LOGINS_MAX, MINUTE_S) for failing in (False, True)}
+        self._names = Windows(LOGINS_PER_NAME_MAX, MINUTE_S)
+        self._ceilings = {comer: Window(LOGINS_MAX, MINUTE_S) for comer in Comer}
 
     def count(self, name: str, address: str) -> None:
         """Count a try before it is made, as one that fails.
@@ -45,19 +55,26 @@ class LoginTries:
         """
         key, now_s = _key(name, network(address)), self._clock.elapsed_s()
         failures, retry_at_s = self._tries.get(key, (0, 0.0))
-        require(max(retry_at_s - now_s, self._places.wait_s(key, now_s)))
-        if key not in self._known:
-            self._count_with_all(name, address, now_s)
-        self._places.add(key, now_s)
+        require(retry_at_s - now_s)
+        self._count_with_all(name, address, now_s)
         remember(self._tries, key, (failures + 1, now_s + delay_s(failures + 1)))
 
     def _count_with_all(self, name: str, address: str, now_s: float) -> None:
-        both = _name_and_network(name, address)
-        ceiling = self._ceilings[any(now_s - self._failed_s.get(one, _NEVER) < LATELY_S for one in both)]
-        require(ceiling.wait_s(now_s))
-        ceiling.add(now_s)
-        for one in both:
-            remember(self._failed_s, one, now_s)
+        comer, both = self._comer(name, address, now_s), _name_and_network(name, address)
+        require(self._ceilings[comer].wait_s(now_s))
+        if comer is Comer.KNOWN:
+            require(self._names.wait_s(both[0], now_s))
+            self._names.add(both[0], now_s)
+        else:
+            for one in both:
+                remember(self._failed_s, one, now_s)
+        self._ceilings[comer].add(now_s)
+
+    def _comer(self, name: str, address: str, now_s: float) -> Comer:
+        if self.is_known(name, address):
+            return Comer.KNOWN
+        times_s = [self._failed_s.get(one, _NEVER) for one in _name_and_network(name, address)]
+        return Comer.FAILING if now_s - max(times_s) < LATELY_S else Comer.NEW
 
     def proved(self, name: str, address: str) -> None:
         """Begin anew after a try that was right, and remember where it came from."""
@@ -68,7 +85,7 @@ class LoginTries:
             self._failed_s.pop(one, None)
 
     def is_known(self, name: str, address: str) -> bool:
-        """Tell whether a right try of this name came from there: no ceiling for all keeps it out."""
+        """Tell whether a right try of this name came from there: no failures elsewhere keep it out."""
         return _key(name, network(address)) in self._known
 
 

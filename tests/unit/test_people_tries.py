@@ -2,7 +2,7 @@
 
 import pytest
 
-from security.people.tries import LATELY_S, LOGINS_MAX, LOGINS_PER_PLACE_MAX, LoginTries, Strangers
+from security.people.tries import LATELY_S, LOGINS_MAX, LOGINS_PER_NAME_MAX, LoginTries, Strangers
 from security.tries import MINUTE_S, TooManyTriesError
 from tests.fakes import FakeClock
 
@@ -62,19 +62,33 @@ def test_a_login_that_was_right_makes_no_other_of_its_network_suspicious():
     tries.count("new", ADDRESS)
 
 
-def test_right_logins_of_a_name_from_one_network_are_bounded_too():
+def test_right_logins_of_one_name_are_bounded_from_wherever_they_come():
     clock = FakeClock()
     tries = LoginTries(clock)
-    for _ in range(LOGINS_PER_PLACE_MAX):
-        tries.count("ann", ADDRESS)
-        tries.proved("ann", ADDRESS)
-    with pytest.raises(TooManyTriesError) as error:
-        tries.count("ann", ADDRESS)
-    assert error.value.retry_s == MINUTE_S
-    tries.count("ann", ELSEWHERE)
+    for address in (ADDRESS, ELSEWHERE):
+        tries.count("ann", address)
+        tries.proved("ann", address)
+    for number in range(LOGINS_PER_NAME_MAX):
+        tries.count("ann", (ADDRESS, ELSEWHERE)[number % 2])
+        tries.proved("ann", (ADDRESS, ELSEWHERE)[number % 2])
+    for address in (ADDRESS, ELSEWHERE):
+        with pytest.raises(TooManyTriesError) as error:
+            tries.count("ann", address)
+        assert error.value.retry_s == MINUTE_S
     tries.count("bob", ADDRESS)
     clock.advance(MINUTE_S)
     tries.count("ann", ADDRESS)
+
+
+def test_right_logins_of_all_names_together_have_a_ceiling_that_keeps_no_newcomer_out():
+    tries = LoginTries(FakeClock())
+    for number in range(LOGINS_MAX // 10):
+        for _ in range(11):
+            tries.count(f"p{number}", ADDRESS)
+            tries.proved(f"p{number}", ADDRESS)
+    with pytest.raises(TooManyTriesError):
+        tries.count("p0", ADDRESS)
+    tries.count("new", ADDRESS)
 
 
 def test_a_failure_is_forgotten_after_a_while():
@@ -92,6 +106,7 @@ def test_names_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch):
     for number in range(9):
         tries.count(str(number), ADDRESS)
         tries.proved(f"p{number}", ELSEWHERE)
+        tries.count(f"p{number}", ELSEWHERE)
         strangers.count(str(number))
-    tables = (tries._tries, tries._known, tries._failed_s, tries._places, strangers._failures)
+    tables = (tries._tries, tries._known, tries._failed_s, tries._names, strangers._failures)
     assert {len(table) for table in tables} == {3}
