@@ -15,7 +15,7 @@ from gnomon.commands.enrol import enrol
 from gnomon.commands.options import run, settings_of, settings_options
 from gnomon.commands.person import person, token
 from gnomon.commands.voucher import voucher
-from infra.settings import render_toml
+from infra.settings import Settings, render_toml
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 HELP = """Gnomon: device shadows for a utility's home area networks.
@@ -49,6 +49,7 @@ def up(config: Path | None, pairs: tuple[str, ...]) -> None:
     """Run the service: broker, bridge and REST API, until Ctrl-C."""
     settings = settings_of(config, pairs)
     run(roles.up(settings, lambda running: click.echo(roles.welcome(running))))
+    click.echo(_stopped(settings))
 
 
 @main.command()
@@ -68,6 +69,11 @@ def demo(config: Path | None, pairs: tuple[str, ...], homes: int, seed: int) -> 
     """
     settings = settings_of(config, pairs)
     run(demo_role.run(settings, homes=homes, seed=seed))
+    click.echo(_stopped(settings))
+
+
+def _stopped(settings: Settings) -> str:
+    return f"stopped      all is kept in {settings.directory}; the same command goes on with it"
 
 
 @main.command()

@@ -38,7 +38,7 @@ from broker_bridge.warden import Warden
 from gnomon import canaries, demo_people
 from gnomon.readiness import PROBES, Readiness
 from gnomon.revocations import LocalBroker, Recorded, bar_in
-from gnomon.services import Services, broker_directory, open_services
+from gnomon.services import NoPlaceError, Services, broker_directory, open_services
 from infra import logs
 from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
@@ -218,7 +218,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         )
         try:
             services = await undo.enter_async_context(opening)
-        except (AuthorityError, BadHeadsError) as error:
+        except (AuthorityError, BadHeadsError, NoPlaceError) as error:
             raise StartError(str(error)) from error
         if services.authority.root_in_reach:
             _log.warning("root_in_reach", remedy="gnomon ca move-root DIRECTORY")
@@ -274,10 +274,6 @@ def welcome(system: System) -> str:
         f"             they join at {system.device_url}",
         f"             they trust {system.services.authority.root_pem_path}",
     ]
-    if system.services.authority.root_in_reach:
-        lines.append(
-            "reminder     the root's key lies on this machine; take it away: gnomon ca move-root DIR"
-        )
     return "\n".join([*lines, *_how_to_log_in(system)])
 
 
@@ -503,7 +499,7 @@ async def _api(
     settings = services.settings.api
     try:
         listener = listen(settings.host, settings.port)
-        devices = listen(settings.device_host, settings.device_port, "api.device_port")
+        devices = listen(settings.device_host, settings.device_port, "api.device_host", "api.device_port")
     except ListenError as error:
         raise StartError(str(error)) from error
     api = ApiServices(

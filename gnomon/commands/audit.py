@@ -91,8 +91,14 @@ def _published(settings: Settings, heads: Path | None, public_key: Path | None) 
     path = heads or heads_file(settings)
     if not path.exists():
         return {}
+    keys = public_key or public_path(path)
+    if not keys.exists():
+        raise click.ClickException(
+            f"{path} has no public keys beside it ({keys.name}): is it a file of published heads?"
+            " Then name the keys by --public-key"
+        )
     try:
-        return read_heads(path, read_public_keys(public_key or public_path(path)))
+        return read_heads(path, read_public_keys(keys))
     except BadHeadsError as error:
         raise click.ClickException(f"the published heads: {error}") from error
 

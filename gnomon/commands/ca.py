@@ -16,7 +16,7 @@ from cryptography import x509
 
 from gnomon import canaries
 from gnomon.commands.options import settings_of, settings_options, telling
-from gnomon.services import authority_directory, master_key_file
+from gnomon.services import authority_directory, open_box
 from infra.clock import MS_PER_S, SystemClock
 from infra.ids import RandomIds
 from infra.settings import Settings
@@ -209,9 +209,7 @@ def reissue(config: Path | None, pairs: tuple[str, ...]) -> None:
 def _open(settings: Settings) -> Authority:
     """Open what is there: also in production with the root in reach, or nobody could take it away."""
     _check_begun(settings)
-    directory, key = authority_directory(settings), master_key_file(settings)
-    if not key.exists():
-        raise click.ClickException(f"{key} is missing, which opens the authorities' keys: put back a copy")
+    directory = authority_directory(settings)
     return Authority.open(directory, _box(settings), _CLOCK, wide_names=settings.trust.wide_names)
 
 
@@ -224,7 +222,7 @@ def _check_begun(settings: Settings) -> None:
 
 
 def _box(settings: Settings) -> SecretBox:
-    return SecretBox.open(master_key_file(settings), RandomIds())
+    return open_box(settings, RandomIds())
 
 
 def _root(authority: Authority, file: Path | None, passphrase_file: Path | None) -> Pair:

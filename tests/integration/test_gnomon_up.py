@@ -96,8 +96,24 @@ def test_a_port_in_use_is_named_and_so_is_the_setting(var, key):
         ports = {"api.port": 0, "api.device_port": 0, "broker.device_port": 0} | {key: port}
         free = tuple(part for name, value in ports.items() for part in ("--set", f"{name}={value}"))
         sentence = refused(var, free=free)
-    assert str(port) in sentence
+    assert [int(number) for number in re.findall(r"\b\d{4,}\b", sentence)] == [port]
     assert key in sentence
+    assert "((" not in sentence.replace(" ", "")
+
+
+def test_a_lost_master_key_is_not_made_anew_beside_what_it_sealed(tmp_path):
+    with Gnomon(tmp_path) as gnomon:
+        gnomon.stop()
+        key = gnomon.var / "secrets" / "master.key"
+        kept = key.read_bytes()
+        key.unlink()
+        sentence = refused(gnomon.var)
+        assert f"{key} is missing, which opens " in sentence
+        assert "put back a copy" in sentence
+        assert not key.exists()
+        key.write_bytes(kept)
+        key.chmod(0o600)
+        gnomon.start()
 
 
 def test_a_directory_that_another_gnomon_uses_is_refused_and_the_other_goes_on(tmp_path):
@@ -159,7 +175,9 @@ def test_a_directory_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     code, _, err = up(tmp_path / "file" / "var", free=FREE)
     assert code == 1
-    assert err.strip().splitlines()[-1] == f"Error: {tmp_path / 'file' / 'var'}: Not a directory"
+    said = err.strip().splitlines()[-1]
+    assert said.startswith(f"Error: the folder {tmp_path / 'file' / 'var'} cannot be made (Not a directory)")
+    assert "set `directory`" in said
 
 
 STAGES = (
@@ -186,8 +204,9 @@ def test_a_signal_at_any_moment_of_the_start_ends_it_in_order_and_leaves_nothing
     ) as process:
         until((var / stage).exists, f"it comes as far as {stage}", END_S_MAX)
         process.send_signal(number)
-        _, err = process.communicate(timeout=END_S_MAX)
+        out, err = process.communicate(timeout=END_S_MAX)
     assert process.returncode == 0, err
+    assert out.splitlines()[-1] == f"stopped      all is kept in {var}; the same command goes on with it"
     assert "Traceback" not in err
     assert broker_of(var) is None
 

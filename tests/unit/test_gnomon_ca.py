@@ -106,6 +106,7 @@ def test_without_the_master_key_it_says_what_to_put_back(run, var):
     open_authority(var)
     (var / "secrets" / "master.key").unlink()
     run("show", said="master.key is missing")
+    run("renew", said="put back a copy")
     assert not (var / "secrets" / "master.key").exists()
 
 
