@@ -9,6 +9,7 @@ import gc
 import os
 import random
 import resource
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_ANSWERS, PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
 from broker_bridge.warden import Warden
 from gnomon import canaries, demo_people
+from gnomon.credentials import DEFAULT_URL
 from gnomon.readiness import PROBES, Readiness
 from gnomon.revocations import LocalBroker, Recorded, bar_in
 from gnomon.services import NoPlaceError, Services, broker_directory, open_services
@@ -286,8 +288,18 @@ def _how_to_log_in(system: System) -> list[str]:
     return [
         f"secret       {secret.reveal()}",
         "             shown only now, good for 15 minutes and for one thing:",
-        "accounts     none yet; be the first security officer: gnomon person first LOGIN",
+        f"accounts     none yet; be the first security officer: {_first(system)}",
     ]
+
+
+def _first(system: System) -> str:
+    """Return the command as it has to be typed on this machine, from anywhere on it."""
+    command = ["gnomon", "person", "first", "LOGIN"]
+    if system.api_url != DEFAULT_URL:
+        command += ["--url", system.api_url]
+    if system.api_url.startswith("https:"):
+        command += ["--root", str(system.services.authority.root_pem_path.absolute())]
+    return shlex.join(command)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from typing import Final
 import click
 import msgspec
 
+from gnomon.commands.listing import Group
 from gnomon.commands.options import run, settings_of, settings_options
 from gnomon.services import heads_file, store_file, store_url
 from infra.documents.opening import open_store
@@ -35,7 +36,7 @@ class _ExportedEntry(msgspec.Struct, omit_defaults=True):
     link: str = ""
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """Verify or export the audit chain. The service must be stopped if its store is a file."""
 

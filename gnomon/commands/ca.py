@@ -15,6 +15,7 @@ import msgspec
 from cryptography import x509
 
 from gnomon import canaries
+from gnomon.commands.listing import Group
 from gnomon.commands.options import settings_of, settings_options, telling
 from gnomon.services import authority_directory, open_box
 from infra.clock import MS_PER_S, SystemClock
@@ -44,7 +45,7 @@ _root_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def ca() -> None:
     """Certificate authorities: make them, show them, replace them, take the root away.
 

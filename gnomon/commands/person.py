@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from gnomon.access import Access
+from gnomon.commands.listing import Group
 from gnomon.commands.login import as_option, ask, connected, opened, pages, told
 from gnomon.credentials import DEFAULT_URL, Credentials, check_url, session_file, write_credentials
 from gnomon.refusals import AccessError
@@ -57,7 +58,7 @@ def token(credentials: Path) -> None:
         click.echo(access.token())
 
 
-@click.group()
+@click.group(cls=Group)
 def person() -> None:
     """People: the first officer, new accounts, roles, and what is stopped."""
 

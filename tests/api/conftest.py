@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -9,6 +10,7 @@ from gnomon.cli import main
 from gnomon.commands import login
 from tests.api.rig import HALL, Rig, api
 from tests.api.served import Run, Served, served
+from tests.api.typist import Sit, Typist
 
 
 @pytest.fixture
@@ -43,3 +45,21 @@ def run(where: Served, monkeypatch: pytest.MonkeyPatch) -> Run:
         return result
 
     return run
+
+
+@pytest.fixture
+def sit(where: Served, monkeypatch: pytest.MonkeyPatch) -> Sit:
+    """Return what puts somebody at the terminal."""
+
+    def sit(**answers: str) -> Typist:
+        typist, echo = Typist(where.clock, **answers), click.echo
+
+        def both(text: object = None, **options: object) -> None:
+            typist.reads(text)
+            echo(text, **options)  # type: ignore[arg-type]  # passed on
+
+        monkeypatch.setattr(click, "echo", both)
+        monkeypatch.setattr(click, "prompt", typist.types)
+        return typist
+
+    return sit

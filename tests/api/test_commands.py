@@ -3,63 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-
-import click
-import pytest
 
 from gnomon.credentials import read_credentials, session_file
 from security.people import totp
 from tests.api.rig import HALL
 from tests.api.served import Run, Served
-from tests.fakes import FakeClock
+from tests.api.typist import Sit
 
 PASSWORD = "heather over granite wind"
-
-
-class Typist:
-    """Somebody at a terminal who types what is asked for, with an authenticator app at hand."""
-
-    def __init__(self, clock: FakeClock, **answers: str) -> None:
-        self._clock = clock
-        self._answers = answers
-        self.seed = ""
-        self.questions = list[str]()
-
-    def reads(self, text: object = None, **_: object) -> None:
-        words = str(text)
-        if "secret=" in words:
-            self.seed = words.split("secret=")[1].split("&", maxsplit=1)[0]
-
-    def types(self, question: str, **_: object) -> str:
-        self.questions.append(question)
-        if "code of the second factor" in question:
-            if "counts once" in question:
-                self._clock.advance(totp.STEP_S)
-            return totp.code_at(self.seed, totp.step_of(self._clock.now_ms()))
-        return next(answer for word, answer in self._answers.items() if word in question)
-
-
-Sit = Callable[..., Typist]
-
-
-@pytest.fixture
-def sit(where: Served, monkeypatch: pytest.MonkeyPatch) -> Sit:
-    """Return what puts somebody at the terminal."""
-
-    def sit(**answers: str) -> Typist:
-        typist, echo = Typist(where.clock, **answers), click.echo
-
-        def both(text: object = None, **options: object) -> None:
-            typist.reads(text)
-            echo(text, **options)  # type: ignore[arg-type]  # passed on
-
-        monkeypatch.setattr(click, "echo", both)
-        monkeypatch.setattr(click, "prompt", typist.types)
-        return typist
-
-    return sit
 
 
 def test_a_token_is_printed(run: Run, files: Path):
