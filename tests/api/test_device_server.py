@@ -16,6 +16,7 @@ from gnomon import joining
 from gnomon.joining import Files, JoinError
 from infra.clock import SystemClock
 from infra.telemetry import Metrics
+from security import private_files
 from security.trust import certificates, keys
 from tests.api.device_rig import EST, certified, over_tls, trusting, write_pair
 from tests.api.rig import AWS, HALL, OPERATOR, api
@@ -207,6 +208,9 @@ async def test_a_device_renews_and_goes_on_where_it_was_stopped(rig, tmp_path):
     async with over_tls(rig, tmp_path) as url:
         with pytest.raises(JoinError, match="last third"):
             await asyncio.to_thread(joining.renew, url, files)
+        assert not files.next_key.exists(), "it was made for nothing"
+        # Made before it was stopped; the answer to it may have been lost.
+        private_files.create(files.next_key, keys.key_pem(keys.make_key()))
         begun, old = files.next_key.read_bytes(), files.key.read_bytes()
         # Only our clock moves: to OpenSSL the old certificate is as young as it was.
         rig.clock.advance(250 * 86_400)
