@@ -15,7 +15,6 @@ from infra import logs
 from infra.documents.port import StoreError
 from infra.settings import Settings, SettingsError, load
 from security.heads import BadHeadsError
-from security.people.errors import InvalidAccountError
 from security.secretbox import SealBrokenError
 from security.trust.authority import AuthorityError, CrlTooSoonError, DamagedFileError, ExposedFileError
 
@@ -29,7 +28,6 @@ TOLD = (
     SealBrokenError,
     DamagedFileError,
     ExposedFileError,
-    InvalidAccountError,
 )
 """Errors whose message is a sentence for whoever started the program."""
 
