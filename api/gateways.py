@@ -90,8 +90,9 @@ DETACH: Final = Operation(
     id="detachThing",
     tag=TAG,
     summary="Take a gateway's right to speak for a thing away",
-    description="It holds from the next message on, also in sessions that are open.",
-    action=Action.ATTACHMENT_WRITE,
+    description="It holds from the next message on, also in sessions that are open. A customer does so where"
+    " both are theirs; what a gateway or a device of the utility's is attached to is the utility's to end.",
+    action=Action.THING_DETACH,
     parameters=(GATEWAY, THING),
     answers={204: Answer("It is detached")},
     refusals=(problems.THING_NOT_FOUND, problems.ATTACHMENT_NOT_FOUND),

@@ -56,10 +56,6 @@ class LiveShadows:
     def routes(self) -> tuple[Route, ...]:
         return (Route("GET", "/v1/things/{thing:str}/shadows/{shadow:str}/live", WATCH_SHADOW, self.watch),)
 
-    @property
-    def open_streams(self) -> int:
-        return self._open
-
     async def watch(self, request: HttpRequest) -> Reply:
         """Begin a stream of a shadow's versions."""
         scope = request.scope

@@ -16,9 +16,12 @@ from api.limits import RETRY_AFTER_S
 from api.replies import PROBLEM, Field, Reply, json_reply
 from infra.documents.port import InvalidCursorError, StoreError
 from infra.live import TooManyWatchersError
+from infra.machines import IllegalTransitionError
 from registry import errors as registry
+from security.audited import RecordBusyError
 from security.hashing import HashingBusyError
 from security.people import errors as people
+from security.tries import TooManyTriesError
 from security.trust import enrolment, pins, vouchers
 from security.trust.authority import AuthorityError, UncertifiableNameError
 from security.trust.claims import OverError, SpentError
@@ -27,7 +30,6 @@ from security.trust.issued import CertificateBusyError
 from security.trust.known_keys import KeyKnownError
 from security.trust.requests import InvalidRequestError
 from security.trust.revocation import RevocationError
-from security.trust.tries import TooManyTriesError
 from shadow import errors as shadow
 from shadow.wire import help_of as wire_help
 
@@ -79,6 +81,22 @@ THING_NOT_FOUND = _kind(404, "thing-not-found", "Thing not found", "Register the
 PREMISES_NOT_FOUND = _kind(
     404, "premises-not-found", "Premises not found", "Correct the id; only your own are there for you."
 )
+DEVICE_NOT_FOUND = _kind(
+    404, "device-not-found", "Device not found", "Correct the id, or let it be seen first."
+)
+MODEL_NOT_FOUND = _kind(
+    404,
+    "device-model-not-found",
+    "Device model not found",
+    "Correct the id, or put the model in the catalogue.",
+)
+GATEWAY_NOT_FOUND = _kind(
+    404, "gateway-not-found", "Gateway not found", "Correct the id, or describe it first."
+)
+METER_NOT_FOUND = _kind(404, "meter-not-found", "Meter not found", "Correct the id, or put the meter there.")
+ACCOUNT_NOT_FOUND = _kind(
+    404, "account-not-found", "Account not found", "Correct the id; only your own are there for you."
+)
 SHADOW_NOT_FOUND = _kind(404, "shadow-not-found", "No such shadow", "Make it with an update.")
 ATTACHMENT_NOT_FOUND = _kind(
     404, "attachment-not-found", "The thing is not attached there", "Attach it first."
@@ -122,6 +140,21 @@ TOO_MANY_ATTACHMENTS = _kind(
     "too-many-attachments",
     "A bound on attachments is reached",
     "Detach one first; `detail` says which bound.",
+)
+ILLEGAL_TRANSITION = _kind(
+    409, "illegal-transition", "This does not follow from how things are", "Read `detail`, and the state."
+)
+DEVICE_TAKEN = _kind(
+    409,
+    "device-taken",
+    "The device is registered for somebody else",
+    "It has to be deregistered there first.",
+)
+METER_EXCHANGED = _kind(
+    409, "meter-exchanged", "The meter was exchanged for another one", "Read the meter to see for which."
+)
+METER_ELSEWHERE = _kind(
+    409, "meter-elsewhere", "The meters are not at the same premises", "Correct the id; read both meters."
 )
 VERSION_PRUNED = _kind(410, "version-pruned", "Version no longer kept", "Ask for a newer one; see `detail`.")
 PRECONDITION_FAILED = _kind(
@@ -212,6 +245,9 @@ WRONG_PIN = _kind(
     403, "wrong-pin", "This is not the answer to our question", "Compare the PIN with the label."
 )
 VOUCHER_NOT_FOUND = _kind(404, "voucher-not-found", "No such voucher", "List those of the premises.")
+INSTALL_CODE_NOT_FOUND = _kind(
+    404, "install-code-not-found", "No code is kept for this label", "Correct the EUI-64."
+)
 PIN_NOT_KNOWN = _kind(
     404, "pin-not-known", "No PIN is known for this device", "Enter the one on its label first."
 )
@@ -260,6 +296,15 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     registry.ThingNotFoundError: THING_NOT_FOUND,
     registry.PremisesNotFoundError: PREMISES_NOT_FOUND,
     registry.AttachmentNotFoundError: ATTACHMENT_NOT_FOUND,
+    registry.DeviceNotFoundError: DEVICE_NOT_FOUND,
+    registry.ModelNotFoundError: MODEL_NOT_FOUND,
+    registry.GatewayNotFoundError: GATEWAY_NOT_FOUND,
+    registry.MeterNotFoundError: METER_NOT_FOUND,
+    registry.AccountNotFoundError: ACCOUNT_NOT_FOUND,
+    registry.DeviceTakenError: DEVICE_TAKEN,
+    registry.MeterExchangedError: METER_EXCHANGED,
+    registry.MeterElsewhereError: METER_ELSEWHERE,
+    IllegalTransitionError: ILLEGAL_TRANSITION,
     registry.ThingExistsError: THING_EXISTS,
     registry.PremisesFullError: PREMISES_FULL,
     registry.NotAGatewayError: NOT_A_GATEWAY,
@@ -267,8 +312,8 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     registry.TooManyAttachmentsError: TOO_MANY_ATTACHMENTS,
     registry.QuarantinedError: FORBIDDEN,
     registry.RegistryBusyError: UNAVAILABLE,
+    RecordBusyError: UNAVAILABLE,
     people.LoginRefusedError: UNAUTHORIZED,
-    people.TooManyTriesError: TOO_MANY_TRIES,
     HashingBusyError: TOO_MANY_TRIES,
     people.InvalidAccountError: INVALID_REQUEST,
     people.WeakPasswordError: WEAK_PASSWORD,
@@ -304,6 +349,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     vouchers.UnfitThingError: UNFIT_THING,
     vouchers.TooManyVouchersError: TOO_MANY_VOUCHERS,
     vouchers.NoSuchVoucherError: VOUCHER_NOT_FOUND,
+    vouchers.NoSuchLabelError: INSTALL_CODE_NOT_FOUND,
     vouchers.InvalidLabelError: INVALID_LABEL,
     vouchers.VoucherBusyError: UNAVAILABLE,
     pins.InvalidPinError: INVALID_PIN,
@@ -381,9 +427,6 @@ def describe(error: Exception) -> Problem:
             return _of_framework(error)
         case people.LoginRefusedError():
             return Problem(UNAUTHORIZED, UNAUTHORIZED.title, fields=CHALLENGE)
-        case people.TooManyTriesError():
-            wait = (b"retry-after", b"%d" % error.retry_after_s)
-            return Problem(TOO_MANY_TRIES, TOO_MANY_TRIES.title, str(error), (wait,))
         case _:
             kind = _kind_of(error)
             said = None if kind.status >= 500 or kind is UNAUTHORIZED else str(error)  # noqa: PLR2004 - 5xx

@@ -1,6 +1,8 @@
 """Serves the API inside the one process: uvicorn on uvloop and httptools, no signal handlers of its own."""
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable
 
@@ -20,7 +22,9 @@ class ListenError(Exception):
     """The address cannot be bound; the message says what to do."""
 
 
-def listen(host: str, port: int, setting: str = "api.port") -> socket.socket:
+def listen(
+    host: str, port: int, host_setting: str = "api.host", port_setting: str = "api.port"
+) -> socket.socket:
     """Return a bound socket; port 0 takes any free one (``getsockname`` tells which).
 
     Raises:
@@ -30,10 +34,13 @@ def listen(host: str, port: int, setting: str = "api.port") -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
-        raise ListenError(
-            f"cannot listen on {host} port {port} ({error.strerror}):"
-            f" end what listens there, or set {setting}"
-        ) from error
+        remedy = {
+            errno.EADDRINUSE: f"end what listens there, or set {port_setting} (0 = any free one)",
+            errno.EACCES: f"ports below 1024 are for root: set {port_setting} to a higher one",
+        }.get(error.errno or 0, f"set {host_setting} to an address of this machine")
+        # What `socket` itself says of the address is said here already.
+        problem = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise ListenError(f"cannot listen on {host} port {port} ({problem}): {remedy}") from error
     listener.setblocking(False)
     return listener
 

@@ -87,6 +87,8 @@ class Things:
         sent = await read_body(request, limits.body_bytes_max, limits.body_timeout_s)
         body = decode(sent, NewThingBody if chooses else NewCustomerThingBody)
         await self._gate.require_premises(by, Action.THING_REGISTER, body.premises)
+        # Who may register anywhere still does so where there is something: a mistyped id makes no place.
+        await self._registry.premises(body.premises)
         new = NewThing(
             body.name,
             body.kind,
@@ -192,7 +194,8 @@ REGISTER_THING: Final = Operation(
     id="registerThing",
     tag=TAG,
     summary="Register a thing",
-    description="At premises of their own for people; whoever may register anywhere says whose it is."
+    description="At premises of their own for people; whoever may register anywhere says whose it is. The"
+    " premises must be known: the customer care system puts them there."
     " With an Idempotency-Key a repeat that finds the thing there just so is answered alike.",
     action=Action.THING_REGISTER,
     parameters=(IDEMPOTENCY_KEY,),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api import problems
 from api.desk import path_thing
@@ -45,17 +45,22 @@ from security.trust.issued import IssuedRecord, IssuedState
 from security.trust.vouchers import LABELS_MAX, Label, NewVoucher, NoSuchVoucherError
 
 VOUCHER: Final = "voucher"
+EUI64: Final = "eui64"
 NOWHERE: Final = "-"
 """Asked for in the place of a voucher's premises when there is no such voucher: the work is the same."""
 _SECRET: Final = ((b"cache-control", b"no-store"),)
 
 
 class VoucherBody(Struct, forbid_unknown_fields=True):
-    """For which device a voucher is wanted."""
+    """For which device a voucher is wanted. What is left out is as the thing is registered."""
 
-    premises: Name
     thing: Name
-    kind: ThingKind
+    premises: Annotated[
+        Name | UnsetType, Meta(description="If given, the thing must be registered there.")
+    ] = UNSET
+    kind: Annotated[
+        ThingKind | UnsetType, Meta(description="If given, the registered one must be the same.")
+    ] = UNSET
     model: Annotated[
         str, Meta(max_length=128, description="If given, the registered one must be the same.")
     ] = ""
@@ -178,6 +183,7 @@ class VoucherRoutes:
         self._vouchers = services.trust.vouchers
         self._limits = services.limits
         self._clock = services.clock
+        self._registry = services.registry
         self._gate = Gate(services.registry)
 
     def routes(self) -> tuple[Route, ...]:
@@ -187,6 +193,7 @@ class VoucherRoutes:
             Route("GET", "/v1/vouchers/{voucher:str}", GET_VOUCHER, self.read),
             Route("DELETE", "/v1/vouchers/{voucher:str}", REVOKE_VOUCHER, self.revoke),
             Route("POST", "/v1/install-codes", LOAD_LABELS, self.load_labels),
+            Route("DELETE", "/v1/install-codes/{eui64:str}", TAKE_BACK_LABEL, self.take_back_label),
             Route("PUT", "/v1/things/{thing:str}/pin", PUT_PIN, self.keep_pin),
             Route("GET", "/v1/things/{thing:str}/certificates", LIST_CERTIFICATES, self.certificates),
         )
@@ -194,8 +201,9 @@ class VoucherRoutes:
     async def create(self, request: HttpRequest) -> Reply:
         body = await self._body(request, VoucherBody)
         by: Principal = request.scope["user"]
-        await self._gate.require_premises(by, Action.VOUCHER_CREATE, body.premises)
-        new = NewVoucher(body.premises, body.thing, body.kind is ThingKind.GATEWAY, body.model)
+        premises = await self._place(body, by)
+        is_gateway = None if body.kind is UNSET else body.kind is ThingKind.GATEWAY
+        new = NewVoucher(premises, body.thing, is_gateway, body.model)
         claim, code = await self._vouchers.make(new, by, via_of(request.scope))
         shown = NewVoucherDocument(claim.id, code.reveal(), rfc3339(claim.expires_at_ms or 0))
         location = (b"location", f"/v1/vouchers/{claim.id}".encode())
@@ -229,6 +237,11 @@ class VoucherRoutes:
         known = await self._vouchers.load_labels(labels, request.scope["user"], via_of(request.scope))
         return json_reply(LabelsKept(len(labels) - len(known), [*known]), status=201)
 
+    async def take_back_label(self, request: HttpRequest) -> Reply:
+        eui64: str = request.scope["path_params"][EUI64]
+        await self._vouchers.take_back_label(eui64, request.scope["user"], via_of(request.scope))
+        return no_content()
+
     async def keep_pin(self, request: HttpRequest) -> Reply:
         name = path_thing(request.scope)
         body = await self._body(request, PinKept)
@@ -239,13 +252,21 @@ class VoucherRoutes:
     async def certificates(self, request: HttpRequest) -> Reply:
         name, since_ms = path_thing(request.scope), hidden_before_ms(request.scope)
         records = await self._trust.issued.of_thing(name)
-        suspicion = await self._trust.keys.suspicion(name)
+        registration = (await self._registry.thing(name)).registration
+        suspicion = await self._trust.keys.suspicion(name, registration)
         return json_reply(
             CertificateList(
                 [CertificateDocument.of(one) for one in records if one.at_ms >= since_ms],
                 sum(at_ms >= since_ms for at_ms in suspicion.at_ms),
             )
         )
+
+    async def _place(self, body: VoucherBody, by: Principal) -> str:
+        """Return the premises for which a voucher is wanted; raise unless the caller may make one there."""
+        if body.premises is not UNSET:
+            await self._gate.require_premises(by, Action.VOUCHER_CREATE, body.premises)
+            return body.premises
+        return (await self._gate.require_thing(by, Action.VOUCHER_CREATE, body.thing)).premises
 
     async def _theirs(self, request: HttpRequest) -> Claim:
         """Return the voucher in the path; one of other people's premises, or from before, is not there."""
@@ -302,7 +323,7 @@ CREATE_VOUCHER: Final = Operation(
     id="createVoucher",
     tag=TAG,
     summary="Make a code with which one device joins",
-    description="Good for a day and one key. The thing must be registered at these premises.",
+    description="Good for a day and one key. The thing must be registered; its name is enough.",
     action=Action.VOUCHER_CREATE,
     bodies=(Content("application/json", VoucherBody, _WANTED),),
     answers={201: Answer("The code", Content("application/json", NewVoucherDocument, _MADE), ("Location",))},
@@ -360,6 +381,20 @@ LOAD_LABELS: Final = Operation(
         problems.INVALID_LABEL,
         problems.TOO_MANY_TRIES,
     ),
+)
+TAKE_BACK_LABEL: Final = Operation(
+    id="takeBackInstallCode",
+    tag=TAG,
+    summary="Take the code of a label back",
+    description="For good: the device of that label joins by a voucher. A certificate that the code has"
+    " brought stays. Again is no error.",
+    action=Action.INSTALL_CODE_WRITE,
+    parameters=(
+        in_path(EUI64, "On the label; punctuation does not matter", {"type": "string"}, "00124B0001A2B3C4"),
+    ),
+    answers={204: Answer("It is good for nothing")},
+    refusals=(problems.INSTALL_CODE_NOT_FOUND,),
+    own_check=True,
 )
 PUT_PIN: Final = Operation(
     id="putPin",

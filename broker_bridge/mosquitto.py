@@ -9,6 +9,7 @@ import fcntl
 import os
 import pwd
 import random
+import re
 import resource
 import shutil
 import signal
@@ -72,6 +73,7 @@ _PID_FILE: Final = "mosquitto.pid"
 _PORTS_FILE: Final = "ports.json"
 _LOCK_FILE: Final = "lock"
 _SESSIONS_FILE: Final = "mosquitto.db"
+_LISTENS: Final = re.compile(r"listen socket on port (\d+)\.")
 _SAVING: Final = "Saving in-memory database"
 """The last it says, after that it is terminating."""
 
@@ -114,10 +116,10 @@ class DirectoryInUseError(BrokerError):
 class PortInUseError(BrokerError):
     """Somebody else listens there."""
 
-    def __init__(self, ports: str) -> None:
+    def __init__(self, port: str, setting: str) -> None:
         super().__init__(
-            f"the broker cannot listen on {ports}, which is in use: stop who uses it, or set"
-            " broker.device_port and broker.service_port (0 = any free one)"
+            f"the broker cannot listen on {port}, which is in use: stop who uses it, or set {setting}"
+            " (0 = any free one)"
         )
 
 
@@ -380,9 +382,12 @@ class Mosquitto:
             said = self._tail(log_start)
             if process.returncode is not None:
                 if "Address already in use" in said:
-                    raise PortInUseError(" or ".join(str(port) for port in ports))
+                    # It names each port before it tries, so the last one is the one that is taken.
+                    taken = _LISTENS.findall(said)[-1]
+                    setting = "device" if taken == str(self.device_port) else "service"
+                    raise PortInUseError(taken, f"broker.{setting}_port")
                 raise BrokerStartError(f"ended at once (code {process.returncode})", said)
-            if " running" in said and all(f"listen socket on port {port}." in said for port in ports):
+            if " running" in said and {str(port) for port in ports} <= set(_LISTENS.findall(said)):
                 return
             await asyncio.sleep(READY_POLL_S)
 

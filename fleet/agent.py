@@ -20,6 +20,7 @@ the protocol asks for is marked with a number:
 import argparse
 import json
 import logging
+import os
 import random
 import signal
 import ssl
@@ -47,6 +48,9 @@ NOT_FOUND, CONFLICT = 404, 409
 NOT_NOW = (429, 500, 503)  # too many requests, or trouble on the other side: the same bytes again, later
 
 log = logging.getLogger("agent")
+
+WHY = "If that repeats: the certificate is revoked, has ended, or is not from an authority of this server."
+WHY_CONNECTED = "If that repeats: the thing is suspended, or --thing is not the name in its certificate."
 
 
 HEAT_C_MIN, HEAT_C_MAX = 5, 30
@@ -225,7 +229,13 @@ class Agent:
         _properties: Properties | None,
     ) -> None:
         """Note it; `run` reconnects. What waits for an answer stays where it is."""
-        log.info("disconnected: %s", reason)
+        if self.is_known:
+            log.info("disconnected: %s", reason)
+        else:
+            # Nobody says why to somebody who is not let in.
+            log.warning(
+                "sent away before any answer (%s). %s", reason, WHY_CONNECTED if self.is_connected else WHY
+            )
         self.is_connected = False
 
     # ---- what the service says ---------------------------------------------------------------------------
@@ -445,8 +455,18 @@ def _options() -> argparse.Namespace:
         "--state", type=Path, help="file that counts the starts; without it the time is taken"
     )
     options = parser.parse_args()
-    if not options.plain and not (options.ca and options.cert and options.key):
+    if options.plain:
+        return options
+    if not (options.ca and options.cert and options.key):
         parser.error("give --ca, --cert and --key, or --plain for a test listener")
+    for name in ("ca", "cert", "key"):
+        file = getattr(options, name)
+        if not os.access(file, os.R_OK):
+            parser.error(f"--{name} {file}: there is no such file, or it is not ours to read")
+    try:
+        ssl.create_default_context(cafile=options.ca).load_cert_chain(options.cert, options.key)
+    except ssl.SSLError as error:
+        parser.error(f"--ca, --cert and --key are no PEM files that belong together: {error}")
     return options
 
 

@@ -284,22 +284,3 @@ class Configuration:
 
     def readings(self) -> Tree:
         return {}
-
-
-class Neighbours:
-    """A gateway's network, the named shadow `han`: only told, since only the utility wishes there."""
-
-    FIELDS: Final[Fields] = {}
-
-    def __init__(self, devices: int, devices_max: int = 50) -> None:
-        self.settings: Tree = {}
-        self._devices, self._devices_max = devices, devices_max
-
-    def obey(self, wish: Tree) -> Tree:
-        return take_over(self.settings, wish, self.FIELDS)
-
-    def readings(self) -> Tree:
-        return {
-            "net": {"state": "NORMAL", "tech": "zigbee-se1", "channel": 20},
-            "capacity": {"devices": self._devices_max, "used": self._devices},
-        }

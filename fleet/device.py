@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from fleet.appliances import NOTICEABLE, Appliance, Configuration, Neighbours
-from fleet.keeper import Keeper
+from fleet.appliances import NOTICEABLE, Appliance, Configuration
+from fleet.keeper import Guided, Keeper
+from fleet.network import Network
+from fleet.program import Programs
 from fleet.statistics import Statistics
 from fleet.topics import Answer, Route, own_filters, own_route, parse_answer, relayed_filters, request_topic
 
 STEP_S: Final = 10.0  # of physics; also how often readings are looked at
 REPORT_EVERY_S: Final = 300  # default of `config`
 WILL_PAYLOAD: Final = b'{"state":{"reported":{"online":false}}}'
-CLASSIC, CONFIG, HAN = "", "config", "han"  # shadows
+CLASSIC, CONFIG, PROGRAM, HAN = "", "config", "program", "han"  # shadows
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,18 @@ class Surroundings:
     started_at: float = 0.0  # by the elapsed-time clock
     day_s: float = 0.0  # seconds since the simulated midnight, at that moment
     speed: float = 1.0  # how much faster than time houses warm and tanks cool
+    since_s: float = 0.0  # seconds since 1970, at that moment
+
+    def wall_s(self, now: float) -> float:
+        """Return the seconds since 1970 at this elapsed time."""
+        return self.since_s + now - self.started_at
 
 
 class Device:
     """One thing: its appliance, its shadows, and the way by which it is reached now."""
 
     __slots__ = (
+        "_guided",
         "_keepers",
         "_route",
         "_stepped_at",
@@ -68,6 +76,8 @@ class Device:
         "configuration",
         "is_gateway",
         "name",
+        "network",
+        "programs",
     )
 
     def __init__(
@@ -76,12 +86,15 @@ class Device:
         appliance: Appliance,
         surroundings: Surroundings,
         chance: random.Random,
-        neighbours: Neighbours | None = None,
+        network: Network | None = None,
+        programs: Programs | None = None,
     ) -> None:
         self.name = name
         self.appliance = appliance
         self.configuration = Configuration(REPORT_EVERY_S)
-        self.is_gateway = neighbours is not None
+        self.network = network
+        self.programs = None if network is not None else programs or Programs()
+        self.is_gateway = network is not None
         self._surroundings = surroundings
         self._route: Route | None = None
         self._stepped_at: float | None = None
@@ -95,8 +108,13 @@ class Device:
             ),
             CONFIG: keep(CONFIG, self.configuration),
         }
-        if neighbours is not None:
-            self._keepers[HAN] = keep(HAN, neighbours)
+        self._guided: list[Guided] = []
+        if network is not None:
+            self._guided.append(network)
+            self._keepers[HAN] = keep(HAN, network)
+        if self.programs is not None:
+            self._guided.append(self.programs)
+            self._keepers[PROGRAM] = keep(PROGRAM, self.programs)
 
     @property
     def route(self) -> Route | None:
@@ -141,6 +159,7 @@ class Device:
         self._surroundings.statistics.received += 1
         if answer.shadow not in self._keepers:
             return []  # a gateway hears of all shadows of its devices
+        self._pass_time(now)
         self._keepers[answer.shadow].answer(answer.event, payload, now)
         return self._due(now)
 
@@ -150,14 +169,21 @@ class Device:
             self._stepped_at = now
         elif now - self._stepped_at >= STEP_S:
             self._step(now)
+        self._pass_time(now)
         return self._due(now)
 
     def wake_at(self) -> float:
         """Return when to call ``tick`` again if nothing happens before."""
         step_at = -math.inf if self._stepped_at is None else self._stepped_at + STEP_S
+        elapsed = self._surroundings.wall_s(0.0)
+        step_at = min([step_at, *(one.wake_at() - elapsed for one in self._guided)])
         if self._route is None:
             return step_at
         return min(step_at, *(keeper.wake_at() for keeper in self._keepers.values()))
+
+    def _pass_time(self, now: float) -> None:
+        for one in self._guided:
+            one.pass_time(self._surroundings.wall_s(now))
 
     def _step(self, now: float) -> None:
         assert self._stepped_at is not None

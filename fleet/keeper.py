@@ -18,7 +18,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -45,6 +45,23 @@ class Subject(Protocol):
     def obey(self, wish: Tree) -> Tree: ...
 
     def readings(self) -> Tree: ...
+
+
+@runtime_checkable
+class Guided(Subject, Protocol):
+    """A subject that answers in its own time, and must know what the service holds."""
+
+    def document(self, desired: Tree, reported: Tree) -> None:
+        """Learn what is wished and what was reported, whenever the document was read."""
+        ...
+
+    def pass_time(self, now: float) -> None:
+        """Do what is due; seconds since 1970."""
+        ...
+
+    def wake_at(self) -> float:
+        """Return when something will be due, infinite if nothing."""
+        ...
 
 
 @dataclass(slots=True)
@@ -235,6 +252,8 @@ class Keeper:
             return
         self._told = leaves(state.get("reported") or {})
         self._denied, self._refused, self._wish_since = {}, {}, None
+        if isinstance(self._subject, Guided):
+            self._subject.document(state.get("desired") or {}, state.get("reported") or {})
         if not self._read_version:
             # Just started: what was obeyed before the power cut is forgotten here, but not there.
             self._subject.obey(state.get("desired") or {})

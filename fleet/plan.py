@@ -13,13 +13,16 @@ home in a city of 6,000, and no draw moves the next one.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
+from fleet.link_keys import link_key
+from fleet.program import WELL, Behaviour
+
 HOMES_MAX = 99_999
 
-GatewayKind = Literal["meter", "customer_broadband"]
+GatewayKind = Literal["meter", "customer_broadband", "bridge"]
 DeviceKind = Literal["thermostat", "load_switch", "display"]
 
 
@@ -30,6 +33,7 @@ class GatewayPlan:
     name: str
     kind: GatewayKind
     model: str
+    technology: str = "zigbee-se1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,38 @@ class DevicePlan:
     gateways: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boxed:
+    """A device that its customer has bought and plugged in: a gateway sees it, nobody knows it yet."""
+
+    eui64: str
+    maker: str
+    model: str
+    hw: int = 1
+    fw: str = "1.0.0"
+    categories: int = 0
+    """Bits of IEEE 2030.5 device categories."""
+    capabilities: tuple[str, ...] = ()
+    kind: DeviceKind | None
+    """None for what is no equipment of any program, such as a door sensor."""
+    code: str
+    """Its install code, as it is printed on the label."""
+    appears_s: float = 0.2
+    """From the opening of the window to being seen."""
+    rssi: int = -60
+    behaviour: Behaviour = field(default=WELL)
+
+    @property
+    def link_key(self) -> bytes:
+        """Return the key with which it joins."""
+        return link_key(self.code)
+
+    @property
+    def controls_load(self) -> bool:
+        """Whether it counts among the load-control devices of a gateway."""
+        return self.kind in {"thermostat", "load_switch"}
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """One premises with all that is in it."""
@@ -50,6 +86,8 @@ class Home:
     premises: str
     gateways: tuple[GatewayPlan, ...]
     devices: tuple[DevicePlan, ...]
+    boxed: tuple[Boxed, ...] = ()
+    """In sight of each of its gateways."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import heapq
 import itertools
+import math
 import random
 import signal
 import sys
@@ -30,13 +31,14 @@ from fleet.appliances import (
     Display,
     LoadSwitch,
     MeterGateway,
-    Neighbours,
     Thermostat,
 )
 from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint, Identity, Will, plain_identity
 from fleet.device import Device, Output, Subscribe, Surroundings
+from fleet.network import Network
 from fleet.physics import DAY_S, Climate
-from fleet.plan import DevicePlan, GatewayPlan, Home, Plan, city
+from fleet.plan import Boxed, DeviceKind, GatewayPlan, Home, Plan, city
+from fleet.program import Programs
 from fleet.statistics import Statistics
 from fleet.topics import Route, own_route, parse_answer, relayed_route
 from infra.clock import MS_PER_S, Clock, SystemClock
@@ -66,6 +68,12 @@ class Carried:
         self.device = device
         self.routes = routes
 
+    def prefer(self, is_active: Callable[[Route], bool]) -> None:
+        """Put the routes that the service prefers before the others; one's own stays the first."""
+        self.routes = tuple(
+            sorted(self.routes, key=lambda one: one.gateway is not None and not is_active(one))
+        )
+
 
 class Post:
     """What one certificate carries: its own thing, and for a gateway those attached to it."""
@@ -94,6 +102,7 @@ class Post:
             self._city.statistics.errors["message for nobody"] += 1
             return
         self._city.send(carried.device, carried.device.take(self._city.now(), answer, payload))
+        self._city.heard(carried.device)
 
 
 class Simulation:
@@ -119,10 +128,14 @@ class Simulation:
             started_at=clock.elapsed_s(),
             day_s=seconds % DAY_S,
             speed=speed,
+            since_s=clock.now_ms() / MS_PER_S,
         )
         self._climate = Climate(weather_phase=self._chance("weather").uniform(0, 6))
         self._posts: dict[str, Post] = {}
         self._carried: dict[str, Carried] = {}
+        self._waiting: list[tuple[float, int, Device]] = []
+        self._wakes_at: dict[str, float] = {}
+        self._order = itertools.count()  # devices cannot be compared
         self._stopping = asyncio.Event()
         for home in plan.homes:
             self._move_in(home)
@@ -180,9 +193,11 @@ class Simulation:
 
     # -- inside ---------------------------------------------------------------
 
-    def _reroute(self, carried: Carried) -> None:
+    def _reroute(self, carried: Carried, *, renew: bool = False) -> None:
+        """Speak by the best route that is up; ``renew``: the present one is no reason to stay."""
         device = carried.device
-        route = choose(device.route, carried.routes, lambda one: self._post(one, device.name).is_up)
+        current = None if renew else device.route
+        route = choose(current, carried.routes, lambda one: self._post(one, device.name).is_up)
         if route == device.route:
             return
         device.disconnected()
@@ -192,32 +207,42 @@ class Simulation:
     def _post(self, route: Route, thing: str) -> Post:
         return self._posts[route.gateway or thing]
 
+    def heard(self, device: Device) -> None:
+        """Wake a device sooner, if it now has to do something sooner."""
+        self._wake(device, device.wake_at())
+
+    def _wake(self, device: Device, at: float) -> None:
+        if at < self._wakes_at.get(device.name, math.inf):
+            self._wakes_at[device.name] = at
+            heapq.heappush(self._waiting, (at, next(self._order), device))
+
     async def _let_time_pass(self) -> None:
         """Wake each device when it asked to be."""
-        order = itertools.count()  # devices cannot be compared
-        waiting = [(self.now(), next(order), carried.device) for carried in self._carried.values()]
         spread = self._chance("spread")
-        waiting = [(at + spread.uniform(0, 10), n, device) for at, n, device in waiting]
-        heapq.heapify(waiting)
+        for carried in self._carried.values():
+            self._wake(carried.device, self.now() + spread.uniform(0, 10))
         while not self._stopping.is_set():
             now = self.now()
             for _ in range(TICKS_MAX):
-                if not waiting or waiting[0][0] > now:
+                if not self._waiting or self._waiting[0][0] > now:
                     break
-                _, n, device = waiting[0]
-                self.send(device, device.tick(now))
-                heapq.heapreplace(waiting, (max(device.wake_at(), now + LOOK_S), n, device))
-            is_behind = bool(waiting) and waiting[0][0] <= now
+                at, _, device = heapq.heappop(self._waiting)
+                if self._wakes_at.get(device.name) == at:  # otherwise it was woken sooner
+                    del self._wakes_at[device.name]
+                    self.send(device, device.tick(now))
+                    self._wake(device, max(device.wake_at(), now + LOOK_S))
+            is_behind = bool(self._waiting) and self._waiting[0][0] <= now
             await asyncio.sleep(0 if is_behind else LOOK_S)
 
     # -- moving in ------------------------------------------------------------
 
     def _move_in(self, home: Home) -> None:
-        devices = [self._device(plan.name, self._appliance(plan)) for plan in home.devices]
+        devices = [self._device(plan.name, self._appliance(plan.name, plan.kind)) for plan in home.devices]
         attached = Counter(name for plan in home.devices for name in plan.gateways)
         for gateway_plan in home.gateways:  # first: a gateway subscribes before those it carries speak
             box = self._box(gateway_plan, devices)
-            gateway = self._device(gateway_plan.name, box, Neighbours(attached[gateway_plan.name]))
+            network = self._network(gateway_plan, home.boxed, attached[gateway_plan.name])
+            gateway = self._device(gateway_plan.name, box, network)
             self._settle(gateway, (own_route(gateway.name),))
         for device_plan, device in zip(home.devices, devices, strict=True):
             own = (own_route(device.name),) if device_plan.has_certificate else ()
@@ -231,12 +256,50 @@ class Simulation:
             post = self._posts.setdefault(name, Post(name, self))
             post.carried[device.name] = carried
 
-    def _device(self, name: str, appliance: Appliance, neighbours: Neighbours | None = None) -> Device:
-        return Device(name, appliance, self._surroundings, self._chance(f"{name} jitter"), neighbours)
+    def _network(self, plan: GatewayPlan, boxed: tuple[Boxed, ...], attached: int) -> Network:
+        inside = {one.eui64: one for one in boxed}
+        return Network(
+            boxed,
+            moved=lambda thing, eui64, on: self._attached(plan.name, thing, inside.get(eui64), on=on),
+            attached=attached,
+            technology=plan.technology,
+        )
 
-    def _appliance(self, plan: DevicePlan) -> Appliance:
-        chance = self._chance(plan.name)
-        match plan.kind:
+    def _attached(self, gateway: str, thing: str, boxed: Boxed | None, *, on: bool) -> None:
+        """Have a gateway speak for a thing from now on, or no longer."""
+        route = relayed_route(gateway, thing)
+        if thing not in self._carried:
+            if not on or boxed is None or boxed.kind is None:
+                return
+            programs = Programs(boxed.behaviour)
+            self._settle(self._device(thing, self._appliance(thing, boxed.kind), programs=programs), ())
+            self._wake(self._carried[thing].device, self.now())
+        carried = self._carried[thing]
+        others = tuple(one for one in carried.routes if one != route)
+        carried.routes = (*others, route) if on else others
+        if on:
+            self._posts[gateway].carried[thing] = carried
+        else:
+            self._posts[gateway].carried.pop(thing, None)
+        carried.prefer(lambda one: self._is_active(one, thing))
+        self._reroute(carried, renew=True)
+
+    def _is_active(self, route: Route, thing: str) -> bool:
+        network = self._carried[route.gateway].device.network if route.gateway in self._carried else None
+        return network is not None and network.active(thing)
+
+    def _device(
+        self,
+        name: str,
+        appliance: Appliance,
+        network: Network | None = None,
+        programs: Programs | None = None,
+    ) -> Device:
+        return Device(name, appliance, self._surroundings, self._chance(f"{name} jitter"), network, programs)
+
+    def _appliance(self, name: str, kind: DeviceKind) -> Appliance:
+        chance = self._chance(name)
+        match kind:
             case "thermostat":
                 return Thermostat(chance, self._climate)
             case "load_switch":
@@ -249,7 +312,7 @@ class Simulation:
         match plan.kind:
             case "meter":
                 return MeterGateway(chance, lambda: sum(one.appliance.power_w() for one in devices))
-            case "customer_broadband":
+            case "customer_broadband" | "bridge":
                 return BroadbandGateway(chance)
 
     def _connection(self, post: Post, door: asyncio.Semaphore) -> Connection:

@@ -39,6 +39,21 @@ class Histogram:
                 return min(_upper_us(index) / US_PER_S, self.max_s)
         return 0.0
 
+    def copy(self) -> "Histogram":
+        """Return what was counted up to now."""
+        copy = Histogram()
+        copy.merge(self)
+        return copy
+
+    def since(self, earlier: "Histogram") -> "Histogram":
+        """Return what was counted after ``earlier``, a copy of this; ``max_s`` is that of all time."""
+        later = Histogram()
+        later.buckets = [mine - theirs for mine, theirs in zip(self.buckets, earlier.buckets, strict=True)]
+        later.count = self.count - earlier.count
+        later.sum_s = self.sum_s - earlier.sum_s
+        later.max_s = self.max_s
+        return later
+
     def merge(self, other: "Histogram") -> None:
         """Add everything that ``other`` has counted."""
         self.buckets = [mine + theirs for mine, theirs in zip(self.buckets, other.buckets, strict=True)]

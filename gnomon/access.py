@@ -1,29 +1,24 @@
-"""The other end of the login: credential files, and tokens kept fresh with them.
+"""The other end of the login: tokens kept fresh with a credential file.
 
-A credential file is TOML, readable by its owner only: ``url`` (and ``root``, the file of the root that signs
-for it, unless that is a public one), and ``login`` (with ``password`` and ``totp_seed``, or they are asked
-for) or ``client_id`` and ``client_secret``. Beside it lies a private file with the session, so that a second
-factor is shown once a session.
+Beside that file lies a private one with the session, so that a second factor is shown once a session.
 """
 
-import ssl
 import threading
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
+from gnomon.credentials import Credentials, trust
+from gnomon.refusals import AccessError, refusal, unreachable
 from infra.clock import MS_PER_S, Clock
-from infra.settings.model import is_loopback
 from security import private_files
 from security.people import totp
-from security.policy import Action
+from security.policy import Action, Role, needs_step_up
 from security.secret import Secret
 
 TIMEOUT_S: Final = 30.0
@@ -31,34 +26,33 @@ SPARE_S: Final = 30
 """A token that ends sooner is replaced before it is used."""
 LOGINS_MAX: Final = 3
 """A code may have been used by another program in the same half minute: then the next one is shown."""
-SESSION_SUFFIX: Final = ".session"
 UNAUTHORIZED: Final = 401
-UNAVAILABLE: Final = 503
 JSON: Final = {"Content-Type": "application/json"}
+CODE: Final = "code of the second factor"
+MAYBE_CODE: Final = f"{CODE} (just Enter if the account has none)"
+NOT_TAKEN: Final = "that one was not taken; "
+_ONCE: Final = f"A code counts once: wait for the next one, at most {totp.STEP_S} s."
+NO_LOGIN: Final = f"Login name, password or code is wrong; which of them is told to nobody. {_ONCE}"
+NO_STEP_UP: Final = f"This code is wrong, or was used. {_ONCE} A recovery code does not do here."
+NO_CLIENT: Final = "client_id or client_secret is wrong, or the client waits for an approval or is disabled."
 
 Ask = Callable[[str], str]
 """Asks a person for something that is not shown while it is typed."""
 
 
-class AccessError(Exception):
-    """The service did not let us in or did not do it; the message says why."""
+class NoTerminalError(AccessError):
+    """There is nobody to ask."""
 
-
-class UnreachableError(AccessError):
-    """The service did not answer, or not now: what was asked may be asked again."""
+    def __init__(self, remedy: str) -> None:
+        super().__init__(f"there is no terminal to ask at: {remedy}")
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """What a credential file holds."""
+class Notice:
+    """What the service had to tell at the login."""
 
-    url: str
-    login: str = ""
-    password: Secret | None = None
-    totp_seed: Secret | None = None
-    client_id: str = ""
-    client_secret: Secret | None = None
-    root: str = ""
+    notice: str
+    at: str
 
 
 class _Session(msgspec.Struct, frozen=True):
@@ -68,61 +62,7 @@ class _Session(msgspec.Struct, frozen=True):
     ends_ms: int
     refresh_token: str = ""
     step: int = 0
-
-
-def read_credentials(path: Path) -> Credentials:
-    """Return what is in a credential file.
-
-    Raises:
-        AccessError: it is no such file, or it would send a secret over a network in the open.
-        ExposedFileError: others may read it.
-    """
-    data = private_files.read(path, links=True)
-    if data is None:
-        raise AccessError(f"{path} is not there")
-    try:
-        fields = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AccessError(f"{path} is not TOML: {error}") from error
-    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
-    if "url" not in texts or not ("login" in texts or "client_id" in texts):
-        raise AccessError(f"{path} needs url, and login or client_id")
-    check_url(texts["url"])
-    return Credentials(
-        url=texts["url"],
-        login=texts.get("login", ""),
-        password=_secret(texts, "password"),
-        totp_seed=_secret(texts, "totp_seed"),
-        client_id=texts.get("client_id", ""),
-        client_secret=_secret(texts, "client_secret"),
-        root=texts.get("root", ""),
-    )
-
-
-def check_url(url: str) -> None:
-    """Refuse an address at which a password would be read on the way."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-        raise AccessError(f"{url} is neither https nor on this machine: a password is not sent there")
-
-
-def trust(root: str) -> ssl.SSLContext:
-    """Return whom to believe: the root in this file alone, or (empty) the public ones.
-
-    Raises:
-        AccessError: the file holds no certificate.
-    """
-    try:
-        return ssl.create_default_context(cafile=root or None)
-    except (OSError, ssl.SSLError) as error:
-        raise AccessError(f"{root} holds no root certificate: {error}") from error
-
-
-def write_credentials(path: Path, fields: dict[str, str]) -> None:
-    """Write a credential file. The values hold no quote, backslash or line end."""
-    private_files.make_directory(path.parent)
-    text = "".join(f'{name} = "{value}"\n' for name, value in fields.items())
-    private_files.replace(path, text.encode())
+    """The last 30 seconds whose code was shown: it counts once."""
 
 
 class Access:
@@ -143,6 +83,7 @@ class Access:
         self._ask = ask
         self._session_file = session_file
         self._session = self._kept()
+        self.notices: list[Notice] = []
         self._http = httpx.Client(
             base_url=credentials.url, verify=trust(credentials.root), timeout=TIMEOUT_S, trust_env=False
         )
@@ -163,12 +104,32 @@ class Access:
         if self._session is not None:
             self._session = _with_end(self._session, 0)
 
+    def log_in(self, password: Secret, *, factor: bool) -> None:
+        """Open a new session, whatever is kept, with a password that the service has just taken.
+
+        ``factor``: the account has a second one. So only its code can be wrong, and is asked for again.
+        """
+        self._logged_in(password, CODE if factor else "", typed_max=LOGINS_MAX)
+
+    def begin(self, path: str, body: Any, unproved: str) -> Any:  # noqa: ANN401 - JSON
+        """Return what the service answers to somebody who has no account yet.
+
+        Raises:
+            AccessError: it was refused; for want of a proof, ``unproved`` says what to do.
+        """
+        answer = self._ask_service("POST", path, json=body)
+        if not answer.is_success:
+            raise refusal(answer, unproved)
+        return answer.json()
+
     def request(self, method: str, path: str, body: Any = None, *, confirms: Action | None = None) -> Any:  # noqa: ANN401 - JSON
-        """Return what the service answers; ``confirms`` shows the second factor for exactly this.
+        """Return what the service answers; ``confirms`` shows the second factor for it, if this role must.
 
         Raises:
             AccessError: it was refused.
         """
+        if confirms is not None and not self._must_confirm(confirms):
+            confirms = None
         content = b"" if body is None else msgspec.json.encode(body)
         answer = self._request(method, path, content, confirms)
         if answer.status_code == UNAUTHORIZED:
@@ -176,7 +137,7 @@ class Access:
             self.forget()
             answer = self._request(method, path, content, confirms)
         if not answer.is_success:
-            raise _refusal(answer)
+            raise refusal(answer)
         return answer.json() if answer.content else None
 
     def step_up(self, action: Action, target: str, content: bytes) -> str:
@@ -186,6 +147,8 @@ class Access:
             AccessError: it was refused.
         """
         digest = sha256(content).hexdigest()
+        # First, so that a person is asked for the password before the code.
+        self.token()
 
         def show(code: str) -> httpx.Response:
             asked = {"code": code, "action": action.value, "target": target, "body_sha256": digest}
@@ -194,9 +157,9 @@ class Access:
                 self.forget()
             return answer
 
-        answer = self._with_code(show)
+        answer = self._with_code(show, CODE, typed_max=LOGINS_MAX)
         if not answer.is_success:
-            raise _refusal(answer)
+            raise refusal(answer, NO_STEP_UP)
         shown: str = answer.json()["step_up"]
         return shown
 
@@ -205,6 +168,15 @@ class Access:
         if confirms is not None:
             fields["Gnomon-Step-Up"] = self.step_up(confirms, f"{method} {path}", content)
         return self._send(method, path, content, fields)
+
+    def _must_confirm(self, action: Action) -> bool:
+        """Tell whether this account shows a second factor for it. Systems have none.
+
+        Asked of the table before the act: to be refused first would stand in the audit as somebody's try.
+        """
+        if self._credentials.client_id:
+            return False
+        return needs_step_up(Role(self.request("GET", "/v1/me")["role"]), action)
 
     # ------------------------------------------------------------------ tokens
 
@@ -219,37 +191,43 @@ class Access:
             )
             if answer.is_success:
                 return self._keep(answer, self._session.step)
-        return self._client_token() if self._credentials.client_id else self._logged_in()
+        if self._credentials.client_id:
+            return self._client_token()
+        password = self._credentials.password or Secret(self._asked("password", "password"))
+        return self._logged_in(password, MAYBE_CODE, typed_max=1)
 
     def _client_token(self) -> _Session:
         secret = self._credentials.client_secret
-        shown = self._ask("client secret") if secret is None else secret.reveal()
+        shown = self._asked("client secret", "client_secret") if secret is None else secret.reveal()
         answer = self._ask_service(
             "POST",
             "/v1/token",
             data={"grant_type": "client_credentials"},
             auth=(self._credentials.client_id, shown),
         )
-        return self._keep(answer, 0)
+        return self._keep(answer, 0, NO_CLIENT)
 
-    def _logged_in(self) -> _Session:
-        password = self._credentials.password or Secret(self._ask("password"))
-
+    def _logged_in(self, password: Secret, question: str, *, typed_max: int) -> _Session:
         def log_in(code: str) -> httpx.Response:
             body = {"login": self._credentials.login, "password": password.reveal(), "code": code}
             return self._ask_service("POST", "/v1/login", json=body)
 
-        return self._keep(self._with_code(log_in), self._step)
+        answer = self._with_code(log_in, question, typed_max=typed_max)
+        return self._keep(answer, self._step, NO_LOGIN)
 
-    def _keep(self, answer: httpx.Response, step: int) -> _Session:
+    def _keep(self, answer: httpx.Response, step: int, unproved: str = "") -> _Session:
         if not answer.is_success:
-            raise _refusal(answer)
+            raise refusal(answer, unproved)
         told = answer.json()
+        self.notices += [Notice(one["notice"], one["at"]) for one in told.get("notices", ())]
         ends_ms = self._clock.now_ms() + told["expires_in"] * MS_PER_S
-        self._session = _Session(told["access_token"], ends_ms, told.get("refresh_token", ""), step)
+        return self._write(_Session(told["access_token"], ends_ms, told.get("refresh_token", ""), step))
+
+    def _write(self, session: _Session) -> _Session:
+        self._session = session
         if self._session_file is not None:
-            private_files.replace(self._session_file, msgspec.json.encode(self._session))
-        return self._session
+            private_files.replace(self._session_file, msgspec.json.encode(session))
+        return session
 
     def _kept(self) -> _Session | None:
         data = None if self._session_file is None else private_files.read(self._session_file)
@@ -264,32 +242,63 @@ class Access:
     def _step(self) -> int:
         return 0 if self._session is None else self._session.step
 
-    def _with_code(self, show: Callable[[str], httpx.Response]) -> httpx.Response:
-        """Return the answer to a code; to the next one, if another program may have shown the first."""
-        answer = show(self._code())
-        for _ in range(LOGINS_MAX - 1):
-            if answer.status_code != UNAUTHORIZED or self._credentials.totp_seed is None:
+    def _with_code(
+        self, show: Callable[[str], httpx.Response], question: str, *, typed_max: int
+    ) -> httpx.Response:
+        """Return the answer to a code; to the next one, if the first may have been shown already.
+
+        One that is typed is asked for so often at most; without a ``question`` there is none.
+        """
+        if not question:
+            return show("")
+        answer = show(self._code(question))
+        for _ in range((typed_max if self._credentials.totp_seed is None else LOGINS_MAX) - 1):
+            if answer.status_code != UNAUTHORIZED:
                 break
-            answer = show(self._code())
+            answer = show(self._code(NOT_TAKEN + question))
         return answer
 
-    def _code(self) -> str:
-        """Return a code that this program has not shown before; wait for it if need be."""
+    def _code(self, question: str) -> str:
+        """Return a code that was not shown before from here; wait for it if need be."""
         seed = self._credentials.totp_seed
         if seed is None:
-            return self._ask("code of the second factor (empty: none)")
-        step = max(self._step + 1, totp.step_of(self._clock.now_ms()))
-        while step > totp.step_of(self._clock.now_ms()) + totp.STEPS_AROUND:
+            return self._typed_code(question)
+        step = max(self._step + 1, self._step_now)
+        while step > self._step_now + totp.STEPS_AROUND:
             self._wait(1)
-        session = self._session or _Session("", 0)
-        self._session = _Session(session.access_token, session.ends_ms, session.refresh_token, step)
+        self._shown(step)
         return totp.code_at(seed.reveal(), step)
+
+    def _typed_code(self, question: str) -> str:
+        if self._step >= self._step_now:
+            left_s = totp.STEP_S - self._clock.now_ms() // MS_PER_S % totp.STEP_S
+            question += f" (a code counts once: the next one comes in {left_s} s)"
+        code = self._asked(question, "totp_seed")
+        if code:
+            self._shown(self._step_now)
+        return code
+
+    @property
+    def _step_now(self) -> int:
+        return totp.step_of(self._clock.now_ms())
+
+    def _shown(self, step: int) -> None:
+        """Remember whose code was shown, also for the next program."""
+        session = self._session or _Session("", 0)
+        self._write(_Session(session.access_token, session.ends_ms, session.refresh_token, step))
+
+    def _asked(self, what: str, key: str) -> str:
+        """Return what is typed; ``key`` of the credential file would spare the question."""
+        try:
+            return self._ask(what)
+        except NoTerminalError as error:
+            raise NoTerminalError(f"set {key} in the credential file") from error
 
     def _ask_service(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's
         try:
             return self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise UnreachableError(f"{self._credentials.url} does not answer: {error}") from error
+            raise unreachable(self._credentials.url, error) from error
 
 
 def _sleep(seconds: float) -> None:
@@ -298,22 +307,3 @@ def _sleep(seconds: float) -> None:
 
 def _with_end(session: _Session, ends_ms: int) -> _Session:
     return _Session(session.access_token, ends_ms, session.refresh_token, session.step)
-
-
-def _secret(texts: dict[str, str], name: str) -> Secret | None:
-    return Secret(texts[name]) if name in texts else None
-
-
-def _refusal(answer: httpx.Response) -> AccessError:
-    unavailable = answer.status_code == UNAVAILABLE
-    return (UnreachableError if unavailable else AccessError)(_said(answer))
-
-
-def _said(answer: httpx.Response) -> str:
-    """Return a refusal in words."""
-    try:
-        told = answer.json()
-    except ValueError:
-        told = {}
-    words = [str(told[name]) for name in ("title", "detail", "error") if told.get(name)]
-    return f"refused ({answer.status_code}): " + (": ".join(words) or "no reason given")

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from broker_bridge.mosquitto import LOOPBACK
 from broker_bridge.selftest import Place, Voice
 from broker_bridge.topics import CANARIES, REVOKED_CANARY
@@ -18,6 +20,7 @@ from security import private_files
 from security.trust import keys
 from security.trust.authority import Authority
 from security.trust.crl import Revoked
+from security.trust.identifiers import serial_text
 from security.trust.issued import datetime_of
 
 _FOLDER: Final = "canaries"
@@ -40,7 +43,7 @@ def place(settings: Settings, roots: Path, device_port: int, voice: Voice | None
     folder, broker = _folder(settings), settings.broker
     first, second, revoked = (_file(folder, name) for name in (*CANARIES, REVOKED_CANARY))
     return Place(
-        host=_ANY_ADDRESS.get(broker.listen, broker.listen),
+        host=address_of(broker.listen),
         port=device_port,
         server_name=broker.hosts[0],
         roots=roots,
@@ -48,6 +51,20 @@ def place(settings: Settings, roots: Path, device_port: int, voice: Voice | None
         revoked=revoked,
         voice=voice,
     )
+
+
+def revoked_serial(settings: Settings) -> str | None:
+    """Return the serial of the canary that is revoked from its first day, None before the first start."""
+    try:
+        kept = _file(_folder(settings), REVOKED_CANARY).read_bytes()
+    except FileNotFoundError:
+        return None
+    return serial_text(x509.load_pem_x509_certificates(kept)[0].serial_number)
+
+
+def address_of(listen: str) -> str:
+    """Return where this machine reaches what listens there, which may be on all its addresses."""
+    return _ANY_ADDRESS.get(listen, listen)
 
 
 def _folder(settings: Settings) -> Path:

@@ -12,32 +12,21 @@ from gnomon import letters, roles
 from gnomon.commands.audit import audit
 from gnomon.commands.ca import ca
 from gnomon.commands.enrol import enrol
+from gnomon.commands.listing import Group
 from gnomon.commands.options import run, settings_of, settings_options
 from gnomon.commands.person import person, token
+from gnomon.commands.thing import thing
 from gnomon.commands.voucher import voucher
-from infra.settings import render_toml
+from infra.settings import Settings, render_toml
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 HELP = """Gnomon: device shadows for a utility's home area networks.
-
-\b
-gnomon demo          a demo utility with a simulated fleet, to look at
-gnomon up            the service alone
-gnomon doctor        what is wrong with this machine, and how to mend it
-gnomon person        accounts of people: the first officer, new ones, roles, approvals
-gnomon token         an access token for whoever has a credential file
-gnomon voucher       a code with which a device joins
-gnomon enrol         what the device does then
-gnomon ca            the certificate authorities: show, renew, take the root away
-gnomon settings      what can be set, and what it is set to
-gnomon dead-letters  requests that were kept aside because they failed
-gnomon audit         the audit chain: verify it, export it
 
 Everything is kept below ./var, or where the setting `directory` says.
 """
 
 
-@click.group(context_settings=CONTEXT, help=HELP)
+@click.group(cls=Group, context_settings=CONTEXT, help=HELP)
 @click.version_option(package_name="gnomon")
 def main() -> None:
     """Begin; the words for people are in ``HELP``."""
@@ -49,6 +38,7 @@ def up(config: Path | None, pairs: tuple[str, ...]) -> None:
     """Run the service: broker, bridge and REST API, until Ctrl-C."""
     settings = settings_of(config, pairs)
     run(roles.up(settings, lambda running: click.echo(roles.welcome(running))))
+    click.echo(_stopped(settings))
 
 
 @main.command()
@@ -68,6 +58,11 @@ def demo(config: Path | None, pairs: tuple[str, ...], homes: int, seed: int) -> 
     """
     settings = settings_of(config, pairs)
     run(demo_role.run(settings, homes=homes, seed=seed))
+    click.echo(_stopped(settings))
+
+
+def _stopped(settings: Settings) -> str:
+    return f"stopped      all is kept in {settings.directory}; the same command goes on with it"
 
 
 @main.command()
@@ -99,9 +94,5 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
     run(letters.show(settings, click.echo))
 
 
-main.add_command(audit)
-main.add_command(ca)
-main.add_command(enrol)
-main.add_command(person)
-main.add_command(token)
-main.add_command(voucher)
+for _command in (person, token, thing, voucher, enrol, ca, audit):
+    main.add_command(_command)

@@ -20,12 +20,12 @@ from rich.table import Table
 from fleet.connection import Certificates, Endpoint
 from fleet.plan import DevicePlan, Plan, city
 from fleet.simulation import Simulation
-from fleet.statistics import Statistics
+from fleet.statistics import Histogram, Statistics
 from gnomon import demo_people
 from gnomon.roles import System, interruptible, running, stop_signal, tasks, welcome
 from gnomon.services import Services
-from infra.clock import Clock
 from infra.settings import Settings
+from registry.errors import PremisesNotFoundError
 from registry.models import NewThing, Owner, ThingKind
 from security import private_files
 from security.audit import INSIDE
@@ -39,6 +39,8 @@ WISH_EVERY_S: Final = 1.0
 STATUS_EVERY_S: Final = 1.0
 PLAIN_STATUS_EVERY_S: Final = 5.0
 """Where the output is no terminal: a line now and then instead of a live table."""
+LINE_RATE_TENTHS_MAX: Final = 100.0
+"""From there on tenths of updates a second only make the line long."""
 STOP_FLEET_S_MAX: Final = 1.0
 NOT_FOUND: Final = 404
 HEAT_C_MIN, HEAT_C_MAX = 18.0, 23.0
@@ -91,6 +93,8 @@ async def _live(simulation: Simulation) -> None:
 async def _settle_in(services: Services, plan: Plan, directory: Path) -> None:
     """Register whatever is not registered yet, and give each thing with a certificate its files."""
     trusted = _trust(services, directory)
+    for one in plan.homes:
+        await _make_known(services, one.premises)
     things = list(_things(plan))
     known = await services.registry.standings([thing.name for thing in things])
     for thing in things:
@@ -113,6 +117,14 @@ async def _settle_in(services: Services, plan: Plan, directory: Path) -> None:
         for gateway in device.gateways:
             if gateway not in attached:
                 await services.registry.attach(gateway, device.name, DEMO)
+
+
+async def _make_known(services: Services, premises: str) -> None:
+    """Put premises there, as a customer care system does before anything is registered; nobody's as yet."""
+    try:
+        await services.registry.premises(premises)
+    except PremisesNotFoundError:
+        await services.registry.hand_over(premises, "", DEMO)
 
 
 def _things(plan: Plan) -> Iterator[NewThing]:
@@ -155,7 +167,7 @@ def _describe(plan: Plan) -> str:
     certificates = gateways + sum(device.has_certificate for device in _devices(plan))
     return (
         f"city         {len(plan.homes)} homes, {gateways} gateways, {devices} devices; "
-        f"{certificates} connect themselves, the others through a gateway"
+        f"{certificates} connect by themselves"
     )
 
 
@@ -186,59 +198,96 @@ async def _wish(services: Services, plan: Plan, chance: random.Random) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Glance:
-    """The figures at one moment."""
+    """The counts at one moment."""
 
     at_s: float
-    accepted: int
+    updates: int
+    accepted: Histogram
+    done: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What is shown: durations and rate are those since the last time."""
+
+    connected: int
+    rate: float
+    updates: int
+    done: Histogram
+    accepted: Histogram
+    waiting: int
+    errors: int
+
+    def line(self) -> str:
+        """Return them as a line of a terminal that is 80 wide."""
+        rate = f"{self.rate:.1f}" if self.rate < LINE_RATE_TENTHS_MAX else f"{self.rate:.0f}"
+        accepted, done = _shares(self.accepted, 0), _shares(self.done, 0)
+        return (
+            f"things {self.connected}  updates/s {rate}  accepted {accepted}  done {done}"
+            f"  errors {self.errors}"
+        )
+
+    def table(self) -> Table:
+        """Return them for a live view."""
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for name, value in (
+            ("connected", f"{self.connected}"),
+            ("updates/s", f"{self.rate:.1f}"),
+            ("updates", f"{self.updates}"),
+            ("wish → done p50/p99", _shares(self.done, 1)),
+            ("update → accepted p50/p99", _shares(self.accepted, 1)),
+            ("requests waiting", f"{self.waiting}"),
+            ("errors", f"{self.errors}"),
+            ("", "Ctrl-C stops"),
+        ):
+            table.add_row(name, value)
+        return table
 
 
 async def _show(console: Console, system: System, fleet: Statistics) -> None:
     """Show the fleet's figures until cancelled: a live table, or a line now and then."""
-    clock = system.services.clock
-    before = _glance(system, clock)
+    before = _glance(system, fleet)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(STATUS_EVERY_S)
-                now = _glance(system, clock)
-                live.update(_table(_figures(system, fleet, before, now)), refresh=True)
+                now = _glance(system, fleet)
+                live.update(_figures(system, fleet, before, now).table(), refresh=True)
                 before = now
+    console.print("figures      accepted, done (wish → done): p50/p99 since the last line", highlight=False)
     while True:
         await asyncio.sleep(PLAIN_STATUS_EVERY_S)
-        now = _glance(system, clock)
-        figures = _figures(system, fleet, before, now)
-        console.print("  ".join(f"{name} {value}" for name, value in figures.items()), highlight=False)
+        now = _glance(system, fleet)
+        console.print(_figures(system, fleet, before, now).line(), highlight=False)
         before = now
 
 
-def _glance(system: System, clock: Clock) -> _Glance:
-    return _Glance(clock.elapsed_s(), system.services.metrics.accepted.value)
+def _glance(system: System, fleet: Statistics) -> _Glance:
+    services = system.services
+    return _Glance(
+        services.clock.elapsed_s(),
+        services.metrics.accepted.value,
+        fleet.latency.copy(),
+        fleet.convergence.copy(),
+    )
 
 
-def _figures(system: System, fleet: Statistics, before: _Glance, now: _Glance) -> dict[str, str]:
-    rate = (now.accepted - before.accepted) / (now.at_s - before.at_s)
+def _figures(system: System, fleet: Statistics, before: _Glance, now: _Glance) -> _Figures:
     # A new thing asks before anything was said: 404 is an answer to that, not a fault.
     refused = sum(count for code, count in fleet.rejected.items() if code != NOT_FOUND)
-    return {
-        "connected": f"{fleet.connected}",
-        "updates/s": f"{rate:.1f}",
-        "updates": f"{now.accepted}",
-        "wish → done p50": _ms(fleet.convergence.at_share(0.50)),
-        "p99": _ms(fleet.convergence.at_share(0.99)),
-        "update → accepted p50": _ms(fleet.latency.at_share(0.50)),
-        "its p99": _ms(fleet.latency.at_share(0.99)),
-        "requests waiting": f"{len(system.bridge.inbox)}",
-        "errors": f"{refused + sum(fleet.errors.values())}",
-    }
+    return _Figures(
+        connected=fleet.connected,
+        rate=(now.updates - before.updates) / (now.at_s - before.at_s),
+        updates=now.updates,
+        done=now.done.since(before.done),
+        accepted=now.accepted.since(before.accepted),
+        waiting=len(system.bridge.inbox),
+        errors=refused + sum(fleet.errors.values()),
+    )
 
 
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1_000:.1f} ms"
-
-
-def _table(figures: dict[str, str]) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in figures.items():
-        table.add_row(name, value)
-    table.add_row("", "Ctrl-C stops")
-    return table
+def _shares(durations: Histogram, digits: int) -> str:
+    """Return median and tail in milliseconds."""
+    if not durations.count:
+        return "-"
+    return "/".join(f"{durations.at_share(share) * 1_000:.{digits}f}" for share in (0.50, 0.99)) + " ms"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from gnomon.access import AccessError, read_credentials, write_credentials
+from gnomon.credentials import read_credentials, write_credentials
+from gnomon.refusals import AccessError
 from gnomon.services import authority_directory
 from infra.ids import Ids
 from infra.settings import Settings

@@ -7,18 +7,26 @@ that can be typed.
 import asyncio
 import errno
 import getpass
+import http.client
 import os
 import re
 import resource
 import shutil
 import socket
+import ssl
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from broker_bridge.mosquitto import BrokerError, find_executable, find_plugin, running_device_port
+from broker_bridge.mosquitto import (
+    BrokerError,
+    BrokerMissingError,
+    find_executable,
+    find_plugin,
+    running_device_port,
+)
 from broker_bridge.mosquitto_config import Files
 from broker_bridge.selftest import HolesError, NotTriedError, try_out
 from gnomon import canaries
@@ -34,8 +42,10 @@ from gnomon.services import (
 from infra.clock import Clock, SystemClock
 from infra.documents.opening import open_store
 from infra.documents.port import StoreError
+from infra.documents.sqlite_files import holder, is_exposed
 from infra.ids import RandomIds
 from infra.settings import Settings
+from infra.settings.model import is_loopback
 from security import private_files
 from security.secretbox import SecretBox
 from security.trust.authority import (
@@ -203,6 +213,8 @@ async def check_plugin(settings: Settings) -> Finding:
     """Without the dynamic-security plugin the sessions of revoked things could not be ended."""
     try:
         plugin = find_plugin(settings.broker.plugin, settings.broker.executable)
+    except BrokerMissingError:
+        return Finding("broker plugin", "not looked for: it comes with the broker")
     except BrokerError as error:
         return _told("broker plugin", error)
     return Finding("broker plugin", str(plugin))
@@ -261,21 +273,80 @@ async def _first_line(program: str) -> str:
 
 async def check_device_port(settings: Settings) -> Finding:
     """Devices connect here."""
-    return _port("device port", settings.broker.listen, settings.broker.device_port, "broker.device_port")
+    broker = settings.broker
+    served_by = service_of(settings)
+    if served_by is not None and running_device_port(broker_directory(settings)) == broker.device_port:
+        return _ours("device port", broker.listen, broker.device_port, served_by)
+    return _port("device port", broker.listen, broker.device_port, "broker.device_port", "broker.listen")
 
 
 async def check_api_port(settings: Settings) -> Finding:
     """Apps and people connect here."""
-    return _port("api port", settings.api.host, settings.api.port, "api.port")
+    api = settings.api
+    free = _port("api port", api.host, api.port, "api.port", "api.host")
+    served_by = None if free.good else service_of(settings)
+    if served_by is None:
+        return free
+    if api.tls or not is_loopback(api.host):
+        answers = await _shows_our_certificate(settings, api.host, api.port)
+    else:
+        answers = await asyncio.to_thread(_says_it_lives, api.host, api.port)
+    return _ours("api port", api.host, api.port, served_by) if answers else free
 
 
 async def check_join_port(settings: Settings) -> Finding:
     """Devices join here."""
     api = settings.api
-    return _port("join port", api.device_host, api.device_port, "api.device_port")
+    free = _port("join port", api.device_host, api.device_port, "api.device_port", "api.device_host")
+    served_by = None if free.good else service_of(settings)
+    if served_by is None or not await _shows_our_certificate(settings, api.device_host, api.device_port):
+        return free
+    return _ours("join port", api.device_host, api.device_port, served_by)
 
 
-def _port(subject: str, host: str, port: int, key: str) -> Finding:
+def service_of(settings: Settings) -> str | None:
+    """Return which process serves from this directory, None when none does.
+
+    It holds the store, as other commands do for a while; and it has a broker, which none of them has.
+    """
+    if running_device_port(broker_directory(settings)) is None:
+        return None
+    file = store_file(settings)
+    return "the service" if file is None else holder(file)
+
+
+def _ours(subject: str, host: str, port: int, served_by: str) -> Finding:
+    return Finding(subject, f"{host}:{port} answers, running as {served_by}")
+
+
+def _says_it_lives(host: str, port: int) -> bool:
+    """Ask for a sign of life as anybody may."""
+    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S_MAX)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+async def _shows_our_certificate(settings: Settings, host: str, port: int) -> bool:
+    """See whether whoever listens there has a certificate of this installation's root."""
+    place = canaries.address_of(host)
+    try:
+        trusted = ssl.create_default_context(cafile=authority_directory(settings) / ROOT_FILE)
+        async with asyncio.timeout(ANSWER_S_MAX):
+            _, writer = await asyncio.open_connection(
+                place, port, ssl=trusted, server_hostname=settings.broker.hosts[0]
+            )
+    except (OSError, TimeoutError):  # an SSLError is one
+        return False
+    writer.close()
+    return True
+
+
+def _port(subject: str, host: str, port: int, key: str, host_key: str) -> Finding:
     if port == 0:
         return Finding(subject, "any free port")
     where = f"{host}:{port}"
@@ -285,18 +356,24 @@ def _port(subject: str, host: str, port: int, key: str) -> Finding:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        remedy = _PORT_REMEDIES.get(error.errno or 0, _PORT_REMEDIES[0])
         found = f"{where} cannot be used ({error.strerror})"
-        return Finding(subject, found, remedy.format(key=key, port=port))
+        return Finding(subject, found, _port_remedy(error, port, key, host_key))
     return Finding(subject, f"{where} is free")
 
 
-_PORT_REMEDIES: Final = {
-    errno.EADDRINUSE: "stop what listens there (ss -ltnp 'sport = :{port}'; perhaps a running gnomon, or the"
-    " system's own mosquitto: systemctl disable --now mosquitto), or --set {key}=0 for any free one",
-    errno.EACCES: "ports below 1024 are for root: --set {key}= to a higher one",
-    0: "set the address to one of this machine's (ip address shows them)",
-}
+def _port_remedy(error: OSError, port: int, key: str, host_key: str) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            # Only devices come to the port that the system's own broker has, too.
+            other = ", or the system's own mosquitto: systemctl disable --now mosquitto"
+            return (
+                f"stop what listens there (ss -ltnp 'sport = :{port}'; perhaps another gnomon"
+                f"{other if key == 'broker.device_port' else ''}), or --set {key}=0 for any free one"
+            )
+        case errno.EACCES:
+            return f"ports below 1024 are for root: --set {key}= to a higher one"
+        case _:
+            return f"set {host_key} to an address of this machine (ip address shows them)"
 
 
 async def check_certificates(settings: Settings, clock: Clock = _CLOCK) -> Finding:
@@ -326,6 +403,11 @@ async def check_store(settings: Settings) -> Finding:
     file = store_file(settings)
     if file is not None and not file.exists():
         return Finding("store", f"none yet at {file}")
+    if file is not None and is_exposed(file):
+        return Finding("store", f"others than its owner may read {file}", f"chmod go= {file}")
+    served_by = service_of(settings)
+    if file is not None and served_by is not None:
+        return Finding("store", f"{file}, running as {served_by}")
     try:
         store = await open_store(store_url(settings), [], [])
     except StoreError as error:

@@ -8,9 +8,12 @@ stops in between is gone on with, not begun anew.
 import base64
 import hashlib
 import http.client
+import math
+import re
 import secrets
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +25,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
+from cryptography.x509.oid import NameOID
 
 from security import private_files
 from security.secret import Secret
@@ -34,13 +38,20 @@ PORT: Final = 443
 TIMEOUT_S: Final = 15.0
 ANSWER_BYTES_MAX: Final = 262_144
 CERTIFICATES_MAX: Final = 16
+_THING: Final = re.compile(r"[A-Za-z0-9:_-]{1,128}")
 _PEM: Final = serialization.Encoding.PEM
 _DER: Final = serialization.Encoding.DER
-_OK, _NO_CONTENT, _ACCEPTED = 200, 204, 202
+_OK, _ACCEPTED, _NO_CONTENT = 200, 202, 204
+_BAD_REQUEST, _UNAUTHORIZED, _SERVER_ERROR = 400, 401, 500
+_SPANS: Final = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
 
 class JoinError(Exception):
     """The device is not known yet; the message says what to do."""
+
+
+class RefusedError(JoinError):
+    """The server said no: what was asked is not done, and the same asked again is refused again."""
 
 
 class ForeignServerError(JoinError):
@@ -71,6 +82,14 @@ class Files:
     @property
     def root(self) -> Path:
         return self.folder / "ca.crt"
+
+    def check_enrolled(self) -> None:
+        """Raise :class:`JoinError` unless all is here that a thing is known by."""
+        if not all(file.exists() for file in (self.key, self.certificate, self.root)):
+            raise JoinError(
+                f"{self.folder.absolute()} does not hold {self.thing}'s key, certificate and root:"
+                " enrol it first, or name its folder (--into)"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +133,12 @@ class Server:
         answer = self._ask("POST", path, base64.encodebytes(request), fields, files)
         if answer.status == _ACCEPTED:
             raise JoinError(
-                f"a person must approve this first: run the same again in {answer.retry_after or '?'} s"
+                f"a person must approve this first: run the same again in {_span(answer.retry_after)}"
+            )
+        if answer.status == _UNAUTHORIZED and files is not None:
+            raise RefusedError(
+                f"refused with {_UNAUTHORIZED}: {files.certificate} is not good any more. It has ended, or"
+                " its thing was revoked or removed: ask for a new code, and enrol with it in another folder"
             )
         return _certificates(answer)[0]
 
@@ -131,34 +155,40 @@ def join(url: str, files: Files, code: Secret, root: bytes | None, root_sha256: 
     """Make a key and get its certificate by a code; trust the root given, or the one with this SHA-256.
 
     Raises:
-        JoinError: it was refused, or the server is not who it should be.
+        JoinError: it was refused, the server is not who it should be, or the code is another thing's.
         FileExistsError: the thing has a certificate here already.
     """
     if files.certificate.exists():
         raise FileExistsError(f"{files.certificate} exists: renew it (--renew), or name another folder")
+    if not all(code.reveal().partition(":")[::2]):
+        raise JoinError("a code is ID:CODE, as the voucher or the label has it: a part of it is missing")
     server = Server(url, _told_roots(url, root, root_sha256))
     authorities = server.cacerts()
     files.folder.mkdir(parents=True, exist_ok=True)
-    private_files.create(files.key, keys.key_pem(keys.make_key()))
-    # A key that is there already was made for this: the answer to it may have been lost.
-    key = _key(files.key)
-    issued = server.enrol(keys.request(key, files.thing), code)
-    _check(issued, key, authorities)
-    _keep_roots(files, authorities)
-    _put(files.certificate, issued, authorities)
+    with _key_of(files.key) as key:
+        issued = server.enrol(keys.request(key, files.thing), code)
+        _check(issued, key, authorities)
+        named = _name(issued)
+    owner = files if named == files.thing else _renamed(files, named)
+    _keep_roots(owner, authorities)
+    _put(owner.certificate, issued, authorities)
+    if owner is not files:
+        raise JoinError(
+            f"this code is not {files.thing}'s but {named}'s, which has joined by it: see {owner.certificate}"
+            f" and {owner.key}. {files.thing} needs a code of its own"
+        )
 
 
 def renew(url: str, files: Files) -> None:
     """Get a certificate for a new key by the current one, and put both in the place of the old ones."""
-    roots = x509.load_pem_x509_certificates(files.root.read_bytes())
+    files.check_enrolled()
     if _finish_renewal(files):
         return
-    server = Server(url, roots)
+    server = Server(url, _roots_of(files.root.read_bytes(), str(files.root)))
     authorities = server.cacerts()
-    private_files.create(files.next_key, keys.key_pem(keys.make_key()))
-    key = _key(files.next_key)
-    issued = server.renew(keys.request(key, files.thing), files)
-    _check(issued, key, authorities)
+    with _key_of(files.next_key) as key:
+        issued = server.renew(keys.request(key, files.thing), files)
+        _check(issued, key, authorities)
     _keep_roots(files, authorities)
     _put(files.certificate, issued, authorities)
     _finish_renewal(files)
@@ -171,12 +201,13 @@ def prove_pin(url: str, files: Files, pin: Secret) -> None:
         ForeignServerError: it does not: it is not our utility, or was told a wrong PIN.
         JoinError: it did not take our answer.
     """
-    server = Server(url, x509.load_pem_x509_certificates(files.root.read_bytes()))
+    files.check_enrolled()
+    server = Server(url, _roots_of(files.root.read_bytes(), str(files.root)))
     leaf = x509.load_pem_x509_certificates(files.certificate.read_bytes())[0]
     lfdi, nonce = identifiers.lfdi(leaf.public_bytes(_DER)), secrets.token_bytes(NONCE_BYTES)
     begun = server.post_json(PIN, {"nonce": base64.b64encode(nonce).decode()}, files)
     if begun.status != _OK:
-        raise JoinError(_refusal(begun))
+        raise _refusal(begun)
     said = _object(begun)
     proof, theirs = (base64.b64decode(said.get(name, "")) for name in ("proof", "nonce"))
     if not secrets.compare_digest(proof, server_proof(pin, lfdi, nonce)):
@@ -184,7 +215,7 @@ def prove_pin(url: str, files: Files, pin: Secret) -> None:
     answer = base64.b64encode(device_answer(pin, lfdi, theirs, nonce)).decode()
     done = server.post_json(PIN, {"answer": answer}, files)
     if done.status != _NO_CONTENT:
-        raise JoinError(_refusal(done))
+        raise _refusal(done)
 
 
 # ---------------------------------------------------------------------------- whom to trust
@@ -192,7 +223,7 @@ def prove_pin(url: str, files: Files, pin: Secret) -> None:
 
 def _told_roots(url: str, root: bytes | None, root_sha256: str | None) -> list[x509.Certificate]:
     if root is not None:
-        return x509.load_pem_x509_certificates(root)
+        return _roots_of(root, "the file of the root")
     if root_sha256 is None:
         raise JoinError("say which root to trust: its file, or its SHA-256 as the label has it")
     wanted = root_sha256.replace(":", "").lower()
@@ -205,6 +236,13 @@ def _told_roots(url: str, root: bytes | None, root_sha256: str | None) -> list[x
     if not found:
         raise ForeignServerError("the server has no root with this SHA-256: it is another utility, or nobody")
     return found
+
+
+def _roots_of(pem: bytes, what: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise JoinError(f"{what} holds no certificate in PEM: take the service's ca/root.crt") from error
 
 
 def _keep_roots(files: Files, authorities: list[x509.Certificate]) -> None:
@@ -254,6 +292,43 @@ def _finish_renewal(files: Files) -> bool:
     return True
 
 
+def _renamed(files: Files, thing: str) -> Files:
+    """Give our key the name that its certificate has."""
+    owner = Files(files.folder, thing)
+    if owner.key.exists() or owner.certificate.exists():
+        raise JoinError(
+            f"this code is not {files.thing}'s but {thing}'s, which has files here already. Bring {files.key}"
+            f" to another folder as {owner.key.name}, and enrol {thing} there: the code answers once more"
+        )
+    files.key.rename(owner.key)
+    return owner
+
+
+def _name(issued: x509.Certificate) -> str:
+    """Return the thing of a certificate; it is a file name too, so what leads elsewhere is refused."""
+    names = [str(one.value) for one in issued.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if len(names) != 1 or not _THING.fullmatch(names[0]):
+        raise ForeignServerError("the certificate is for what is no thing's name")
+    return names[0]
+
+
+@contextmanager
+def _key_of(path: Path) -> Iterator[ec.EllipticCurvePrivateKey]:
+    """Give the key that is to be certified: the one that is there, as the answer to it may have been lost.
+
+    One made now goes again when it was refused; it stays where it may have been certified.
+    """
+    made = private_files.create(path, keys.key_pem(keys.make_key()))
+    try:
+        yield _key(path)
+    except (RefusedError, ForeignServerError):
+        if made:
+            path.unlink()
+        raise
+    except JoinError as error:
+        raise JoinError(f"{error}. {path} is kept: the same command goes on with it") from error
+
+
 def _key(path: Path) -> ec.EllipticCurvePrivateKey:
     kept = private_files.read(path)
     assert kept is not None, "made a moment ago"
@@ -294,7 +369,7 @@ def _address(url: str) -> tuple[str, int]:
 
 def _certificates(answer: Answer) -> list[x509.Certificate]:
     if answer.status != _OK:
-        raise JoinError(_refusal(answer))
+        raise _refusal(answer)
     try:
         found = pkcs7.load_der_pkcs7_certificates(base64.b64decode(answer.body))
     except ValueError as error:
@@ -304,11 +379,22 @@ def _certificates(answer: Answer) -> list[x509.Certificate]:
     return found
 
 
-def _refusal(answer: Answer) -> str:
+def _refusal(answer: Answer) -> JoinError:
     said = _object(answer)
     text = said.get("detail") or said.get("title") or "no reason was given"
-    wait = f" (wait {answer.retry_after} s)" if answer.retry_after else ""
-    return f"refused with {answer.status}: {text}{wait}"
+    wait = f" (wait {_span(answer.retry_after)})" if answer.retry_after else ""
+    is_final = _BAD_REQUEST <= answer.status < _SERVER_ERROR
+    return (RefusedError if is_final else JoinError)(f"refused with {answer.status}: {text}{wait}")
+
+
+def _span(seconds: str) -> str:
+    """Return a time as a person says it, rounded up; what is no number as it came."""
+    if not seconds.isdecimal():
+        return seconds or "a while"
+    for unit_s, name in _SPANS:
+        if int(seconds) > unit_s:
+            return f"{math.ceil(int(seconds) / unit_s)} {name}"
+    return f"{seconds} s"
 
 
 def _object(answer: Answer) -> dict[str, str]:

@@ -9,6 +9,7 @@ import gc
 import os
 import random
 import resource
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -36,9 +37,10 @@ from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_ANSWERS, PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
 from broker_bridge.warden import Warden
 from gnomon import canaries, demo_people
+from gnomon.credentials import DEFAULT_URL
 from gnomon.readiness import PROBES, Readiness
 from gnomon.revocations import LocalBroker, Recorded, bar_in
-from gnomon.services import Services, broker_directory, open_services
+from gnomon.services import NoPlaceError, Services, broker_directory, open_services
 from infra import logs
 from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
@@ -167,11 +169,13 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             services.shadows.sweep(),
             services.shadows.retain(),
             services.sealer.run(),
+            services.devices.run(),
             sweep_people(services),
             watch_authorities(services.authority),
         ),
     ):
         suspects.begin()
+        await services.models.seed()
         janitor = _janitor(services, broker)
         revocations = Revocations(
             services.store,
@@ -216,7 +220,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         )
         try:
             services = await undo.enter_async_context(opening)
-        except (AuthorityError, BadHeadsError) as error:
+        except (AuthorityError, BadHeadsError, NoPlaceError) as error:
             raise StartError(str(error)) from error
         if services.authority.root_in_reach:
             _log.warning("root_in_reach", remedy="gnomon ca move-root DIRECTORY")
@@ -272,10 +276,6 @@ def welcome(system: System) -> str:
         f"             they join at {system.device_url}",
         f"             they trust {system.services.authority.root_pem_path}",
     ]
-    if system.services.authority.root_in_reach:
-        lines.append(
-            "reminder     the root's key lies on this machine; take it away: gnomon ca move-root DIR"
-        )
     return "\n".join([*lines, *_how_to_log_in(system)])
 
 
@@ -288,8 +288,18 @@ def _how_to_log_in(system: System) -> list[str]:
     return [
         f"secret       {secret.reveal()}",
         "             shown only now, good for 15 minutes and for one thing:",
-        "accounts     none yet; be the first security officer: gnomon person first LOGIN",
+        f"accounts     none yet; be the first security officer: {_first(system)}",
     ]
+
+
+def _first(system: System) -> str:
+    """Return the command as it has to be typed on this machine, from anywhere on it."""
+    command = ["gnomon", "person", "first", "LOGIN"]
+    if system.api_url != DEFAULT_URL:
+        command += ["--url", system.api_url]
+    if system.api_url.startswith("https:"):
+        command += ["--root", str(system.services.authority.root_pem_path.absolute())]
+    return shlex.join(command)
 
 
 @asynccontextmanager
@@ -501,7 +511,7 @@ async def _api(
     settings = services.settings.api
     try:
         listener = listen(settings.host, settings.port)
-        devices = listen(settings.device_host, settings.device_port, "api.device_port")
+        devices = listen(settings.device_host, settings.device_port, "api.device_host", "api.device_port")
     except ListenError as error:
         raise StartError(str(error)) from error
     api = ApiServices(

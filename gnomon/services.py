@@ -18,8 +18,13 @@ from infra.ids import Ids
 from infra.live import Live
 from infra.settings import Settings
 from infra.telemetry import Journeys, Metrics, open_journeys
+from registry.accounts import AccountService
+from registry.catalogue import ModelCatalogue
+from registry.collections import COLLECTIONS
+from registry.devices import DeviceService
+from registry.gateways import GatewayService
+from registry.meters import MeterService
 from registry.service import RegistryService
-from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
 from security.blocks import BLOCKS
@@ -28,7 +33,7 @@ from security.heads import Heads
 from security.people.people import People, open_people
 from security.people.records import COLLECTIONS as PEOPLE
 from security.sealer import Sealer
-from security.secretbox import SecretBox
+from security.secretbox import DamagedFileError, SecretBox
 from security.trust.authority import Authority
 from security.trust.center import TrustCenter, open_center
 from security.trust.collections import COLLECTIONS as TRUST
@@ -39,6 +44,16 @@ from shadow.store import ShadowStore
 
 MASTER_KEY_FILE: Final = "master.key"
 AUDIT_KEY_FILE: Final = "audit.key"
+
+
+class NoPlaceError(Exception):
+    """The folder for all that is kept cannot be made."""
+
+    def __init__(self, directory: Path, problem: str) -> None:
+        super().__init__(
+            f"the folder {directory} cannot be made ({problem}): set `directory` to one that this user may"
+            " write"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +69,11 @@ class Services:
     live: Live
     shadows: ShadowService
     registry: RegistryService
+    models: ModelCatalogue
+    accounts: AccountService
+    meters: MeterService
+    gateways: GatewayService
+    devices: DeviceService
     refusals: Refusals
     heads: Heads
     sealer: Sealer
@@ -79,7 +99,10 @@ async def open_services(
     ``collections`` and ``logs`` are those that the entry points keep in it beside the services' own.
     """
     directory = settings.directory
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoPlaceError(directory, error.strerror or "") from error
     async with AsyncExitStack() as undo:
         store = await open_store(
             store_url(settings),
@@ -94,7 +117,7 @@ async def open_services(
         shadow_store = ShadowStore(store, settings.limits, settings.bridge.cache_bytes_max)
         metrics.gauge("cached_shadows", "Shadows kept in memory", lambda: shadow_store.cached_shadows)
         metrics.gauge("cached_bytes", "Their size", lambda: shadow_store.cached_bytes)
-        box = SecretBox.open(master_key_file(settings), ids)
+        box = open_box(settings, ids)
         hashing = Hashing()
         undo.callback(hashing.close)
         heads = Heads.open(heads_file(settings), audit_key_file(settings), box, clock)
@@ -124,6 +147,11 @@ async def open_services(
             live=live,
             shadows=ShadowService(shadow_store, clock, ids, settings.limits, metrics, live),
             registry=registry,
+            models=ModelCatalogue(store, clock),
+            accounts=AccountService(store, clock),
+            meters=MeterService(store, clock),
+            gateways=GatewayService(store, clock, registry),
+            devices=DeviceService(store, clock, registry),
             refusals=refusals,
             heads=heads,
             sealer=sealer,
@@ -134,6 +162,24 @@ async def open_services(
             trust=trust,
             people=await open_people(store, clock, ids, box, hashing, refusals, demo=settings.people.demo),
         )
+
+
+def open_box(settings: Settings, ids: Ids) -> SecretBox:
+    """Open the secret box; make its key at the first start, never beside what a lost one has sealed.
+
+    Raises :class:`DamagedFileError`: with another key nothing of it would open, now or later.
+    """
+    key, authorities = master_key_file(settings), authority_directory(settings)
+    if not key.exists():
+        sealed = [*sorted(authorities.glob("*.passphrase")), audit_key_file(settings)]
+        left = ", ".join(str(file) for file in sealed if file.exists())
+        if left:
+            raise DamagedFileError(
+                key,
+                f"is missing, which opens {left}",
+                "put back a copy; if there is none, the runbook says in Authorities what is lost",
+            )
+    return SecretBox.open(key, ids)
 
 
 def open_authority(settings: Settings, box: SecretBox, clock: Clock) -> Authority:

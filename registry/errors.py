@@ -37,6 +37,10 @@ class InvalidModelError(InvalidThingError):
     """The text cannot be a device model."""
 
 
+class InvalidDetailError(InvalidThingError):
+    """What is told of something cannot be so."""
+
+
 class NotFoundError(RegistryError):
     """What was named is not there."""
 
@@ -54,6 +58,46 @@ class PremisesNotFoundError(NotFoundError):
 
     def __init__(self, id: str) -> None:
         super().__init__("no premises of this id are known: put them there, or correct the id")
+        self.id = id
+
+
+class DeviceNotFoundError(NotFoundError):
+    """The registry knows no such device."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("no device of this id is known: it has to be seen first, or correct the id")
+        self.id = id
+
+
+class ModelNotFoundError(NotFoundError):
+    """The catalogue has no such device model."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("the catalogue has no device model of this id: put it there, or correct the id")
+        self.id = id
+
+
+class GatewayNotFoundError(NotFoundError):
+    """Nothing is known of this gateway but, perhaps, its name."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("no gateway of this id has been described: describe it, or correct the id")
+        self.id = id
+
+
+class MeterNotFoundError(NotFoundError):
+    """The registry knows no such meter."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("no meter of this id is known: put it there, or correct the id")
+        self.id = id
+
+
+class AccountNotFoundError(NotFoundError):
+    """The registry knows no such account."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("no account of this id is known: put it there, or correct the id")
         self.id = id
 
 
@@ -102,6 +146,31 @@ class PremisesMismatchError(ConflictError):
 
 class TooManyAttachmentsError(ConflictError):
     """A bound on attachments is reached."""
+
+
+class DeviceTakenError(ConflictError):
+    """The device is bound to another account or to other premises."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("this device is registered for somebody else: it has to be deregistered there first")
+        self.id = id
+
+
+class MeterExchangedError(ConflictError):
+    """The meter has been taken away, and another one than this stands in its place."""
+
+    def __init__(self, id: str, successor: str) -> None:
+        super().__init__("this meter was exchanged for another one already")
+        self.id = id
+        self.successor = successor
+
+
+class MeterElsewhereError(ConflictError):
+    """The new meter stands at other premises."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("a meter of this id stands at other premises: correct the id")
+        self.id = id
 
 
 class QuarantinedError(RegistryError):

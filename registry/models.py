@@ -54,6 +54,8 @@ class Thing:
     owner: Owner = Owner.CUSTOMER
     suspended_by: Role | None = None
     """Who suspended it: of several the one whose word counts more than a customer's."""
+    taking_part: bool = False
+    """It is enrolled in a program, or its customer lets it have firmware: the utility may see it."""
 
     @property
     def barred(self) -> bool:
@@ -78,6 +80,12 @@ class Premises:
     """Empty while it is nobody's."""
     epoch: int
     since_ms: int
+    zone: str = ""
+    """Where prices and programs tell places apart."""
+    feeder: str = ""
+    service_point: str = ""
+    open_session: str = ""
+    """The provisioning session that works here; one that is over holds nobody up."""
 
 
 @dataclass(frozen=True, slots=True)

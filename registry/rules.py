@@ -14,6 +14,7 @@ from typing import Final
 from registry.errors import (
     AttachmentNotFoundError,
     InvalidAccountError,
+    InvalidDetailError,
     InvalidModelError,
     InvalidPremisesError,
     InvalidThingNameError,
@@ -38,6 +39,8 @@ THINGS_PER_PREMISES_MAX: Final = 64
 """Of one home, revoked ones too: names are everybody's, and what was registered is never quite forgotten."""
 ACCOUNT_CHARS_MAX: Final = 128
 MODEL_CHARS_MAX: Final = 128
+TEXT_CHARS_MAX: Final = 128
+"""Length of what people or equipment say of a thing, such as its name or its room."""
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9:_-]+")
 # Models carry the maker's own spelling; blanks inside, nothing that needs escaping anywhere.
@@ -82,9 +85,21 @@ def check_premises(id: str) -> None:
         raise InvalidPremisesError(f"an id of premises has 1 to {PREMISES_CHARS_MAX} of A-Z a-z 0-9 : _ -")
 
 
+def check_id(id: str) -> None:
+    """Raise :class:`InvalidDetailError` unless something of the registry can be called so."""
+    if len(id) > NAME_CHARS_MAX or not _NAME.fullmatch(id):
+        raise InvalidDetailError(f"an id has 1 to {NAME_CHARS_MAX} of A-Z a-z 0-9 : _ -")
+
+
+def check_text(*texts: str) -> None:
+    """Raise :class:`InvalidDetailError` unless people can read these, and they are short."""
+    if any(len(text) > TEXT_CHARS_MAX or not text.isprintable() for text in texts):
+        raise InvalidDetailError(f"a text has at most {TEXT_CHARS_MAX} characters that can be printed")
+
+
 def enrolled(thing: Thing) -> bool:
-    """Tell whether the utility may see a thing: so far, whether it is the utility's own."""
-    return thing.owner is Owner.UTILITY
+    """Tell whether the utility may see a thing: its own, and what a customer lets take part."""
+    return thing.owner is Owner.UTILITY or thing.taking_part
 
 
 def hand_over(before: Premises | None, id: str, account: str, now_ms: int) -> Premises:
@@ -97,7 +112,18 @@ def hand_over(before: Premises | None, id: str, account: str, now_ms: int) -> Pr
     if before.account == account:
         return before
     # Times never fall: what was seen before must not come into view again when the clock is set back.
-    return Premises(id, account, before.epoch + 1, max(now_ms, before.since_ms + 1))
+    since_ms = max(now_ms, before.since_ms + 1)
+    return replace(before, account=account, epoch=before.epoch + 1, since_ms=since_ms)
+
+
+def describe(
+    before: Premises | None, id: str, zone: str, feeder: str, service_point: str, now_ms: int
+) -> Premises:
+    """Return premises with what is known of where they lie; until they have an account they are nobody's."""
+    check_premises(id)
+    check_text(zone, feeder, service_point)
+    known = Premises(id, "", 1, now_ms) if before is None else before
+    return replace(known, zone=zone, feeder=feeder, service_point=service_point)
 
 
 def place(id: str, premises: Premises | None) -> Target:
@@ -175,6 +201,11 @@ def resume(name: str, before: ThingRecord | None, by: Role) -> ThingRecord:
     if by is Role.CUSTOMER and not thing.liftable:
         raise QuarantinedError
     return ThingRecord(replace(thing, suspended_at_ms=None, suspended_by=None))
+
+
+def take_part(name: str, before: ThingRecord | None, taking_part: bool) -> ThingRecord:
+    """Return the record of a thing that the utility may see from now on, or may not."""
+    return ThingRecord(replace(live(name, before), taking_part=taking_part))
 
 
 def remove(name: str, before: ThingRecord | None) -> ThingRecord:

@@ -9,8 +9,9 @@ each other. Whoever removes a thing also calls ``ShadowService.forget``, before 
 leaves a thing without shadows and never shadows without a thing.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from infra.clock import Clock
@@ -137,6 +138,12 @@ class RegistryService:
         await self._tell_attached(name)
         return thing
 
+    async def set_taking_part(self, name: str, taking_part: bool, by: Principal, via: Via = INSIDE) -> Thing:
+        """Let the utility see a thing of a customer's that takes part in something, or no more."""
+        return await self._change(
+            name, lambda before: rules.take_part(name, before, taking_part), "thing.take_part", by, via
+        )
+
     async def remove(self, name: str, by: Principal, via: Via = INSIDE) -> None:
         """Detach a thing everywhere and remove it; its name may be registered again."""
         await self.thing(name)
@@ -156,19 +163,45 @@ class RegistryService:
 
     async def hand_over(self, id: str, account: str, by: Principal, via: Via = INSIDE) -> Premises:
         """Let premises belong to an account (empty: to nobody); from then on the one before sees nothing."""
+        return await self._change_premises(
+            id, lambda before: rules.hand_over(before, id, account, self._clock.now_ms()), by, via
+        )
+
+    async def describe_premises(
+        self, id: str, zone: str, feeder: str, service_point: str, by: Principal, via: Via = INSIDE
+    ) -> Premises:
+        """Say where premises lie, in the utility's terms; they need not be known before."""
+        now_ms = self._clock.now_ms()
+        return await self._change_premises(
+            id, lambda before: rules.describe(before, id, zone, feeder, service_point, now_ms), by, via
+        )
+
+    async def take_session(
+        self, premises: str, session: str, is_finished: Callable[[str], Awaitable[bool]]
+    ) -> str:
+        """Let a session be the one that works at premises; return which one is, this or an earlier one.
+
+        A session that is finished holds nobody up. Its own document has the row of the audit.
+        """
         for _ in range(SAVE_ATTEMPTS_MAX):
-            kept = await self._store.kept_premises(id)
-            after = rules.hand_over(kept.record, id, account, self._clock.now_ms())
-            if after is kept.record:
-                return after
-            entry = self._entry(by, via, Action.PREMISES_WRITE, f"premises/{id}", kept.revision)
-            try:
-                won = await self._store.put_premises(after, kept.revision, entry)
-            finally:
-                # Also after a failure: the write may have reached the disk.
-                await self._forget_at(id)
-            if won:
-                return after
+            kept = await self._store.kept_premises(premises)
+            if kept.record is None:
+                raise PremisesNotFoundError(premises)
+            holder = kept.record.open_session
+            if holder == session or (holder and not await is_finished(holder)):
+                return holder
+            if await self._put_premises(replace(kept.record, open_session=session), kept.revision, None):
+                return session
+        raise RegistryBusyError("these premises")
+
+    async def release_session(self, premises: str, session: str) -> None:
+        """Let others work at premises, if it is this session that does."""
+        for _ in range(SAVE_ATTEMPTS_MAX):
+            kept = await self._store.kept_premises(premises)
+            if kept.record is None or kept.record.open_session != session:
+                return
+            if await self._put_premises(replace(kept.record, open_session=""), kept.revision, None):
+                return
         raise RegistryBusyError("these premises")
 
     async def place(self, id: str) -> Target:
@@ -303,6 +336,26 @@ class RegistryService:
                 return
 
     # Writing
+
+    async def _change_premises(
+        self, id: str, decide: Callable[[Premises | None], Premises], by: Principal, via: Via
+    ) -> Premises:
+        for _ in range(SAVE_ATTEMPTS_MAX):
+            kept = await self._store.kept_premises(id)
+            after = decide(kept.record)
+            if after == kept.record:
+                return after
+            entry = self._entry(by, via, Action.PREMISES_WRITE, f"premises/{id}", kept.revision)
+            if await self._put_premises(after, kept.revision, entry):
+                return after
+        raise RegistryBusyError("these premises")
+
+    async def _put_premises(self, after: Premises, before: int, entry: Entry | None) -> bool:
+        try:
+            return await self._store.put_premises(after, before, entry)
+        finally:
+            # Also after a failure: the write may have reached the disk.
+            await self._forget_at(after.id)
 
     async def _forget_at(self, premises: str) -> None:
         """Forget the standings of all things at these premises, and tell who listens."""

@@ -116,10 +116,11 @@ class RegistryStore:
         page = await self._store.find(PREMISES, "account", account, account, limit=limit)
         return [_premises(one.body) for one in page.documents]
 
-    async def put_premises(self, premises: Premises, before: int, entry: Entry) -> bool:
+    async def put_premises(self, premises: Premises, before: int, entry: Entry | None) -> bool:
         """Write premises over revision ``before`` with its audit entry; False: somebody was first."""
         index = {"account": premises.account} if premises.account else {}
-        write = Write(PREMISES, premises.id, before, _encode(premises), index, entries=(entry,))
+        entries = () if entry is None else (entry,)
+        write = Write(PREMISES, premises.id, before, _encode(premises), index, entries=entries)
         return not await self._store.commit([write])
 
     async def attachment(self, gateway: str, thing: str) -> Kept[AttachmentRecord]:

@@ -19,7 +19,7 @@ Whoever can write all blocks can also link them anew: that is found by the heads
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -236,15 +236,6 @@ class Verification:
                 f"is not what was published: the chain was made anew somewhere after block {self.agreed}",
             )
         self.agreed = head.number
-
-
-def verify_all(bodies: Iterable[bytes | None], published: Mapping[int, Head]) -> Head:
-    """Verify a whole chain and return where it ends."""
-    verification = Verification(published)
-    for body in bodies:
-        verification.take(body)
-    verification.end()
-    return verification.head
 
 
 def _header_after(head: Head, link: bytes, times: Sequence[int]) -> Header:

@@ -102,6 +102,7 @@ class Action(StrEnum):
     THING_SUSPEND = "thing.suspend"
     THING_RESUME = "thing.resume"
     ATTACHMENT_WRITE = "attachment.write"
+    THING_DETACH = "thing.detach"
     PREMISES_READ = "premises.read"
     PREMISES_WRITE = "premises.write"
     CUSTOMER_FIND = "customer.find"
@@ -223,6 +224,7 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.THING_SUSPEND: {_R.CUSTOMER: _S.OWN} | _OPERATOR | _SECURITY,
         Action.THING_RESUME: {_R.CUSTOMER: _S.OWN_STOP} | _OPERATOR | _SECURITY,
         Action.ATTACHMENT_WRITE: _VISIT | _SECURITY,
+        Action.THING_DETACH: _VISIT | {_R.CUSTOMER: _S.OWN} | _SECURITY,
         Action.PREMISES_READ: _VISIT | {_R.CCS: _S.ANY} | _SYSTEM,
         Action.PREMISES_WRITE: {_R.CCS: _S.ANY} | _SYSTEM,
         Action.CUSTOMER_FIND: {_R.REP: _S.ANY},
@@ -282,6 +284,7 @@ STEP_UP: Final = frozenset(
         (_R.OPERATOR, Action.THING_RESUME),
         (_R.SECURITY, Action.THING_RESUME),
         (_R.SECURITY, Action.CERTIFICATE_REVOKE),
+        (_R.SECURITY, Action.INSTALL_CODE_WRITE),
         (_R.SECURITY, Action.PRINCIPAL_WRITE),
         (_R.SECURITY, Action.ROLE_GRANT),
         (_R.SECURITY, Action.SIGNING_KEY_WRITE),
@@ -392,10 +395,8 @@ class Access(StrEnum):
 
 
 CLASSIC: Final = ""
-RESERVED: Final = ("program", "firmware", "config", "han")
-"""Shadow names with a meaning of ours; nobody deletes them."""
 FREE: Final = "*"
-"""Stands in the table for every other name; no shadow can be called so."""
+"""Stands in the table for every name that has no meaning of ours; no shadow can be called so."""
 
 THINGS: Final = frozenset({Role.DEVICE, Role.GATEWAY, Role.RELAY})
 """Roles in which a thing speaks, itself or by its gateway: the history says what they did, not the audit."""

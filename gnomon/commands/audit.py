@@ -12,6 +12,7 @@ from typing import Final
 import click
 import msgspec
 
+from gnomon.commands.listing import Group
 from gnomon.commands.options import run, settings_of, settings_options
 from gnomon.services import heads_file, store_file, store_url
 from infra.documents.opening import open_store
@@ -35,7 +36,7 @@ class _ExportedEntry(msgspec.Struct, omit_defaults=True):
     link: str = ""
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """Verify or export the audit chain. The service must be stopped if its store is a file."""
 
@@ -91,8 +92,14 @@ def _published(settings: Settings, heads: Path | None, public_key: Path | None) 
     path = heads or heads_file(settings)
     if not path.exists():
         return {}
+    keys = public_key or public_path(path)
+    if not keys.exists():
+        raise click.ClickException(
+            f"{path} has no public keys beside it ({keys.name}): is it a file of published heads?"
+            " Then name the keys by --public-key"
+        )
     try:
-        return read_heads(path, read_public_keys(public_key or public_path(path)))
+        return read_heads(path, read_public_keys(keys))
     except BadHeadsError as error:
         raise click.ClickException(f"the published heads: {error}") from error
 

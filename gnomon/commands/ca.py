@@ -14,8 +14,10 @@ import click
 import msgspec
 from cryptography import x509
 
+from gnomon import canaries
+from gnomon.commands.listing import Group
 from gnomon.commands.options import settings_of, settings_options, telling
-from gnomon.services import authority_directory, master_key_file
+from gnomon.services import authority_directory, open_box
 from infra.clock import MS_PER_S, SystemClock
 from infra.ids import RandomIds
 from infra.settings import Settings
@@ -23,7 +25,7 @@ from security import private_files
 from security.secret import Secret
 from security.secretbox import SecretBox
 from security.trust import certificates, crl
-from security.trust.authority import Authority, read_root, write_root
+from security.trust.authority import Authority, read_root, settled, write_root
 from security.trust.certificates import ForeignPairError, Pair
 from security.trust.keyfiles import PASSPHRASE_CHARS_MAX, PASSPHRASE_CHARS_MIN
 
@@ -43,7 +45,7 @@ _root_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def ca() -> None:
     """Certificate authorities: make them, show them, replace them, take the root away.
 
@@ -113,10 +115,15 @@ def show(config: Path | None, pairs: tuple[str, ...]) -> None:
         issuing = authority.issuing()
         signing = issuing.index(authority.signing) if authority.signing in issuing else len(issuing)
         for place, one in enumerate(issuing):
-            click.echo(_line("issuing", one, _state(place - signing)))
+            click.echo(_line("issuing", one, _state(place - signing, one)))
         until = _moment(authority.crl_next_update)
-        rows = len(crl.rows(authority.crl_path.read_bytes()))
-        click.echo(f"revoked     {rows} on the list, which lasts until {until}")
+        listed = {row.serial for row in crl.rows(authority.crl_path.read_bytes())}
+        canary = listed & {canaries.revoked_serial(settings)}
+        click.echo(f"revoked     {len(listed - canary)} on the list, which lasts until {until}")
+        if canary:
+            click.echo(
+                "            and our canary, by which each start tries whether the broker heeds the list"
+            )
         if authority.root_in_reach:
             click.echo("reminder    the root's key lies on this machine: gnomon ca move-root DIRECTORY")
         for alarm in authority.alarms():
@@ -149,7 +156,9 @@ def renew(
         _note(settings, "renew", root)
         authority.renew(root)
         newest = authority.issuing()[-1]
-    click.echo(_line("issuing", newest, "new"))
+        state = _state(0 if newest == authority.signing else 1, newest)
+    click.echo(_line("issuing", newest, f"new, {state}"))
+    click.echo("            a service that runs takes it up by itself: nothing is to be restarted")
 
 
 @ca.command()
@@ -167,6 +176,8 @@ def move_root(
     with telling():
         _check_place(settings, directory)
         authority = _open(settings)
+        if not authority.root_in_reach:
+            raise click.ClickException("the root's key is not on this machine: it was taken away already")
         root = authority.root()
         passphrase = _new_passphrase(passphrase_file)
         _note(settings, "move-root", root)
@@ -199,9 +210,7 @@ def reissue(config: Path | None, pairs: tuple[str, ...]) -> None:
 def _open(settings: Settings) -> Authority:
     """Open what is there: also in production with the root in reach, or nobody could take it away."""
     _check_begun(settings)
-    directory, key = authority_directory(settings), master_key_file(settings)
-    if not key.exists():
-        raise click.ClickException(f"{key} is missing, which opens the authorities' keys: put back a copy")
+    directory = authority_directory(settings)
     return Authority.open(directory, _box(settings), _CLOCK, wide_names=settings.trust.wide_names)
 
 
@@ -214,7 +223,7 @@ def _check_begun(settings: Settings) -> None:
 
 
 def _box(settings: Settings) -> SecretBox:
-    return SecretBox.open(master_key_file(settings), RandomIds())
+    return open_box(settings, RandomIds())
 
 
 def _root(authority: Authority, file: Path | None, passphrase_file: Path | None) -> Pair:
@@ -264,8 +273,11 @@ def _line(kind: str, certificate: x509.Certificate, state: str) -> str:
     return f"{kind:<12}{id}  {first:%Y-%m-%d} to {last:%Y-%m-%d}  {state}".rstrip()
 
 
-def _state(behind: int) -> str:
-    return "signs" if behind == 0 else ("signs from tomorrow on" if behind > 0 else "what it signed is good")
+def _state(behind: int, issuing: x509.Certificate) -> str:
+    """Say what an issuing authority does, by how many it comes behind the one that signs now."""
+    if behind > 0:
+        return f"signs from {_moment(settled(issuing))} on"
+    return "what it signed is good" if behind else "signs"
 
 
 def _moment(at: datetime) -> str:

@@ -15,6 +15,7 @@ from infra import logs
 from infra.documents.port import StoreError
 from infra.settings import Settings, SettingsError, load
 from security.heads import BadHeadsError
+from security.people.errors import InvalidAccountError
 from security.secretbox import SealBrokenError
 from security.trust.authority import AuthorityError, CrlTooSoonError, DamagedFileError, ExposedFileError
 
@@ -28,6 +29,7 @@ TOLD = (
     SealBrokenError,
     DamagedFileError,
     ExposedFileError,
+    InvalidAccountError,
 )
 """Errors whose message is a sentence for whoever started the program."""
 

@@ -3,12 +3,15 @@
 import fcntl
 import os
 import sqlite3
+import stat
 import sys
 from pathlib import Path
 from typing import IO, Final
 
 from infra.documents.port import StoreBrokenError, StoreError, StoreUnavailableError
 
+FILE_MODE: Final = 0o600
+OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 PAGE_BYTES: Final = 8_192
 WRITER_CACHE_BYTES: Final = 32 * 2**20
 READER_CACHE_BYTES: Final = 16 * 2**20
@@ -34,11 +37,11 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file: IO[str] = Path(f"{path}.lock").open("a+", encoding="utf-8")  # noqa: SIM115 - held open
+        self._file: IO[str] = _lock_path(path).open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = self._holder()
+            holder = _named(self._file)
             self._file.close()
             raise StoreUnavailableError(
                 f"{path} is in use by {holder}: stop that process, or give this one another file"
@@ -50,15 +53,42 @@ class FileLock:
     def release(self) -> None:
         self._file.close()
 
-    def _holder(self) -> str:
-        self._file.seek(0)
-        return self._file.read() or "another process"
+
+def holder(path: Path) -> str | None:
+    """Return which process has the file open, None when none has; nothing is changed."""
+    try:
+        with _lock_path(path).open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return _named(file)
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _lock_path(path: Path) -> Path:
+    return Path(f"{path}.lock")
+
+
+def _named(lock: IO[str]) -> str:
+    lock.seek(0)
+    return lock.read() or "another process"
 
 
 def make_place(path: Path) -> None:
-    """Make the directory, and the file readable for nobody else."""
+    """Make the directory, and the file readable for nobody else: also one that a backup tool wrote."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch(mode=0o600, exist_ok=True)
+    path.touch(mode=FILE_MODE, exist_ok=True)
+    # What it makes beside it SQLite gives the mode of the file itself.
+    for one in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        if is_exposed(one):
+            one.chmod(FILE_MODE)
+
+
+def is_exposed(path: Path) -> bool:
+    """Tell whether others than its owner may open the file."""
+    return path.exists() and bool(path.stat().st_mode & OTHERS)
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:

@@ -282,10 +282,6 @@ class ShadowLimits(Struct, frozen=True, kw_only=True):
             case _:
                 return self.document_bytes_max
 
-    def history_age_d_of(self, shadow_name: str) -> int:
-        """Return how many days a version of this shadow is kept."""
-        return self.history_age_d_han if shadow_name == "han" else self.history_age_d
-
 
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings."""

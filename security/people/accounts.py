@@ -24,14 +24,14 @@ from security.people.errors import (
     LoginTakenError,
     PeopleBusyError,
     PersonNotFoundError,
-    TooManyTriesError,
 )
-from security.people.persons import Invitation, Notice, Person, State, Told, Trigger
+from security.people.persons import Invitation, Person, State, Told, Trigger
 from security.people.records import LOGINS, PEOPLE, SAVE_ATTEMPTS_MAX, Kept, RecordPage, Records
-from security.people.tries import LoginDelays, Strangers
+from security.people.tries import LoginTries, Strangers
 from security.policy import Principal, Role
 from security.secret import Secret
 from security.secretbox import SecretBox
+from security.tries import require
 
 ID_BITS: Final = 80
 CLAIM_S: Final = 60
@@ -102,7 +102,7 @@ class Accounts:
         self._refusals = refusals
         self._cost = cost
         self._strangers = Strangers(clock)
-        self._delays = LoginDelays(clock)
+        self._login_tries = LoginTries(clock)
         self.listeners: list[Listener] = []
 
     # Look-ups
@@ -322,7 +322,9 @@ class Accounts:
             recovery=tuple(totp.recovery_hash(code) for code in codes),
         )
         before = 0 if kept is None else kept.revision
-        entry = self._entry(_itself(person), via, "principal.create", id, before, reason=place.lstrip("#"))
+        entry = self._entry(
+            principal_of(person), via, "principal.create", id, before, reason=place.lstrip("#")
+        )
         if not await self._people.put(id, person, before, entry):
             raise PeopleBusyError
         return _factor(login, seed, codes)
@@ -344,7 +346,7 @@ class Accounts:
             hashes = tuple(totp.recovery_hash(code) for code in codes)
             after = replace(after, totp=self._seal(person.id, seed), recovery=hashes)
             made = _factor(person.login, seed, codes)
-        entry = self._entry(_itself(person), via, "invitation.accept", person.id, kept.revision)
+        entry = self._entry(principal_of(person), via, "invitation.accept", person.id, kept.revision)
         if not await self._people.put(person.id, after, kept.revision, entry):
             raise PeopleBusyError
         return made
@@ -373,7 +375,8 @@ class Accounts:
 
         Raises:
             LoginRefusedError: not proved.
-            TooManyTriesError: this name was tried too often from there, or much too often from everywhere.
+            TooManyTriesError: this name was tried too often from there, or much too often from everywhere; or
+                too many log in from where they never did.
             HashingBusyError: too many log in at once.
         """
         person = await self._counted_by_login(login, address)
@@ -392,7 +395,7 @@ class Accounts:
                 await self._note_officer()
             entry = self._login_entry(before, done, kept.revision, via)
             if await self._put(kept, done, entry):
-                self._delays.proved(done.login, address)
+                self._login_tries.proved(done.login, address)
                 return Proved(done, before.notices)
             kept = await self._kept(person.id)
         raise PeopleBusyError
@@ -442,7 +445,7 @@ class Accounts:
             raise self._refused(person, via, action, "password")
 
     def _refused(self, person: Person | None, via: Via, action: str, reason: str) -> LoginRefusedError:
-        by = NOBODY if person is None else _itself(person)
+        by = NOBODY if person is None else principal_of(person)
         self._refusals.note(by, via, action, "" if person is None else f"person/{person.id}", reason)
         return LoginRefusedError()
 
@@ -452,11 +455,11 @@ class Accounts:
         except InvalidAccountError:
             name = _NO_NAME
         tried = login if name == _NO_NAME else name
-        self._delays.count(tried, address)
+        self._login_tries.count(tried, address)
         claim = await self._logins.load(name)
         kept = None if claim is None else await self._people.load(claim.record.person)
         if kept is not None and kept.record.login == name:
-            return await self._counted_login(kept.record.id, known=self._delays.is_known(name, address))
+            return await self._counted_login(kept.record.id, known=self._login_tries.is_known(name, address))
         self._strangers.count(tried)
         await self._count_nobody()
         return None
@@ -474,9 +477,7 @@ class Accounts:
         for _ in range(SAVE_ATTEMPTS_MAX):
             kept, now_ms = await self._kept(id), self._clock.now_ms()
             before = kept.record
-            wait_s = 0 if known else persons.login_wait_s(before.logins, now_ms)
-            if wait_s:
-                raise TooManyTriesError(wait_s)
+            require(0 if known else persons.login_wait_s(before.logins, now_ms))
             after = replace(before, logins=persons.count_login(before.logins, now_ms))
             if await self._put(kept, after, None):
                 return after
@@ -485,9 +486,7 @@ class Accounts:
     async def _counted(self, id: str) -> Person:
         for _ in range(SAVE_ATTEMPTS_MAX):
             kept, now_ms = await self._kept(id), self._clock.now_ms()
-            wait_s = persons.wait_s(kept.record.retry_at_ms, now_ms)
-            if wait_s:
-                raise TooManyTriesError(wait_s)
+            require(persons.wait_s(kept.record.retry_at_ms, now_ms))
             after = persons.count_try(kept.record, now_ms)
             if await self._put(kept, after, None):
                 return after
@@ -506,7 +505,7 @@ class Accounts:
                 raise AccountStateError("the password was changed meanwhile: begin again")
             return replace(person, password=hash, epoch=person.epoch + 1)
 
-        await self._change(id, rule, "password.change", _itself(proved), via)
+        await self._change(id, rule, "password.change", principal_of(proved), via)
 
     async def begin_factor(self, id: str, password: Secret, code: str, via: Via) -> Factor:
         """Return a new second factor; it counts once :meth:`confirm_factor` has seen a code of it."""
@@ -514,7 +513,7 @@ class Accounts:
         seed = totp.new_seed(self._ids)
         sealed = self._seal(id, seed)
         await self._change(
-            id, lambda person: replace(person, totp_next=sealed), "factor.begin", _itself(proved), via
+            id, lambda person: replace(person, totp_next=sealed), "factor.begin", principal_of(proved), via
         )
         return _factor(proved.login, seed, ())
 
@@ -539,15 +538,15 @@ class Accounts:
                 retry_at_ms=0,
             )
 
-        await self._change(id, rule, "factor.replace", _itself(person), via)
+        await self._change(id, rule, "factor.replace", principal_of(person), via)
         return tuple(Secret(one) for one in codes)
 
-    async def tell(self, id: str, notice: Notice) -> None:
-        """Have a person told something at the next login."""
+    async def note_theft(self, id: str) -> None:
+        """End a person's access tokens, and have them told at the next login that a session was stolen."""
         now_ms = self._clock.now_ms()
         for _ in range(SAVE_ATTEMPTS_MAX):
             kept = await self._people.load(id)
-            if kept is None or await self._put(kept, persons.told(kept.record, notice, now_ms), None):
+            if kept is None or await self._put(kept, persons.robbed(kept.record, now_ms), None):
                 return
         raise PeopleBusyError
 
@@ -630,12 +629,12 @@ class Accounts:
 
     def _login_entry(self, before: Person, after: Person, revision: int, via: Via) -> Entry | None:
         if before.state is not after.state:
-            return self._entry(_itself(before), via, "principal.activate", before.id, revision)
+            return self._entry(principal_of(before), via, "principal.activate", before.id, revision)
         return self._recovery_entry(before, after, revision, via)
 
     def _recovery_entry(self, before: Person, after: Person, revision: int, via: Via) -> Entry | None:
         if before.recovery != after.recovery:
-            return self._entry(_itself(before), via, "recovery_code.use", before.id, revision)
+            return self._entry(principal_of(before), via, "recovery_code.use", before.id, revision)
         return None
 
     def _entry(self, by: Principal, via: Via, action: str, id: str, before: int, reason: str = "") -> Entry:
@@ -663,12 +662,8 @@ def principal_of(person: Person) -> Principal:
     return Principal(person.id, person.role, person.account)
 
 
-def _itself(person: Person) -> Principal:
-    return principal_of(person)
-
-
 def _standing(person: Person) -> tuple[Role, str, int, bool]:
-    return person.role, person.account, person.epoch, person.state is State.ACTIVE
+    return person.role, person.account, person.generation, person.state is State.ACTIVE
 
 
 def _factor(login: str, seed: str, codes: tuple[str, ...]) -> Factor:

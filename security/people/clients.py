@@ -31,7 +31,10 @@ from security.people.records import CLIENTS, SAVE_ATTEMPTS_MAX, Kept, RecordPage
 from security.people.tokens import AccessToken, AccessTokens, Epochs
 from security.policy import Principal, Role
 from security.secret import Secret
+from security.tries import MINUTE_S, Windows, require
 
+TOKENS_MAX: Final = 20
+"""Tokens of one client in :data:`~security.tries.MINUTE_S`: each is a row of the audit, kept for years."""
 SECRETS_MAX: Final = 2
 """Alive at once: the one in use, and the one that takes its place."""
 SCOPES: Final[Mapping[Role, tuple[str, ...]]] = MappingProxyType(
@@ -129,6 +132,7 @@ class Clients:
         self._tokens = tokens
         self._epoch = epoch
         self._refusals = refusals
+        self._issued = Windows(TOKENS_MAX, MINUTE_S)
         self.listeners: list[Listener] = []
 
     async def find(self, id: str) -> Client | None:
@@ -215,6 +219,7 @@ class Clients:
 
         Raises:
             LoginRefusedError: it did not, or it is not active.
+            TooManyTriesError: it got too many.
         """
         client = await self.find(id) if id.startswith("c-") and len(id) <= opaque.CHARS_MAX else None
         shown = opaque.digest(secret) if len(secret.reveal()) <= opaque.CHARS_MAX else ""
@@ -226,6 +231,9 @@ class Clients:
             target = "client" if client is None else f"client/{client.id}"
             self._refusals.note(by, via, "token.issue", target, "secret or state")
             raise LoginRefusedError
+        now_s = self._clock.elapsed_s()
+        require(self._issued.wait_s(client.id, now_s))
+        self._issued.add(client.id, now_s)
         epochs = Epochs(await self._epoch.current(), client.epoch)
         # Acts without a document: written before the act.
         await self._note(client, via)

@@ -12,14 +12,6 @@ class LoginRefusedError(PeopleError):
         super().__init__("not proved")
 
 
-class TooManyTriesError(PeopleError):
-    """It is too early to try again."""
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"too many tries: wait {retry_after_s} s")
-        self.retry_after_s = retry_after_s
-
-
 class InvalidAccountError(PeopleError):
     """An account is described in a way that none can be."""
 

@@ -25,9 +25,9 @@ from security.people.persons import State, Told
 from security.people.sessions import Granted, Sessions
 from security.people.stepup import StepUps
 from security.people.tokens import AccessTokens
-from security.people.tries import AddressTries
 from security.secret import Secret
 from security.secretbox import SecretBox
+from security.tries import AddressTries
 
 SWEEP_S: Final = 600
 SWEPT_MAX: Final = 1_000
@@ -89,7 +89,7 @@ class _Both:
             person = await self._accounts.find(id)
             if person is None or person.state is not State.ACTIVE:
                 return None
-            return Standing(persons.principal_of(person), person.epoch)
+            return Standing(persons.principal_of(person), person.generation)
         client = await self._clients.find(id)
         if client is None or client.state is not ClientState.ACTIVE:
             return None

@@ -23,7 +23,6 @@ LOGINS_WINDOW_S: Final = 3_600
 NOTICES_MAX: Final = 10
 DECISIONS_KEPT_MAX: Final = 16
 INVITATION_S: Final = 7 * 86_400
-FIRST_INVITATION_S: Final = 900
 _LOGIN: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 _ACCOUNT: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 
@@ -126,6 +125,13 @@ class Person:
     decisions: tuple[str, ...] = ()
     """Held acts that were done to the account, so that none is done twice."""
     notices: tuple[Told, ...] = ()
+    thefts: int = 0
+    """Sessions of which somebody had a copy."""
+
+    @property
+    def generation(self) -> int:
+        """That of access tokens: a theft ends them all, and no other session, which gets new ones."""
+        return self.epoch + self.thefts
 
 
 def parse_login(text: str) -> str:
@@ -224,6 +230,11 @@ def decided(decisions: tuple[str, ...], decision: str) -> tuple[str, ...]:
 def told(person: Person, notice: Notice, at_ms: int) -> Person:
     """Return the person with something to be told."""
     return replace(person, notices=(*person.notices, Told(notice, at_ms))[-NOTICES_MAX:])
+
+
+def robbed(person: Person, at_ms: int) -> Person:
+    """Return the person after one of their sessions was seen in two hands."""
+    return replace(told(person, Notice.SESSION_STOLEN, at_ms), thefts=person.thefts + 1)
 
 
 def needs_factor(person: Person) -> bool:

@@ -1,9 +1,9 @@
 """Sessions: a refresh token that changes at every use, and what happens when an old one comes back.
 
 A family is one login. Its current token gives a new one; one that was used before shows that two hold copies,
-so the family ends and its person is told. All tokens of a family bear its mark: to know the family's name,
-which the audit holds, ends no session. Who did not get the answer may ask once more, for ten seconds and
-only while the token they did not get is unused.
+so the family ends, all access tokens of its person end, and they are told. All tokens of a family bear its
+mark: to know the family's name, which the audit holds, ends no session. Who did not get the answer may ask
+once more, for ten seconds and only while the token they did not get is unused.
 """
 
 from dataclasses import dataclass, replace
@@ -21,15 +21,19 @@ from security.people import opaque
 from security.people.accounts import Accounts, principal_of
 from security.people.epochs import SystemEpoch
 from security.people.errors import LoginRefusedError, PeopleBusyError
-from security.people.persons import STAFF, Notice, Person, State
+from security.people.persons import STAFF, Person, State
 from security.people.records import SAVE_ATTEMPTS_MAX, SESSIONS, Kept, Records
 from security.people.tokens import AccessToken, AccessTokens, Epochs
 from security.policy import Role
 from security.secret import Secret
+from security.tries import Windows, require
 
 STAFF_S: Final = 12 * 3_600
 CUSTOMER_S: Final = 30 * 86_400
 RETRY_S: Final = 10
+REFRESHES_MAX: Final = 60
+"""Of one family in :data:`REFRESHES_WITHIN_S`: each is a row of the audit, kept for years."""
+REFRESHES_WITHIN_S: Final = 3_600.0
 SESSIONS_PER_PERSON_MAX: Final = 20
 """Families of one person; a login beyond ends the oldest."""
 FAMILY_BITS: Final = 128
@@ -124,6 +128,7 @@ class Sessions:
         self._epoch = epoch
         self._accounts = accounts
         self._refusals = refusals
+        self._refreshes = Windows(REFRESHES_MAX, REFRESHES_WITHIN_S)
 
     async def open(self, person: Person, via: Via) -> Granted:
         """Begin a session for somebody who has just proved who they are."""
@@ -151,6 +156,7 @@ class Sessions:
 
         Raises:
             LoginRefusedError: the token is worth nothing; if it was stolen, its family has ended now.
+            TooManyTriesError: there were too many; the token stays good.
         """
         for _ in range(SAVE_ATTEMPTS_MAX):
             family, kept, person = await self._known(token, via)
@@ -163,9 +169,10 @@ class Sessions:
                 raise LoginRefusedError
             if verdict is Verdict.STOLEN:
                 if await self._end(family, kept, person, via, "session.reuse", "a used refresh token came"):
-                    await self._tell(family, person)
+                    await self._alarm(family, person)
                     raise LoginRefusedError
                 continue
+            self._count(family)
             fresh = self._token(family, _mark_of(token))
             after = rotated(kept.record, verdict, opaque.digest(fresh), now_ms)
             entry = self._entry(person, via, "session.refresh", family, kept.revision)
@@ -173,6 +180,11 @@ class Sessions:
                 left_s = max(1, (after.until_ms - now_ms) // MS_PER_S)
                 return Granted(self._access(person, after), fresh, left_s)
         raise PeopleBusyError
+
+    def _count(self, family: str) -> None:
+        now_s = self._clock.elapsed_s()
+        require(self._refreshes.wait_s(family, now_s))
+        self._refreshes.add(family, now_s)
 
     async def close(self, token: Secret, via: Via) -> None:
         """End a session by its current refresh token; what is no token ends nothing, and is not told so."""
@@ -212,9 +224,9 @@ class Sessions:
         entry = self._entry(person, via, action, family, kept.revision, reason)
         return await self._records.put(family, after, kept.revision, entry)
 
-    async def _tell(self, family: str, person: Person) -> None:
+    async def _alarm(self, family: str, person: Person) -> None:
         _log.warning("session_stolen", session=family, person=person.id)
-        await self._accounts.tell(person.id, Notice.SESSION_STOLEN)
+        await self._accounts.note_theft(person.id)
 
     def _token(self, family: str, mark: Secret) -> Secret:
         return opaque.new(opaque.REFRESH, self._ids, f"{family}.{mark.reveal()}")
@@ -232,7 +244,8 @@ class Sessions:
                 )
 
     def _access(self, person: Person, session: Session) -> AccessToken:
-        return self._tokens.issue(person.id, person.role, session.epochs)
+        epochs = replace(session.epochs, own=person.generation)
+        return self._tokens.issue(person.id, person.role, epochs)
 
     def _entry(
         self, person: Person, via: Via, action: str, family: str, before: int, reason: str = ""

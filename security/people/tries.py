@@ -1,105 +1,91 @@
-"""Bounds on guessing that belong to a place: tries from an address, and of a name from a network.
+"""Bounds on guessing at logins: of a name from a network, and of everybody together.
 
-Kept in memory, bounded: after a restart they begin anew. The bound that must not be forgotten is kept with
-the account itself.
+They know names that somebody has and names that nobody has alike. The bound that must not be forgotten at a
+restart is kept with the account itself.
 """
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any, Final
+from collections import OrderedDict
+from enum import Enum, auto
+from typing import Final
 
 from infra.clock import Clock
-from security.addresses import OTHERS, network, place
-from security.people.errors import TooManyTriesError
+from security.addresses import network
 from security.people.persons import Failures, count_login, delay_s, login_wait_s
+from security.tries import MINUTE_S, Window, Windows, remember, require
 
-TRIES_PER_ADDRESS_MAX: Final = 20
-WINDOW_S: Final = 60
-ADDRESSES_MAX: Final = 10_000
-"""Addresses told apart; those beyond share one place."""
-NAMES_MAX: Final = 10_000
-"""Names and networks remembered; the oldest makes room."""
-
-
-@dataclass(slots=True)
-class _Window:
-    until_s: float
-    count: int = 0
+LOGINS_MAX: Final = 300
+"""Logins a minute that are hashed, of everybody of one kind of :class:`Comer`: half a core's time each."""
+LOGINS_PER_NAME_MAX: Final = 20
+"""Those of one name from where it logged in before, right ones too: each is a hash and a row of the audit."""
+LATELY_S: Final = 600.0
+_NEVER: Final = float("-inf")
 
 
-class AddressTries:
-    """At most so many failed tries a minute from one address. A try that was right is given back."""
+class Comer(Enum):
+    """Who wants to log in, as far as is known before anything is hashed. Each kind keeps no other out."""
 
-    def __init__(self, clock: Clock, *, tries_max: int = TRIES_PER_ADDRESS_MAX) -> None:
-        self._clock = clock
-        self._tries_max = tries_max
-        self._windows: dict[str, _Window] = {}
-
-    def take(self, address: str) -> None:
-        """Count a try before it is made.
-
-        Raises:
-            TooManyTriesError: there were too many within a minute.
-        """
-        window = self._window(place(address))
-        if window.count >= self._tries_max:
-            raise TooManyTriesError(max(1, round(window.until_s - self._clock.elapsed_s())))
-        window.count += 1
-
-    def give_back(self, address: str) -> None:
-        """Take a try back that was right."""
-        window = self._windows.get(place(address))
-        if window is not None and window.count:
-            window.count -= 1
-
-    def _window(self, name: str) -> _Window:
-        now_s = self._clock.elapsed_s()
-        window = self._windows.get(name)
-        if window is not None and now_s < window.until_s:
-            return window
-        if window is None and len(self._windows) >= ADDRESSES_MAX:
-            self._windows = {key: one for key, one in self._windows.items() if now_s < one.until_s}
-            if len(self._windows) >= ADDRESSES_MAX and name != OTHERS:
-                return self._window(OTHERS)
-        window = self._windows[name] = _Window(now_s + WINDOW_S)
-        return window
+    KNOWN = auto()
+    """With this name somebody logged in from this network before."""
+    NEW = auto()
+    FAILING = auto()
+    """Something with this name, or from this network, failed lately."""
 
 
-class LoginDelays:
+class LoginTries:
     """Makes the next try of a name wait, for the network it came from, whether anybody has the name or not.
 
-    Who fails on purpose keeps only who shares their network from an account.
+    Who fails on purpose keeps only who shares their network from an account; and who fails from many networks
+    with many names, only those who fail as well.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._tries: dict[bytes, tuple[int, float]] = {}
-        self._known: dict[bytes, None] = {}
+        self._tries: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._failed_s: OrderedDict[bytes, float] = OrderedDict()
+        self._names = Windows(LOGINS_PER_NAME_MAX, MINUTE_S)
+        self._ceilings = {comer: Window(LOGINS_MAX, MINUTE_S) for comer in Comer}
 
     def count(self, name: str, address: str) -> None:
-        """Count a try before it is made.
+        """Count a try before it is made, as one that fails.
 
         Raises:
             TooManyTriesError: it is too early.
         """
         key, now_s = _key(name, network(address)), self._clock.elapsed_s()
-        failures, retry_at_s = self._tries.pop(key, (0, 0.0))
-        if now_s < retry_at_s:
-            self._tries[key] = (failures, retry_at_s)
-            raise TooManyTriesError(max(1, round(retry_at_s - now_s)))
-        _make_room(self._tries, NAMES_MAX)
-        self._tries[key] = (failures + 1, now_s + delay_s(failures + 1))
+        failures, retry_at_s = self._tries.get(key, (0, 0.0))
+        require(retry_at_s - now_s)
+        self._count_with_all(name, address, now_s)
+        remember(self._tries, key, (failures + 1, now_s + delay_s(failures + 1)))
+
+    def _count_with_all(self, name: str, address: str, now_s: float) -> None:
+        comer, both = self._comer(name, address, now_s), _name_and_network(name, address)
+        require(self._ceilings[comer].wait_s(now_s))
+        if comer is Comer.KNOWN:
+            require(self._names.wait_s(both[0], now_s))
+            self._names.add(both[0], now_s)
+        else:
+            for one in both:
+                remember(self._failed_s, one, now_s)
+        self._ceilings[comer].add(now_s)
+
+    def _comer(self, name: str, address: str, now_s: float) -> Comer:
+        if self.is_known(name, address):
+            return Comer.KNOWN
+        times_s = [self._failed_s.get(one, _NEVER) for one in _name_and_network(name, address)]
+        return Comer.FAILING if now_s - max(times_s) < LATELY_S else Comer.NEW
 
     def proved(self, name: str, address: str) -> None:
         """Begin anew after a try that was right, and remember where it came from."""
         key = _key(name, network(address))
         self._tries.pop(key, None)
-        self._known.pop(key, None)
-        _make_room(self._known, NAMES_MAX)
-        self._known[key] = None
+        remember(self._known, key, None)
+        for one in _name_and_network(name, address):
+            self._failed_s.pop(one, None)
 
     def is_known(self, name: str, address: str) -> bool:
-        """Tell whether a right try of this name came from there: no ceiling for all keeps it out."""
+        """Tell whether a right try of this name came from there: no failures elsewhere keep it out."""
         return _key(name, network(address)) in self._known
 
 
@@ -108,7 +94,7 @@ class Strangers:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failures: dict[bytes, Failures] = {}
+        self._failures: OrderedDict[bytes, Failures] = OrderedDict()
 
     def count(self, name: str) -> None:
         """Count a try before it is made.
@@ -117,19 +103,14 @@ class Strangers:
             TooManyTriesError: there were too many.
         """
         key, now_ms = _key(name), self._clock.now_ms()
-        failures = self._failures.pop(key, Failures())
-        wait_s = login_wait_s(failures, now_ms)
-        _make_room(self._failures, NAMES_MAX)
-        self._failures[key] = failures if wait_s else count_login(failures, now_ms)
-        if wait_s:
-            raise TooManyTriesError(wait_s)
+        failures = self._failures.get(key, Failures())
+        require(login_wait_s(failures, now_ms))
+        remember(self._failures, key, count_login(failures, now_ms))
+
+
+def _name_and_network(name: str, address: str) -> tuple[bytes, bytes]:
+    return _key("name", name), _key("network", network(address))
 
 
 def _key(*parts: str) -> bytes:
     return hashlib.sha256("\n".join(parts).encode(errors="replace")).digest()
-
-
-def _make_room(table: dict[bytes, Any], most: int) -> None:
-    """Let the oldest go for a new one."""
-    if len(table) >= most:
-        del table[next(iter(table))]

@@ -65,6 +65,7 @@ __all__ = [
     "Revoked",
     "RootInReachError",
     "UncertifiableNameError",
+    "settled",
 ]
 
 SERVER_RENEWAL: Final = timedelta(days=30)
@@ -247,11 +248,6 @@ class Authority:
     def crl_path(self) -> Path:
         """The revocation lists, for the broker's ``crlfile``. Only :meth:`write_crl` makes a lost one."""
         return self._path(CRL_FILE)
-
-    @property
-    def crl_this_update(self) -> datetime:
-        """The date on the revocation lists; they are about an hour younger."""
-        return self._lists().this_update
 
     @property
     def crl_next_update(self) -> datetime:
@@ -505,8 +501,8 @@ class Authority:
 
     def _newest(self) -> Pair:
         """Return the authority that signs: the newest that has settled, else the one longest published."""
-        living, settled = self._living(), self._now() - SETTLING - certificates.AUTHORITY_BACKDATING
-        ready = [pair for pair in living if pair.certificate.not_valid_before_utc <= settled]
+        living, now = self._living(), self._now()
+        ready = [pair for pair in living if settled(pair.certificate) <= now]
         return ready[-1] if ready else (living or self._all()[-1:])[0]
 
     def _living(self) -> list[Pair]:
@@ -603,6 +599,11 @@ class Authority:
     def _now(self) -> datetime:
         # Certificates count whole seconds.
         return datetime.fromtimestamp(self._clock.now_ms() // MS_PER_S, UTC)
+
+
+def settled(issuing: x509.Certificate) -> datetime:
+    """Return when an issuing authority has been published for so long that it may sign."""
+    return issuing.not_valid_before_utc + certificates.AUTHORITY_BACKDATING + SETTLING
 
 
 def write_root(path: Path, root: Pair, passphrase: Secret) -> None:

@@ -97,5 +97,4 @@ class ClaimStore:
             after=before + 1,
             reason=act.reason or claim.thing,
         )
-        # A label's claim may be written anew after its device came back: its numbers go on.
         return audit.entry(replace(row, cause=act.cause), before + 1, life=0)

@@ -24,6 +24,7 @@ from infra.telemetry.metrics import Count
 from security.audit import NOBODY, Actor, Refusals, Via
 from security.hashing import Hashing, HashingBusyError
 from security.policy import Action, Principal, Role
+from security.tries import TooManyTriesError
 from security.trust import certificates, claims, codes
 from security.trust.authority import Authority, Issued
 from security.trust.certificates import AuthorityError
@@ -34,7 +35,7 @@ from security.trust.issued import IssuedRecord, IssuedState, IssuedStore
 from security.trust.known_keys import Bringer, KeyKnownError, KnownKeys
 from security.trust.proofs import IN_PERSON, Placing, Proofs
 from security.trust.requests import InvalidRequestError, Request, parse_request
-from security.trust.tries import TooManyTriesError, Tries
+from security.trust.tries import Tries
 
 __all__ = ["REFUSALS", "Enrolment", "Source"]
 
@@ -194,9 +195,8 @@ class Enrolment:
         self._check_unused(claim, parsed, gateway)
         await self._check_room(claim)
         by = Principal(claim.thing, Role.GATEWAY if placing.is_gateway else Role.DEVICE)
-        await self._keys.introduce(
-            parsed.spki_sha256, Bringer(claim.thing, f"claim {claim.id}"), by, source.via
-        )
+        bringer = Bringer(claim.thing, f"claim {claim.id}", placing.registration)
+        await self._keys.introduce(parsed.spki_sha256, bringer, by, source.via)
         if placing.waiting:
             raise AwaitingApprovalError
         act = Act(by, source.via, Action.CERTIFICATE_ENROL, cause=claim.maker)
@@ -311,7 +311,7 @@ class Enrolment:
         parsed = parse_request(request)
         by = Principal(record.thing, Role.GATEWAY if placing.is_gateway else Role.DEVICE)
         self._renewing(record, parsed.spki_sha256)
-        bringer = Bringer(record.thing, f"renewal {record.serial}")
+        bringer = Bringer(record.thing, f"renewal {record.serial}", placing.registration)
         await self._keys.introduce(parsed.spki_sha256, bringer, by, source.via)
         begun = await self._begin_renewal(record.serial, parsed, by, source.via)
         begun = begun if begun.renewal else await self._sign_renewal(begun, parsed)
@@ -364,7 +364,8 @@ class Enrolment:
         """Return a certificate for a thing that somebody of ours answers for in person, without a code."""
         placing = await self._placed(thing)
         parsed = parse_request(request)
-        await self._keys.introduce(parsed.spki_sha256, Bringer(thing, f"by {by.name}"), by, via)
+        bringer = Bringer(thing, f"by {by.name}", placing.registration)
+        await self._keys.introduce(parsed.spki_sha256, bringer, by, via)
         issued = self._authority.sign_thing(thing, parsed.public_key)
         await self._issued.record(
             issued, thing, by, via, reason="in person", registration=placing.registration

@@ -67,13 +67,6 @@ def with_check_digit(digits: str) -> str:
     return digits + str(-_sum(digits) % 10)
 
 
-def pin_with_check(digits: str) -> str:
-    """Return the registration PIN of these five digits."""
-    if len(digits) != PIN_CHARS - 1 or not _DIGITS.issuperset(digits):
-        raise ValueError("a PIN is five digits and a check digit")
-    return with_check_digit(digits)
-
-
 def pin_is_valid(pin: str) -> bool:
     """Tell whether this is a registration PIN: six digits, the last as it must be."""
     return len(pin) == PIN_CHARS and _DIGITS.issuperset(pin) and _sum(pin) % 10 == 0

@@ -5,7 +5,7 @@ else is refused, somebody is told, and the suspicion is noted on both things: wh
 not to be known from here.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -33,6 +33,8 @@ class Bringer:
 
     thing: str
     purpose: str
+    registration: int = field(default=1, compare=False)
+    """Of the thing: what is noted of it is not a later one's of the name. It makes no other purpose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Suspicion:
 
     count: int = 0
     at_ms: tuple[int, ...] = ()
+    registration: int = 1
 
 
 class KeyKnownError(Exception):
@@ -76,18 +79,23 @@ class KnownKeys:
             return
         self.duplicates.inc()
         _log.error("enrolment_key_seen_before", thing=bringer.thing, first=first.thing)
-        for thing in sorted({first.thing, bringer.thing}):
-            await self._note(thing, by, via)
+        for thing, registration in sorted({(one.thing, one.registration) for one in (first, bringer)}):
+            await self._note(thing, registration, by, via)
         raise KeyKnownError
 
-    async def suspicion(self, thing: str) -> Suspicion:
-        """Return what is noted on a thing."""
-        return (await self._load(thing))[0]
+    async def suspicion(self, thing: str, registration: int) -> Suspicion:
+        """Return what is noted on a thing; nothing of an earlier one of its name."""
+        noted = (await self._load(thing))[0]
+        return noted if noted.registration == registration else Suspicion(registration=registration)
 
-    async def _note(self, thing: str, by: Principal, via: Via) -> None:
+    async def _note(self, thing: str, registration: int, by: Principal, via: Via) -> None:
         now_ms = self._clock.now_ms()
         for _ in range(NOTE_ATTEMPTS_MAX):
             before, revision = await self._load(thing)
+            if before.registration > registration:
+                return  # that thing is gone, and the one that has its name now is another
+            if before.registration < registration:
+                before = Suspicion(registration=registration)
             after = replace(before, count=before.count + 1, at_ms=(*before.at_ms, now_ms)[-NOTED_MAX:])
             row = audit.act(
                 by,

@@ -95,6 +95,8 @@ class Challenge:
 class _Kept:
     sealed: str
     sfdi: str = ""
+    registration: int = 1
+    """Of the thing: the next one of its name has another label."""
 
 
 @dataclass(slots=True)
@@ -146,7 +148,7 @@ class Pins:
         self._box = box
         self._refusals = refusals
         self._clock = clock
-        self._exchanges: OrderedDict[str, _Exchange] = OrderedDict()
+        self._exchanges: OrderedDict[tuple[str, int], _Exchange] = OrderedDict()
 
     async def keep(self, thing: str, pin: Secret, by: Principal, via: Via, sfdi: str = "") -> None:
         """Keep the PIN of a thing in place of an earlier one.
@@ -155,7 +157,11 @@ class Pins:
         """
         if not pin_is_valid(pin.reveal()):
             raise InvalidPinError
-        kept = _Kept(base64.b64encode(self._box.seal(pin.reveal().encode(), _place(thing))).decode(), sfdi)
+        placing = await self._proofs.placing(thing, fresh=True)
+        # Of a thing that has gone meanwhile: a registration that there never is.
+        registration = 0 if placing is None else placing.registration
+        sealed = base64.b64encode(self._box.seal(pin.reveal().encode(), _place(thing))).decode()
+        kept = _Kept(sealed, sfdi, registration)
         for _ in range(KEEP_ATTEMPTS_MAX):
             document = (await self._store.get(PINS.name, [thing])).get(thing)
             revision = 0 if document is None else document.revision
@@ -177,7 +183,7 @@ class Pins:
 
     async def begin(self, session: IssuedRecord, nonce: bytes) -> Challenge:
         """Prove to a device that we know its PIN, and ask whether it does."""
-        exchange = self._exchange(session.thing)
+        exchange = self._exchange(session)
         if len(nonce) != NONCE_BYTES:
             raise WrongPinError
         pin = await self._pin(session)
@@ -188,7 +194,7 @@ class Pins:
 
     async def finish(self, session: IssuedRecord, answer: bytes, via: Via) -> None:
         """Take the device's answer; a right one is reported as a proof, and is never more than that."""
-        exchange = self._exchange(session.thing)
+        exchange = self._exchange(session)
         pin = await self._pin(session)
         asked = exchange.serial == session.serial and self._clock.elapsed_s() < exchange.until_s
         expected = device_answer(pin, session.lfdi, exchange.ours, exchange.theirs)
@@ -208,9 +214,10 @@ class Pins:
         self._refusals.note(audit.NOBODY, via, "pin.answer", f"pin/{session.thing}", "WrongPinError")
         raise WrongPinError
 
-    def _exchange(self, thing: str) -> _Exchange:
-        exchange = self._exchanges.setdefault(thing, _Exchange())
-        self._exchanges.move_to_end(thing)
+    def _exchange(self, session: IssuedRecord) -> _Exchange:
+        one = session.thing, session.registration
+        exchange = self._exchanges.setdefault(one, _Exchange())
+        self._exchanges.move_to_end(one)
         if len(self._exchanges) > THINGS_MAX:
             self._exchanges.popitem(last=False)
         wait_s = exchange.stopped_until_s - self._clock.elapsed_s()
@@ -223,10 +230,16 @@ class Pins:
         if document is None:
             raise NoPinError
         kept = _decode(document.body)
-        if kept.sfdi and session.thing not in {one.thing for one in await self._issued.by_sfdi(kept.sfdi)}:
+        if kept.registration != session.registration:
+            raise NoPinError
+        if kept.sfdi and not await self._has_sfdi(session, kept.sfdi):
             raise NoPinError
         sealed = base64.b64decode(kept.sealed)
         return Secret(self._box.open_sealed(sealed, _place(session.thing)).decode())
+
+    async def _has_sfdi(self, session: IssuedRecord, sfdi: str) -> bool:
+        named = await self._issued.by_sfdi(sfdi)
+        return any((one.thing, one.registration) == (session.thing, session.registration) for one in named)
 
 
 def _place(thing: str) -> str:

@@ -6,7 +6,7 @@ A code is shown once and kept as a hash. Whether somebody may make one for these
 import asyncio
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from infra.clock import Clock
@@ -63,6 +63,13 @@ class NoSuchVoucherError(VoucherError):
         super().__init__("there is no such voucher")
 
 
+class NoSuchLabelError(VoucherError):
+    """No code is kept for a label with this EUI-64."""
+
+    def __init__(self) -> None:
+        super().__init__("no code is kept for a label with this EUI-64")
+
+
 class VoucherBusyError(VoucherError):
     """Others changed it at the same time: the caller may try again."""
 
@@ -81,7 +88,8 @@ class NewVoucher:
 
     premises: str
     thing: str
-    is_gateway: bool
+    is_gateway: bool | None = None
+    """None: as the thing is registered."""
     model: str = ""
 
 
@@ -158,20 +166,13 @@ class Vouchers:
 
     async def revoke(self, id: str, by: Principal, via: Via) -> None:
         """Take a voucher back; a certificate it has brought stays. One that is over stays as it is."""
-        for _ in range(REVOKE_ATTEMPTS_MAX):
-            kept = await self._claims.load(id) if _is_voucher(id) else None
-            if kept is None:
-                raise NoSuchVoucherError
-            after = claims.revoke(kept.claim, self._clock.now_ms())
-            if after is kept.claim:
-                return
-            act = Act(by, via, Action.VOUCHER_CREATE, reason="taken back")
-            if not await self._claims.put([(after, kept.revision, act)]):
-                return
-        raise VoucherBusyError("others use this voucher at the same time: try again")
+        if not _is_voucher(id) or not await self._take_back(id, Act(by, via, Action.VOUCHER_CREATE)):
+            raise NoSuchVoucherError
 
     async def load_labels(self, labels: Sequence[Label], by: Principal, via: Via) -> tuple[str, ...]:
         """Keep the codes of a delivery; return the EUI-64 of those that were there already, unchanged.
+
+        What was used or taken back was there, too: a label's code counts once.
 
         Raises:
             InvalidLabelError: nothing was kept.
@@ -197,6 +198,28 @@ class Vouchers:
         except (InvalidCodeError, UncertifiableNameError) as error:
             raise InvalidLabelError(row, str(error)) from error
         return id, code
+
+    async def take_back_label(self, eui64: str, by: Principal, via: Via) -> None:
+        """Take the code of a label back, as :meth:`revoke` does. It stays so: its device joins by voucher."""
+        try:
+            id = codes.claim_id_of_label(eui64)
+        except InvalidClaimIdError as error:
+            raise NoSuchLabelError from error
+        if not await self._take_back(id, Act(by, via, Action.INSTALL_CODE_WRITE)):
+            raise NoSuchLabelError
+
+    async def _take_back(self, id: str, act: Act) -> bool:
+        """Take a claim back; False when there is none."""
+        for _ in range(REVOKE_ATTEMPTS_MAX):
+            kept = await self._claims.load(id)
+            if kept is None:
+                return False
+            after = claims.revoke(kept.claim, self._clock.now_ms())
+            if after is kept.claim:
+                return True
+            if not await self._claims.put([(after, kept.revision, replace(act, reason="taken back"))]):
+                return True
+        raise VoucherBusyError("others use this code at the same time: try again")
 
     async def _label(self, id: str, code: bytes, label: Label, by: Principal) -> Claim:
         kind = ClaimKind.INSTALL_CODE
@@ -237,7 +260,7 @@ def _check_fit(new: NewVoucher, placing: Placing) -> None:
         raise UnfitThingError("this thing has no certificate of its own: its gateway vouches for it")
     if placing.barred:
         raise UnfitThingError("this thing is revoked or suspended: it gets no certificate now")
-    if placing.is_gateway != new.is_gateway:
+    if new.is_gateway is not None and placing.is_gateway != new.is_gateway:
         raise UnfitThingError(f"this thing is a {'gateway' if placing.is_gateway else 'device'}")
     if new.model and new.model != placing.model:
         raise UnfitThingError("this thing is of another model")

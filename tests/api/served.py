@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from click.testing import Result
 
 from api.server import listen, serve
 from gnomon import demo_people
@@ -17,6 +18,8 @@ from tests.api.rig import Rig, api
 from tests.fakes import FakeClock
 
 PATIENCE_S = 30
+Run = Callable[..., Result]
+"""Runs a command line; ``typed`` is what somebody types, ``ok`` whether it ends well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,9 +306,8 @@ async def test_what_is_no_step_of_the_exchange_is_refused(rig, body):
         assert (await http.post(PIN, json=body)).status_code == 400
 
 
-async def test_a_hundred_uses_of_one_code_by_http_give_one_certificate(rig, monkeypatch):
-    monkeypatch.setattr("security.trust.tries.ADDRESS_TRIES_MAX", 1_000)
-    rig.services.trust.enrolment._tries._addresses._times_max = 1_000
+async def test_a_hundred_uses_of_one_code_by_http_give_one_certificate(rig):
+    rig.services.trust.enrolment._tries._addresses._windows._times_max = 1_000
     auth = await voucher(rig)
     async with device(rig) as http:
         uses = [http.post(ENROL, content=request(), headers=PKCS10, auth=auth) for _ in range(100)]

@@ -32,6 +32,7 @@ from tests.api.rig import (
     slug,
 )
 from tests.api.streams import stream
+from tests.covers import covers
 
 METER = "meter-7"
 """The utility's own, at home 7."""
@@ -55,6 +56,7 @@ def _things(answer: Any) -> list[str]:
     return [item["name"] for item in answer.json()["items"]]
 
 
+@covers("A13")
 @pytest.mark.parametrize("role", PEOPLE)
 async def test_a_thing_of_others_is_answered_as_one_that_is_not_there(rig: Rig, role: Role):
     for path in ("", "/shadows", "/shadows/@classic", "/gateways"):
@@ -72,6 +74,7 @@ def _without_id(answer: Any) -> dict[str, Any]:
     return {name: value for name, value in answer.json().items() if name != "requestId"}
 
 
+@covers("S1.4e")
 async def test_everybody_lists_what_is_theirs_and_no_word_of_the_rest(rig: Rig):
     for role in PEOPLE:
         assert sorted(_things(await rig.by[role].get("/v1/things"))) == ["hall", METER]
@@ -120,7 +123,11 @@ async def test_people_register_at_premises_of_theirs_only_and_always_for_the_cus
     assert (made.status_code, made.json()["owner"]) == (201, "customer")
 
 
-async def test_the_security_officer_registers_anywhere_and_says_whose_it_is(rig: Rig):
+async def test_the_security_officer_registers_at_all_premises_that_are_known_and_says_whose_it_is(rig: Rig):
+    absent = await _register(rig, Role.SECURITY, premises="nowhere-yet", owner="utility")
+    assert (absent.status_code, slug(absent)) == (404, "premises-not-found")
+    assert (await rig.by[Role.SECURITY].delete("/v1/things/new")).status_code == 404
+    assert (await rig.by[Role.CCS].put("/v1/premises/nowhere-yet", json={"account": None})).status_code == 200
     made = await _register(rig, Role.SECURITY, premises="nowhere-yet", owner="utility")
     assert (made.status_code, made.json()["owner"]) == (201, "utility")
     assert (await rig.by[Role.OPERATOR].get("/v1/things/new")).status_code == 200
@@ -144,13 +151,29 @@ async def test_no_body_takes_a_member_that_is_not_its_own(rig: Rig, member: str)
 
 
 async def test_both_ends_of_an_attachment_must_be_theirs(rig: Rig):
+    await rig.services.registry.register(NewThing("gw", ThingKind.GATEWAY, "m", HOME), OPERATOR)
     customer = rig.by[Role.CUSTOMER]
-    assert (await customer.put(f"/v1/gateways/{METER}/things/hall")).status_code == 200
-    for gateway, thing in ((METER, OTHER), (METER, "nobody"), (OTHER, "hall"), ("nobody", "hall")):
+    assert (await customer.put("/v1/gateways/gw/things/hall")).status_code == 200
+    for gateway, thing in (("gw", OTHER), ("gw", "nobody"), (OTHER, "hall"), ("nobody", "hall")):
         for method in ("PUT", "DELETE"):
             answer = await customer.request(method, f"/v1/gateways/{gateway}/things/{thing}")
             assert (answer.status_code, slug(answer)) == (404, "thing-not-found")
-    assert (await customer.get(f"/v1/gateways/{METER}/things")).json()["items"][0]["thing"] == "hall"
+    assert (await customer.get("/v1/gateways/gw/things")).json()["items"][0]["thing"] == "hall"
+
+
+async def test_a_customer_never_detaches_the_utilitys_gateway_or_device(rig: Rig):
+    await rig.services.registry.register(NewThing("gw", ThingKind.GATEWAY, "m", HOME), OPERATOR)
+    customer = rig.by[Role.CUSTOMER]
+    for gateway, thing in ((METER, "hall"), ("gw", METER), ("gw", "hall")):
+        path = f"/v1/gateways/{gateway}/things/{thing}"
+        assert (await customer.put(path)).status_code == 200
+        refused = await customer.delete(path)
+        if METER in (gateway, thing):
+            assert (refused.status_code, slug(refused)) == (403, "forbidden")
+            assert len((await customer.get(f"/v1/gateways/{gateway}/things")).json()["items"]) == 1
+            assert (await rig.by[Role.SECURITY].delete(path)).status_code == 204
+        else:
+            assert refused.status_code == 204
 
 
 async def test_an_operator_sees_no_attachment_of_what_is_not_enrolled(rig: Rig):
@@ -185,6 +208,7 @@ async def test_premises_are_put_by_the_customer_care_system_and_seen_by_who_has_
     assert (await rig.by[Role.CCS].put(path, json={"account": None})).json()["account"] is None
 
 
+@covers("O17")
 async def test_after_a_move_the_old_owner_sees_nothing_and_the_new_one_nothing_older(rig: Rig):
     await rig.desire({"secret": "old"})
     await rig.desire({"secret": "older"})
@@ -259,6 +283,7 @@ def _han_report(rig: Rig) -> Any:
     return parse_update(payload, ShadowId(METER, "han"), origin, rig.services.settings.limits)
 
 
+@covers("O4")
 async def test_history_names_no_other_person(rig: Rig):
     rig.tokens.holders["ines"] = Principal("ines", Role.INSTALLER, reach=frozenset({HOME}))
     async with client(rig.app, {"Authorization": "Bearer ines"}) as installer:

@@ -174,10 +174,12 @@ async def test_what_is_not_http_is_400(rig: Rig):
 async def test_a_taken_port_is_told_with_what_to_do():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ListenError, match=rf"port {port} .*api\.port"):
+        with pytest.raises(ListenError, match=rf"port {port} \(Address already in use\): .*api\.port"):
             listen("127.0.0.1", port)
-    with pytest.raises(ListenError, match=r"no\.such\.host\.invalid"):
+    with pytest.raises(ListenError, match=r"no\.such\.host\.invalid .*: set api\.host"):
         listen("no.such.host.invalid", 0)
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1 .*: set here to an address of this machine"):
+        listen("192.0.2.1", 0, "here")
 
 
 async def test_compat_off_loopback_is_refused_at_the_start(tmp_path: Path):

@@ -286,9 +286,10 @@ def pins(field: Field, score: Score) -> None:
         score.attempt("the same answer again", succeeded=_is_right(device, right))
         _ask(device, files, Secret(PIN))
         score.attempt("the old answer to a new question", succeeded=_is_right(device, right))
-    for what in ("our own proof sent back", "a wrong PIN"):
-        _, files = _with_pin(field)
-        with Joiner(field.gnomon, next(ADDRESSES), files) as device:
+    # Another thing, as three wrong answers stop the first; and one only, as each PIN costs an officer a code.
+    _, files = joining.let_in(field, fresh)
+    with Joiner(field.gnomon, next(ADDRESSES), files) as device:
+        for what in ("our own proof sent back", "a wrong PIN"):
             proof, wrong, _ = _ask(device, files, Secret("000000"))
             score.attempt(what, succeeded=_is_right(device, proof if what.startswith("our") else wrong))
     score.attempts("", 1, 0)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from security.policy import Role
+from security.policy import Action, Role
 from security.trust import keys
 from tests.attack.field import Field
 from tests.system.child import Gnomon
@@ -97,9 +97,12 @@ class Joiner:
 
 def keep_pin(gnomon: Gnomon, thing: str, pin: str) -> None:
     """Have the security officer enter the PIN of a label."""
-    officer = gnomon.accounts.bearer(Role.SECURITY)
-    url = f"{gnomon.api_url}/v1/things/{thing}/pin"
-    kept = httpx.put(url, json={"pin": pin}, headers=officer, timeout=PATIENCE_S)
+    path, body = f"/v1/things/{thing}/pin", b'{"pin":"%s"}' % pin.encode()
+    officer = gnomon.accounts.bearer(Role.SECURITY) | gnomon.accounts.step_up(
+        Role.SECURITY, Action.INSTALL_CODE_WRITE, "PUT", path, body
+    )
+    fields = {"Content-Type": "application/json", **officer}
+    kept = httpx.put(gnomon.api_url + path, content=body, headers=fields, timeout=PATIENCE_S)
     assert kept.status_code == 204, kept.text
 
 
@@ -121,7 +124,12 @@ def names_in(certificate: x509.Certificate) -> str:
 
 def enrolled(field: Field, kind: str = "device") -> tuple[str, tuple[Path, Path]]:
     """Have a new thing join as it should; return its name and the files with its certificate and key."""
-    one, key = voucher(field, kind), keys.make_key()
+    return let_in(field, voucher(field, kind))
+
+
+def let_in(field: Field, one: Voucher) -> tuple[str, tuple[Path, Path]]:
+    """Have the thing of a voucher join as it should; see :func:`enrolled`."""
+    key = keys.make_key()
     with Joiner(field.gnomon, next(ADDRESSES)) as joiner:
         leaf = certificate_in(joiner.enrol(one.id, one.code, request(key)))
         authorities = pkcs7.load_der_pkcs7_certificates(

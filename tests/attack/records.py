@@ -49,7 +49,7 @@ def _entries_per_s(rows: int) -> float:
     chance = random.Random(1)
     bodies, _ = audit_mutations.make_chain(audit_mutations.entries(chance, rows), iter(lambda: 500, 0))
     began = time.perf_counter()
-    chain.verify_all(bodies, {})
+    audit_mutations.verify_all(bodies, {})
     return rows / (time.perf_counter() - began)
 
 
@@ -121,7 +121,9 @@ def _verified(var: Path, heads_from: Path) -> tuple[int, str]:
 
 
 def _edit(bodies: Bodies) -> Bodies:
-    return [bodies[0], bodies[1].replace(b"thing.register", b"thing.registed", 1), *bodies[2:]]
+    position = next(number for number, body in enumerate(bodies) if b"thing.register" in body)
+    forged = bodies[position].replace(b"thing.register", b"thing.registed", 1)
+    return [*bodies[:position], forged, *bodies[position + 1 :]]
 
 
 def _delete(bodies: Bodies) -> Bodies:
@@ -142,7 +144,7 @@ def _cut_all(bodies: Bodies) -> Bodies:
 
 def _fork(bodies: Bodies) -> Bodies:
     """Say something else in the last block, linked and counted as it should be."""
-    head = chain.verify_all(bodies[:-1], {})
+    head = audit_mutations.verify_all(bodies[:-1], {})
     entries = chain.parse(len(bodies), bodies[-1]).entries
     forged, _ = chain.make(head, [row.replace(b"thing.register", b"thing.registed") for row in entries])
     return [*bodies[:-1], forged]

@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gnomon.access import read_credentials
+from gnomon.credentials import read_credentials
 from infra.clock import SystemClock
 from infra.documents.opening import open_store
 from infra.ids import RandomIds

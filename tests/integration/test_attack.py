@@ -9,6 +9,7 @@ from tests.attack import holes, planted
 from tests.attack.attacks import Attack, Score, Size, Status, run
 from tests.attack.catalogue import ATTACKS, SETTINGS
 from tests.attack.field import Field
+from tests.covers import covers
 from tests.system.child import Gnomon
 
 pytestmark = pytest.mark.integration
@@ -24,6 +25,7 @@ def field(request, tmp_path_factory):
         yield Field(gnomon, directory / "scratch", quick=True)
 
 
+@covers("A9", "S1.4e", "O14")
 @pytest.mark.parametrize("attack", QUICK, ids=lambda one: one.id)
 def test_it_is_repelled(field, attack):
     (outcome,) = run([attack], field)

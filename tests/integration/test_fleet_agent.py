@@ -11,6 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import DisconnectFlags
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from fleet import agent as agent_module
 from fleet.agent import Agent, Thermostat
@@ -178,6 +181,50 @@ async def test_as_a_program_it_stops_cleanly_on_a_signal_and_is_missed_when_kill
         wills = [json.loads(payload) for _, payload in service.requests if b'"online":false' in payload]
         assert "sequence" in wills[0]  # its own goodbye
         assert "sequence" not in wills[1]  # the broker's word
+
+
+async def until_said(caplog, words):
+    await until(lambda: any(words in record.getMessage() for record in caplog.records))
+
+
+async def test_a_broker_that_sends_it_away_is_explained(broker, tmp_path, caplog):
+    stranger = Broker(tmp_path / "other")
+    stranger.issue(HALL)
+    for end in ("crt", "key"):
+        (stranger.certificates / f"{HALL}.{end}").replace(broker.certificates / f"{HALL}.{end}")
+    async with running(broker):
+        await until_said(caplog, "the certificate is revoked, has ended, or is not from an authority")
+
+
+def test_one_that_is_let_in_and_told_nothing_is_explained(broker, caplog):
+    agent = Agent(options(broker), Thermostat())
+    agent.is_connected = True
+    reason = ReasonCode(PacketTypes.DISCONNECT, "Not authorized")
+    agent.on_disconnect(
+        agent.client, None, DisconnectFlags(is_disconnect_packet_from_server=True), reason, None
+    )
+    assert "--thing is not the name in its certificate" in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["ca", "cert", "key"])
+def test_a_file_that_is_not_there_is_named(broker, monkeypatch, capsys, missing):
+    files = {"ca": "ca.crt", "cert": f"{HALL}.crt", "key": f"{HALL}.key"} | {missing: "none"}
+    paths = [part for name, file in files.items() for part in (f"--{name}", str(broker.certificates / file))]
+    monkeypatch.setattr(sys, "argv", ["agent", "--thing", HALL, *paths])
+    with pytest.raises(SystemExit):
+        agent_module.main()
+    said = capsys.readouterr().err
+    assert f"--{missing} {broker.certificates / 'none'}: there is no such file" in said
+
+
+def test_files_that_do_not_belong_together_are_told(broker, monkeypatch, capsys):
+    broker.issue("another")
+    folder = broker.certificates
+    arguments = ["--ca", folder / "ca.crt", "--cert", folder / f"{HALL}.crt", "--key", folder / "another.key"]
+    monkeypatch.setattr(sys, "argv", ["agent", "--thing", HALL, *map(str, arguments)])
+    with pytest.raises(SystemExit):
+        agent_module.main()
+    assert "belong together" in capsys.readouterr().err
 
 
 def test_it_uses_no_other_code_of_ours():

@@ -1,7 +1,9 @@
 """`gnomon up` that cannot start, or is stopped at the wrong moment: one sentence, and nothing is left."""
 
 import os
+import re
 import resource
+import shutil
 import signal
 import socket
 import ssl
@@ -94,8 +96,24 @@ def test_a_port_in_use_is_named_and_so_is_the_setting(var, key):
         ports = {"api.port": 0, "api.device_port": 0, "broker.device_port": 0} | {key: port}
         free = tuple(part for name, value in ports.items() for part in ("--set", f"{name}={value}"))
         sentence = refused(var, free=free)
-    assert str(port) in sentence
+    assert [int(number) for number in re.findall(r"\b\d{4,}\b", sentence)] == [port]
     assert key in sentence
+    assert "((" not in sentence.replace(" ", "")
+
+
+def test_a_lost_master_key_is_not_made_anew_beside_what_it_sealed(tmp_path):
+    with Gnomon(tmp_path) as gnomon:
+        gnomon.stop()
+        key = gnomon.var / "secrets" / "master.key"
+        kept = key.read_bytes()
+        key.unlink()
+        sentence = refused(gnomon.var)
+        assert f"{key} is missing, which opens " in sentence
+        assert "put back a copy" in sentence
+        assert not key.exists()
+        key.write_bytes(kept)
+        key.chmod(0o600)
+        gnomon.start()
 
 
 def test_a_directory_that_another_gnomon_uses_is_refused_and_the_other_goes_on(tmp_path):
@@ -107,6 +125,33 @@ def test_a_directory_that_another_gnomon_uses_is_refused_and_the_other_goes_on(t
         assert "Traceback" not in err
         assert first.http.get("/v1/health").status_code == 200
         assert first.broker_pid == broker
+
+
+def doctor(gnomon):
+    return subprocess.run(
+        [sys.executable, "-m", "tests.system.up", "doctor", *settings_of(gnomon)],
+        cwd=gnomon.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=END_S_MAX,
+        check=False,
+    )
+
+
+def settings_of(gnomon):
+    return [part for key, value in gnomon.settings.items() for part in ("--set", f"{key}={value}")]
+
+
+@pytest.mark.parametrize("tls", ["false", "true"])
+def test_the_doctor_finds_nothing_wrong_beside_a_service_that_runs(tmp_path, tls):
+    with Gnomon(tmp_path, {"api.tls": tls}) as gnomon:
+        found = doctor(gnomon)
+        assert (found.returncode, "FAULT" in found.stdout) == (0, False), found.stdout + found.stderr
+        assert found.stdout.count(f"running as process {gnomon.pid} ") == 4, found.stdout
+        gnomon.kill()
+        with socket.create_server(("127.0.0.1", gnomon.api_port)):
+            assert "FAULT api port" in doctor(gnomon).stdout
 
 
 def test_without_mosquitto_it_says_how_to_get_it(var):
@@ -130,7 +175,9 @@ def test_a_directory_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     code, _, err = up(tmp_path / "file" / "var", free=FREE)
     assert code == 1
-    assert err.strip().splitlines()[-1] == f"Error: {tmp_path / 'file' / 'var'}: Not a directory"
+    said = err.strip().splitlines()[-1]
+    assert said.startswith(f"Error: the folder {tmp_path / 'file' / 'var'} cannot be made (Not a directory)")
+    assert "set `directory`" in said
 
 
 STAGES = (
@@ -157,8 +204,9 @@ def test_a_signal_at_any_moment_of_the_start_ends_it_in_order_and_leaves_nothing
     ) as process:
         until((var / stage).exists, f"it comes as far as {stage}", END_S_MAX)
         process.send_signal(number)
-        _, err = process.communicate(timeout=END_S_MAX)
+        out, err = process.communicate(timeout=END_S_MAX)
     assert process.returncode == 0, err
+    assert out.splitlines()[-1] == f"stopped      all is kept in {var}; the same command goes on with it"
     assert "Traceback" not in err
     assert broker_of(var) is None
 
@@ -177,6 +225,41 @@ def test_the_broker_may_open_as_many_connections_as_the_settings_say(tmp_path):
         assert allowed >= 900
     finally:
         gnomon.close()
+
+
+def of_the_runbook(title):
+    """The commands of a section of the runbook, block by block."""
+    page = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    section = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def typed(script, folder):
+    subprocess.run(["bash", "-c", f"umask 022; {script}"], cwd=folder, check=True, timeout=END_S_MAX)
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs the sqlite3 program")
+def test_a_backup_and_its_restore_work_as_the_runbook_types_them_and_stay_private(tmp_path):
+    backup, restore = of_the_runbook("Backup and restore")
+    with Gnomon(tmp_path) as gnomon:
+        gnomon.register("kept", certify=False)
+        typed(backup, tmp_path)
+        gnomon.register("later", certify=False)
+        gnomon.stop()
+        (gnomon.var / "gnomon.db").unlink()
+        typed(restore, tmp_path)
+        written = [
+            gnomon.var / "gnomon.db",
+            *(gnomon.var / "secrets").iterdir(),
+            *tmp_path.glob("backup/*.db"),
+        ]
+        assert [path for path in written if path.stat().st_mode & 0o077] == []
+        before = len(gnomon.log_text())
+        gnomon.start()
+        assert gnomon.http.get("/v1/things/kept").status_code == 200
+        assert gnomon.http.get("/v1/things/later").status_code == 404
+        gnomon.stop()
+        assert "audit_chain" not in gnomon.log_text()[before:]
 
 
 def test_people_are_served_with_tls_where_that_is_asked_for(tmp_path):

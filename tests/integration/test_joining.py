@@ -3,10 +3,11 @@
 import hashlib
 import os
 import re
+import signal
 import ssl
 import subprocess
+import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 import pytest
@@ -18,16 +19,16 @@ from gnomon import joining
 from gnomon.cli import main
 from gnomon.joining import Files, ForeignServerError, JoinError
 from security import private_files
-from security.policy import Role
+from security.policy import Action, Role
 from security.secret import Secret
-from security.trust import certificates
+from security.trust import certificates, keys
 from tests.enrolling import enrol, root_of, voucher
-from tests.system.child import Gnomon
+from tests.system.child import ROOT, Gnomon
 from tests.system.mqtt import Thing, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("broker_program")]
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 JOINING = PAGE.partition("\n## Joining\n")[2].partition("\n## ")[0]
 SCRIPTS = re.findall(r"^```sh\n(.*?)^```", JOINING, re.MULTILINE | re.DOTALL)
 
@@ -46,20 +47,15 @@ def register(gnomon, name, kind="device"):
 
 
 def test_what_the_page_says_works_command_by_command(gnomon, tmp_path):
-    assert len(SCRIPTS) == 3
-    script = "set -eux -o pipefail\n" + "".join(SCRIPTS)
-    for written, port in (("8080", gnomon.api_port), ("8883", gnomon.device_port)):
-        script = script.replace(written, str(port))
-    script = script.replace("https://localhost:8443", gnomon.join_url)
+    *by_hand, agent = (typed(script, gnomon) for script in SCRIPTS)
+    assert len(by_hand) == 3
+    gnomon.hand_over("pr-0001")
     (tmp_path / "root.crt").write_bytes(root_of(gnomon))
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run(
-        ["bash", "-c", script],
+        ["bash", "-c", "set -eux -o pipefail\n" + "".join(by_hand)],
         cwd=tmp_path,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "TOKEN": gnomon.accounts.token(Role.SECURITY),
-        },
+        env=environment | {"TOKEN": gnomon.accounts.token(Role.SECURITY)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -69,6 +65,36 @@ def test_what_the_page_says_works_command_by_command(gnomon, tmp_path):
     assert "my-pct.crt: OK" in done.stdout
     said = [line for line in done.stdout.splitlines() if '"heat_c":20.5' in line.replace(" ", "")]
     assert len(said) == 2, "accepted over MQTT, and read over HTTPS"
+    speaks(agent, tmp_path, environment)
+
+
+def typed(script, gnomon):
+    """What the page says, at the ports that this service has."""
+    for written, port in (("8080", gnomon.api_port), ("8883", gnomon.device_port)):
+        script = script.replace(written, str(port))
+    return script.replace("https://localhost:8443", gnomon.join_url)
+
+
+def speaks(script, folder, environment):
+    """See the reference agent take the name over, until it is stopped as by Ctrl-C."""
+    python = folder / "installed" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    with subprocess.Popen(
+        ["bash", "-c", "exec " + script],
+        cwd=folder,
+        env=environment | {"GNOMON": str(folder / "installed"), "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as agent:
+        try:
+            assert agent.stderr is not None
+            assert any("accepted:" in line for line in agent.stderr), "its first report"
+            agent.send_signal(signal.SIGINT)
+            assert agent.wait(timeout=20) == 0
+        finally:
+            agent.kill()
 
 
 def test_a_device_enrols_and_speaks(gnomon):
@@ -86,6 +112,10 @@ def test_a_device_enrols_and_speaks(gnomon):
 def sha256_of_root(gnomon):
     root = x509.load_pem_x509_certificate(root_of(gnomon))
     return hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest()
+
+
+def root_file(gnomon):
+    return gnomon.var / "ca" / "root.crt"
 
 
 def run(*arguments, input=None):
@@ -109,8 +139,88 @@ def test_by_the_command_line_with_the_sha_256_of_the_root(gnomon, tmp_path):
     early = run(name, "--url", gnomon.join_url, "--into", tmp_path, "--renew")
     assert early.exit_code == 1
     assert "last third of its life" in early.output
+    assert "(wait 244 days)" in early.output
+    assert not files.next_key.exists(), "it was refused, so no certificate can be for it"
     assert files.certificate.read_bytes() == before[files.certificate]
     assert files.key.read_bytes() == before[files.key]
+
+
+def test_a_code_of_another_thing_gives_nothing_the_wrong_name_and_loses_nothing(gnomon, tmp_path):
+    name, into = register(gnomon, "mine"), tmp_path / "new"
+    code = voucher(gnomon, name)
+    told = run("other", "--url", gnomon.join_url, "--root", root_file(gnomon), "--into", into,
+               "--code-file", "-", input=code.reveal() + "\n")  # fmt: skip
+    assert told.exit_code == 1
+    assert "this code is not other's but mine's" in told.output
+    assert str(into / "mine.crt") in told.output.replace("\n", "")
+    files = Files(into, name)
+    assert sorted(into.iterdir()) == sorted([files.key, files.certificate, files.root])
+    leaf = x509.load_pem_x509_certificates(files.certificate.read_bytes())[0]
+    assert leaf.subject.rfc4514_string().endswith("CN=mine")
+    assert leaf.public_key() == keys.parse_key(files.key.read_bytes()).public_key()
+
+
+def test_a_code_of_another_thing_replaces_nothing_of_that_one(gnomon, tmp_path):
+    name = register(gnomon, "kept")
+    files, wrong = Files(tmp_path, name), Files(tmp_path, "other")
+    files.key.write_bytes(b"precious")
+    code = voucher(gnomon, name)
+    with pytest.raises(JoinError, match="which has files here already"):
+        joining.join(gnomon.join_url, wrong, code, root_of(gnomon), None)
+    assert files.key.read_bytes() == b"precious"
+    elsewhere = Files(tmp_path / "elsewhere", name)
+    elsewhere.folder.mkdir()
+    wrong.key.rename(elsewhere.key)
+    joining.join(gnomon.join_url, elsewhere, code, root_of(gnomon), None)
+    assert elsewhere.certificate.exists()
+
+
+@pytest.mark.parametrize("code", ["", ":", "vaaaaaaaaaaaaaaaa", "vaaaaaaaaaaaaaaaa:", ":AAAA"])
+def test_half_a_code_is_not_even_sent(gnomon, tmp_path, code):
+    told = run("hall", "--url", "https://localhost:1", "--root", root_file(gnomon), "--into", tmp_path,
+               "--code-file", "-", input=code + "\n")  # fmt: skip
+    assert (told.exit_code, "a part of it is missing" in told.output) == (1, True), told.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_is_no_certificate_is_told(tmp_path):
+    (tmp_path / "voucher.json").write_text("{}")
+    told = run("hall", "--url", "https://localhost:1", "--root", tmp_path / "voucher.json",
+               "--into", tmp_path, "--code-file", "-", input="v:A\n")  # fmt: skip
+    assert (told.exit_code, "no certificate in PEM" in told.output) == (1, True), told.output
+
+
+def test_what_was_never_enrolled_is_not_renewed(tmp_path):
+    told = run("hall", "--url", "https://localhost:1", "--into", tmp_path, "--renew")
+    assert (told.exit_code, "enrol it first, or name its folder" in told.output) == (1, True), told.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_was_lost_leaves_the_key_and_says_so(gnomon, tmp_path, monkeypatch):
+    name, files = register(gnomon, "unheard"), Files(tmp_path, "unheard")
+    code = voucher(gnomon, name)
+
+    def unheard(_server, _request, _code):
+        raise JoinError("localhost port 1 does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joining.Server, "enrol", unheard)
+        with pytest.raises(JoinError, match=r"unheard\.key is kept: the same command goes on"):
+            joining.join(gnomon.join_url, files, code, root_of(gnomon), None)
+    key = files.key.read_bytes()
+    joining.join(gnomon.join_url, files, code, root_of(gnomon), None)
+    assert files.key.read_bytes() == key
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [("21022799", "244 days"), ("90000", "2 days"), ("86400", "24 hours"), ("61", "2 minutes"), ("9", "9 s"),
+     ("", "a while")],
+)  # fmt: skip
+def test_a_wait_is_told_as_a_person_says_it(seconds, said):
+    answer = joining.Answer(503, b"{}", seconds)
+    assert joining._refusal(answer).args[0].endswith(f"(wait {said})") == bool(seconds)
+    assert joining._span(seconds) == said
 
 
 def test_no_code_is_an_argument_and_a_file_of_one_is_its_owners_alone(tmp_path):
@@ -125,23 +235,14 @@ def test_no_code_is_an_argument_and_a_file_of_one_is_its_owners_alone(tmp_path):
     assert "holds no code" in run(*arguments, "--code-file", tmp_path / "empty").output
 
 
-def test_a_voucher_by_the_command_line_lets_its_thing_in(gnomon, tmp_path):
-    name = register(gnomon, "by-voucher")
-    arguments = ["voucher", name, "--url", gnomon.api_url, "--token"]
-    made = CliRunner().invoke(main, [*arguments, "-"], input=gnomon.accounts.token(Role.CUSTOMER) + "\n")
+@pytest.mark.parametrize("role", [Role.CUSTOMER, Role.SECURITY])
+def test_a_voucher_by_the_command_line_lets_its_thing_in(gnomon, tmp_path, role):
+    name = register(gnomon, f"by-voucher-{role}")
+    made = CliRunner().invoke(main, ["voucher", name, "--as", str(gnomon.accounts.file(role))])
     assert made.exit_code == 0, made.output
     files = Files(tmp_path, name)
-    joining.join(gnomon.join_url, files, Secret(made.output.strip()), root_of(gnomon), None)
+    joining.join(gnomon.join_url, files, Secret(made.stdout.strip()), root_of(gnomon), None)
     assert files.certificate.exists()
-    (tmp_path / "token").write_text("nonsense")
-    refused = CliRunner().invoke(main, [*arguments, str(tmp_path / "token")])
-    assert refused.exit_code == 1
-    assert "refused with 401" in refused.output
-    assert "nonsense" not in refused.output
-    far = CliRunner().invoke(
-        main, ["voucher", name, "--url", "http://192.0.2.1", "--token", "-"], input="x\n"
-    )
-    assert "does not travel in the open" in far.output
 
 
 def test_a_run_whose_answer_was_lost_is_gone_on_with(gnomon, tmp_path):
@@ -170,7 +271,7 @@ def test_wrong_code_rejected_and_audited(gnomon, tmp_path):
     wrong = Secret(f"{claim}:{'AAAA' * 6}AAA")
     with pytest.raises(JoinError, match="401"):
         joining.join(gnomon.join_url, Files(tmp_path, "nobody"), wrong, root_of(gnomon), None)
-    assert not (tmp_path / "nobody.crt").exists()
+    assert list(tmp_path.iterdir()) == []
 
     def refused():
         rows = gnomon.http.get("/v1/audit").json()["items"]
@@ -192,6 +293,10 @@ def test_revoked_certificate_refused(gnomon):
         assert device.post(f"/things/{name}/shadow", json=reported).status_code == 200
         assert gnomon.http.post(f"/v1/things/{name}/revoke").status_code == 200
         assert device.post(f"/things/{name}/shadow", json=reported).status_code == 401
+    files = Files(certificate.parent, name)
+    with pytest.raises(JoinError, match=r"not good any more\. It has ended, or its thing was revoked"):
+        joining.renew(gnomon.join_url, files)
+    assert not files.next_key.exists()
 
 
 def test_a_device_tells_no_code_to_whom_it_was_not_told_of(gnomon, tmp_path):
@@ -212,7 +317,10 @@ def test_wrong_pin_device_refuses_server(gnomon):
     files = Files(gnomon.directory / "things", name)
     with pytest.raises(JoinError, match="404"):
         joining.prove_pin(gnomon.join_url, files, Secret("123455"))
-    assert gnomon.http.put(f"/v1/things/{name}/pin", json={"pin": "123455"}).status_code == 204
+    path, body = f"/v1/things/{name}/pin", b'{"pin":"123455"}'
+    shown = gnomon.accounts.step_up(Role.SECURITY, Action.INSTALL_CODE_WRITE, "PUT", path, body)
+    fields = {"Content-Type": "application/json", **shown}
+    assert gnomon.http.put(path, content=body, headers=fields).status_code == 204
     with pytest.raises(ForeignServerError, match="does not know this device's PIN"):
         joining.prove_pin(gnomon.join_url, files, Secret("111115"))
     joining.prove_pin(gnomon.join_url, files, Secret("123455"))

@@ -21,6 +21,7 @@ from security.trust.crl import Revoked
 from security.trust.revocation import REVOCATIONS, RevocationList, Revocations
 from tests.broker_rig import BrokerRig
 from tests.certificates import open_authority
+from tests.covers import covers
 from tests.fakes import FakeClock
 from tests.system.mqtt import Thing
 
@@ -119,6 +120,7 @@ def is_let_in(rig, name):
     return False
 
 
+@covers("A8")
 def test_its_session_ends_and_it_does_not_come_back(rig, issued):
     name, other = issued.new(), issued.new()
     with (

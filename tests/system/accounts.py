@@ -11,8 +11,10 @@ from pathlib import Path
 
 import httpx
 
-from gnomon.access import Access, UnreachableError, read_credentials
+from gnomon.access import Access
+from gnomon.credentials import read_credentials
 from gnomon.demo_people import ACCOUNT
+from gnomon.refusals import UnreachableError
 from infra.clock import SystemClock
 from security.policy import Action, Role
 
@@ -74,9 +76,13 @@ class Accounts:
                 access.close()
             self._opened.clear()
 
+    def file(self, role: Role) -> Path:
+        """Return the credential file of a role."""
+        return self._directory / f"{role}.toml"
+
     def _access(self, role: Role) -> Access:
         if role not in self._opened:
-            credentials = read_credentials(self._directory / f"{role}.toml")
+            credentials = read_credentials(self.file(role))
             self._opened[role] = Access(credentials, SystemClock(), _nobody)
         return self._opened[role]
 

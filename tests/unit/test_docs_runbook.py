@@ -81,8 +81,23 @@ def test_every_setting_it_names_exists():
 
 
 @pytest.mark.parametrize(
+    ("group", "command"),
+    sorted(set(re.findall(r"gnomon (person|thing|ca) ([a-z-]+)", RUNBOOK))),
+)
+def test_every_command_of_a_group_that_it_names_exists(group, command):
+    assert CliRunner().invoke(main, [group, command, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
     "command",
-    sorted(set(re.findall(r"gnomon (doctor|up|demo|settings|dead-letters|enrol|audit)", RUNBOOK))),
+    sorted(
+        set(
+            re.findall(
+                r"gnomon (doctor|up|demo|settings|dead-letters|enrol|audit|person|token|voucher|thing)",
+                RUNBOOK,
+            )
+        )
+    ),
 )
 def test_every_command_it_names_exists(command):
     assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.appliances import Display, LoadSwitch, Neighbours, Thermostat
+from fleet.appliances import Display, LoadSwitch, Thermostat
 from fleet.device import STEP_S, Device, Publish, Subscribe, Surroundings
 from fleet.keeper import ANSWER_S, REFUSAL_PAUSE_S, RETRY_CAP_S
+from fleet.network import Network
 from fleet.physics import Climate
 from fleet.statistics import Statistics
 from fleet.topics import own_route, relayed_route
@@ -389,8 +390,9 @@ def test_after_a_fail_over_it_goes_on_in_the_other_gateways_tree():
 
 def test_a_gateway_subscribes_for_itself_and_for_all_attached_to_it_and_tells_its_network():
     service = StandIn()
+    network = Network(moved=lambda *_: None, attached=3)
     device = Device(
-        "gw-1", Display(random.Random(1)), Surroundings(Statistics(), 1), random.Random(1), Neighbours(3)
+        "gw-1", Display(random.Random(1)), Surroundings(Statistics(), 1), random.Random(1), network
     )
     outputs = device.connected(0, own_route("gw-1"))
     subscribe = outputs[0]

@@ -137,6 +137,14 @@ def test_a_file_of_heads_that_was_named_must_be_there(run):
     assert run("verify", "--heads", "nowhere").exit_code == 2
 
 
+def test_a_file_that_is_none_of_heads_is_told_in_a_sentence(run, var, tmp_path):
+    (tmp_path / "README.md").write_text("# Read me\n")
+    assert "is it a file of published heads?" in run("verify", "--heads", tmp_path / "README.md").output
+    keys = var / "audit" / "heads.pub.pem"
+    answer = run("verify", "--heads", tmp_path / "README.md", "--public-key", keys)
+    assert (answer.exit_code, "line 1: cannot be read" in answer.output) == (1, True)
+
+
 @pytest.mark.usefixtures("var")
 def test_an_export_has_a_line_an_entry_with_its_place_and_link(run):
     answer = run("export")

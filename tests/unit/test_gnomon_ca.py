@@ -1,14 +1,18 @@
 """``gnomon ca``: the root made, moved and used from its medium, and every refusal said in a sentence."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
+from gnomon import canaries
 from gnomon.cli import main
+from infra.clock import SystemClock
+from infra.settings import Settings
 from security.secret import Secret
-from security.trust.authority import read_root, write_root
+from security.trust.authority import Revoked, read_root, write_root
 from tests.certificates import open_authority
 
 PASSPHRASE = "correct horse battery"
@@ -102,6 +106,7 @@ def test_without_the_master_key_it_says_what_to_put_back(run, var):
     open_authority(var)
     (var / "secrets" / "master.key").unlink()
     run("show", said="master.key is missing")
+    run("renew", said="put back a copy")
     assert not (var / "secrets" / "master.key").exists()
 
 
@@ -115,7 +120,18 @@ def test_show_tells_what_there_is_and_changes_nothing(run, var):
     assert "0 on the list" in said
     assert "move-root" in said
     authority.renew(authority.root())
-    assert "signs from tomorrow on" in run("show")
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert f"signs from {tomorrow:%Y-%m-%d}" in run("show")
+
+
+def test_the_canary_is_not_counted_among_the_revoked(run, var):
+    authority, settings = open_authority(var), Settings(directory=var)
+    ours = canaries.make(settings, authority, SystemClock())
+    theirs = Revoked("07" * 16, datetime.now(UTC), "", ours.issuer)
+    authority.write_crl([ours, theirs])
+    said = run("show")
+    assert "1 on the list" in said
+    assert "and our canary" in said
 
 
 def test_the_root_is_moved_and_used_from_its_medium(run, var, medium, passphrase):
@@ -130,7 +146,12 @@ def test_the_root_is_moved_and_used_from_its_medium(run, var, medium, passphrase
     assert "reminder" not in run("show")
     run("renew", said="--root")
     run("renew", "--root", file, typed="wrong passphrase\n", said="does not open")
-    run("renew", "--root", file, "--passphrase-file", passphrase)
+    assert file.stat().st_mode & 0o777 == 0o600
+    again = run("move-root", medium, "--passphrase-file", passphrase, said="not on this machine")
+    assert "--root" not in again
+    said = run("renew", "--root", file, "--passphrase-file", passphrase)
+    assert f"new, signs from {datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}" in said
+    assert "nothing is to be restarted" in said
     after = open_authority(var, production=True)
     assert after.roots() == before.roots()
     assert len(after.issuing()) == 2

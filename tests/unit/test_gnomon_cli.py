@@ -1,6 +1,7 @@
 """The command line: what it explains, and what it says when it was told something wrong."""
 
 import asyncio
+import re
 
 import msgspec
 import pytest
@@ -35,10 +36,20 @@ def run(monkeypatch, tmp_path):
     return run
 
 
-def test_alone_it_explains_itself_and_names_every_command(run):
+def test_alone_it_lists_every_command_once(run):
     said = run("--help").output
-    assert all(f"gnomon {command} " in said for command in COMMANDS)
-    assert "\\b" not in said
+    listed = [line.split()[0] for line in said.splitlines() if re.match(r"  [a-z]", line)]
+    assert set(COMMANDS) < set(listed)
+    assert len(set(listed)) == len(listed) == len(cli.main.commands)
+
+
+@pytest.mark.parametrize("group", ["", "person", "thing", "ca", "audit"])
+def test_every_command_is_listed_with_a_whole_sentence(run, group):
+    said = run(*group.split(), "--help").output
+    sentences = re.split(r"\n  (?=\S)", said.partition("Commands:")[2])[1:]
+    assert sentences
+    assert all(sentence.rstrip().endswith(".") for sentence in sentences), sentences
+    assert not any(sentence.rstrip().endswith("...") for sentence in sentences)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.plan import city
+from fleet.statistics import Histogram, Statistics
 from gnomon import demo
 from gnomon.proofs import RegistryProofs
 from infra.documents.memory import MemoryStore
@@ -163,13 +164,39 @@ async def test_a_city_without_thermostats_has_no_customers_with_wishes():
         await demo._wish(SimpleNamespace(), city(0, seed=1), random.Random(1))  # type: ignore[arg-type]  # unused
 
 
-def test_the_figures_count_404_of_new_things_as_no_error():
-    share = SimpleNamespace(at_share=lambda _: 0.0123)
-    fleet: Any = SimpleNamespace(
-        connected=7, rejected={404: 5, 409: 2}, errors={"timeout": 1}, convergence=share, latency=share
-    )
+def counted(*seconds):
+    histogram = Histogram()
+    for one in seconds:
+        histogram.add(one)
+    return histogram
+
+
+def figures(fleet, before=None, *, updates=150):
     system: Any = SimpleNamespace(bridge=SimpleNamespace(inbox=[]))
-    figures = demo._figures(system, fleet, demo._Glance(0.0, 100), demo._Glance(2.0, 150))
-    assert figures["updates/s"] == "25.0"
-    assert figures["errors"] == "3"
-    assert figures["wish → done p50"] == "12.3 ms"
+    now = demo._Glance(2.0, updates, fleet.latency, fleet.convergence)
+    return demo._figures(system, fleet, before or demo._Glance(0.0, 100, Histogram(), Histogram()), now)
+
+
+def test_the_figures_count_404_of_new_things_as_no_error():
+    fleet = Statistics()
+    fleet.rejected.update({404: 5, 409: 2})
+    fleet.errors["timeout"] = 1
+    found = figures(fleet)
+    assert (found.errors, found.rate) == (3, 25.0)
+
+
+def test_the_figures_are_of_the_last_interval_and_not_of_the_start():
+    fleet = Statistics()
+    fleet.latency.add(4.0)  # the start, when all come at once
+    before = demo._Glance(1.0, 100, fleet.latency.copy(), fleet.convergence.copy())
+    assert " accepted -  done - " in figures(fleet, before).line()
+    for _ in range(10):
+        fleet.latency.add(0.010)
+    assert " accepted 10/10 ms " in figures(fleet, before).line()
+
+
+def test_a_line_of_figures_fits_a_terminal():
+    fleet = Statistics()
+    fleet.connected, fleet.errors["timeout"] = 9_999, 999
+    fleet.latency, fleet.convergence = counted(0.9, 9.9), counted(0.9, 9.9)
+    assert len(figures(fleet, updates=20_000).line()) < 80

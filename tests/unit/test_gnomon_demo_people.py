@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gnomon import demo_people
-from gnomon.access import AccessError, check_url, read_credentials, write_credentials
+from gnomon.credentials import check_url, read_credentials, write_credentials
+from gnomon.refusals import AccessError
 from infra.settings import Settings, SettingsError, load
 from security.people import totp
 from security.policy import Role

@@ -167,7 +167,9 @@ async def test_a_port_in_use_is_a_fault_that_says_who_it_may_be(settings, check)
             broker=BrokerSettings(device_port=port),
             api=ApiSettings(port=port, device_port=port),
         )
-        fault(await check(changed), f"127.0.0.1:{port}", f"sport = :{port}", "port=0")
+        finding = await check(changed)
+        fault(finding, f"127.0.0.1:{port}", f"sport = :{port}", "port=0")
+        assert ("systemctl" in finding.remedy) == (check is doctor.check_device_port)
     good(await check(changed))
 
 
@@ -176,7 +178,11 @@ async def test_any_free_port_is_good(settings):
 
 
 async def test_an_address_of_another_machine_is_a_fault(settings):
-    fault(await doctor.check_device_port(with_broker(settings, listen="192.0.2.1")), "this machine's")
+    fault(
+        await doctor.check_device_port(with_broker(settings, listen="192.0.2.1")),
+        "broker.listen",
+        "of this machine",
+    )
 
 
 async def test_a_port_for_root_alone_is_a_fault_with_the_right_remedy(settings, monkeypatch):
@@ -187,6 +193,10 @@ async def test_a_port_for_root_alone_is_a_fault_with_the_right_remedy(settings, 
     finding = await doctor.check_device_port(with_broker(settings, device_port=883))
     fault(finding, "below 1024", "--set broker.device_port=")
     assert "stop what listens" not in finding.remedy
+
+
+async def test_without_a_broker_its_plugin_is_no_fault_of_its_own(settings):
+    good(await doctor.check_plugin(with_broker(settings, executable="no-such-broker")))
 
 
 async def test_no_plugin_is_a_fault_that_names_the_setting(settings, tmp_path):
@@ -259,9 +269,22 @@ async def test_a_store_that_a_running_process_holds_is_a_fault_that_names_it(set
     good(await doctor.check_store(settings))
 
 
+async def test_a_store_that_others_may_read_is_a_fault_until_it_is_opened_again(settings):
+    store = await open_store(f"sqlite:{settings.directory}/gnomon.db", [], [])
+    await store.close()
+    file = settings.directory / "gnomon.db"
+    file.chmod(0o644)  # as a restored backup may have it
+    fault(await doctor.check_store(settings), f"chmod go= {file}")
+    store = await open_store(f"sqlite:{file}", [], [])
+    await store.close()
+    assert file.stat().st_mode & 0o777 == 0o600
+    good(await doctor.check_store(settings))
+
+
 async def test_a_damaged_store_is_a_fault(settings):
     settings.directory.mkdir()
     (settings.directory / "gnomon.db").write_bytes(b"SQLite format 3\0" + b"garbage" * 1_000)
+    (settings.directory / "gnomon.db").chmod(0o600)
     fault(await doctor.check_store(settings), "damaged", "restore a backup")
 
 

@@ -289,9 +289,22 @@ def test_a_start_without_an_officer_shows_how_to_become_one_and_a_later_one_how_
     first = welcome(_system(tmp_path, "gnomon_first_x"))
     later = welcome(_system(tmp_path, None))
     assert "gnomon_first_x" in first
-    assert "gnomon person first" in first
+    assert first.endswith(": gnomon person first LOGIN"), "the address is the default"
     assert "gnomon token" in later
     assert "gnomon_first_" not in later
+
+
+@pytest.mark.parametrize(
+    ("url", "typed"),
+    [
+        ("http://127.0.0.1:9080", "gnomon person first LOGIN --url http://127.0.0.1:9080"),
+        ("https://localhost:7080", "gnomon person first LOGIN --url https://localhost:7080 --root {}"),
+    ],
+)
+def test_the_first_officer_is_told_the_command_as_it_has_to_be_typed(tmp_path, url, typed):
+    system = _system(tmp_path, "gnomon_first_x")
+    system.api_url = url
+    assert welcome(system).endswith(": " + typed.format(tmp_path / "ca" / "root.crt"))
 
 
 def test_the_demo_says_where_its_credentials_are_and_shows_no_secret(tmp_path):

@@ -150,7 +150,6 @@ def test_limits_differ_by_the_name_of_the_shadow():
     assert [limits.document_bytes_max_of(name) for name in ("", "cfg", "program", "han")] == [
         8_192, 8_192, 16_384, 32_768,
     ]  # fmt: skip
-    assert [limits.history_age_d_of(name) for name in ("", "program", "han")] == [400, 400, 1]
 
 
 def test_what_is_printed_can_be_loaded_again(file):

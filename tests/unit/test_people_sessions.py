@@ -12,7 +12,7 @@ from security.people import opaque
 from security.people.acts import ONLY_OFFICER, ONLY_OFFICER_STOPS
 from security.people.approvals import LIFE_S as APPROVAL_LIFE_S
 from security.people.approvals import Act, Decision, Held
-from security.people.clients import SCOPES, allowed_scopes
+from security.people.clients import SCOPES, TOKENS_MAX, allowed_scopes
 from security.people.errors import (
     ApprovalClosedError,
     ApprovalNeededError,
@@ -28,6 +28,8 @@ from security.people.keys import FRESH_S
 from security.people.persons import Notice, State
 from security.people.sessions import (
     CUSTOMER_S,
+    REFRESHES_MAX,
+    REFRESHES_WITHIN_S,
     RETRY_S,
     SESSIONS_PER_PERSON_MAX,
     STAFF_S,
@@ -37,6 +39,7 @@ from security.people.sessions import (
 from security.people.stepup import LIFE_S as STEP_UP_LIFE_S
 from security.policy import Action, Principal, Role
 from security.secret import Secret
+from security.tries import MINUTE_S, TooManyTriesError
 from tests.people_rig import (
     ADDRESS,
     PASSWORD,
@@ -107,6 +110,32 @@ async def test_other_sessions_of_the_person_live_on(rig: PeopleRig):
     await refresh(rig, await refresh(rig, one))
     assert await is_refused(rig, one)
     assert not await is_refused(rig, other)
+
+
+async def test_a_theft_ends_access_tokens_at_once_and_other_sessions_get_new_ones(rig: PeopleRig):
+    ann, bob = [await rig.member(name, Role.OPERATOR) for name in ("ann", "bob")]
+    first, other, bobs = [await rig.log_in(one) for one in (ann, ann, bob)]
+    newest = await refresh(rig, await refresh(rig, first))
+    assert await rig.who(newest) is not None
+    assert await is_refused(rig, first)
+    assert [await rig.who(one) for one in (first, newest, other)] == [None] * 3
+    assert await rig.who(await refresh(rig, other)) is not None
+    assert await rig.who(await rig.log_in(ann)) is not None
+    assert await rig.who(bobs) is not None
+
+
+async def test_a_session_that_is_refreshed_without_end_has_to_wait_and_loses_nothing(rig: PeopleRig):
+    ann = await rig.member("ann", Role.OPERATOR)
+    granted, other = await rig.log_in(ann), await rig.log_in(ann)
+    for _ in range(REFRESHES_MAX):
+        granted = await refresh(rig, granted)
+    with pytest.raises(TooManyTriesError) as error:
+        await refresh(rig, granted)
+    assert error.value.retry_s == REFRESHES_WITHIN_S
+    assert len(await rig.rows("session.refresh")) == REFRESHES_MAX
+    await refresh(rig, other)
+    rig.clock.advance(REFRESHES_WITHIN_S)
+    await refresh(rig, granted)
 
 
 async def test_who_did_not_get_the_answer_may_ask_once_more_within_ten_seconds(rig: PeopleRig):
@@ -189,7 +218,7 @@ async def test_a_person_has_so_many_sessions_and_the_oldest_gives_way(rig: Peopl
     cat = await rig.member("cat", Role.CUSTOMER)
     all = list[Granted]()
     for _ in range(SESSIONS_PER_PERSON_MAX + 1):
-        rig.clock.advance(1)
+        rig.clock.advance(5)
         all.append(await rig.log_in(cat))
     assert await is_refused(rig, all[0])
     assert not await is_refused(rig, all[1])
@@ -233,7 +262,7 @@ async def test_revoke_all_ends_everything_and_everybody_may_log_in_again(rig: Pe
     assert len(await rig.rows("revoke_all")) == 1
 
 
-@pytest.mark.parametrize("act", ["revoke all", "revoke", "disable", "role"])
+@pytest.mark.parametrize("act", ["revoke all", "revoke", "disable", "role", "theft"])
 async def test_another_process_believes_no_token_five_seconds_later(tmp_path: Path, act: str):
     async with opened(tmp_path) as store:
         one = await process(store, tmp_path)
@@ -248,8 +277,10 @@ async def test_another_process_believes_no_token_five_seconds_later(tmp_path: Pa
                 await one.people.accounts.revoke(ann.id, SYSTEM)
             case "disable":
                 await one.people.accounts.disable(ann.id, SYSTEM)
-            case _:
+            case "role":
                 await one.people.accounts.set_role(ann.id, Role.REP, "", SYSTEM, VIA, "")
+            case _:
+                await one.people.accounts.note_theft(ann.id)
         assert await one.who(granted) is None
         assert FRESH_S < 5
         one.clock.advance(FRESH_S + 0.1)
@@ -267,6 +298,20 @@ async def test_a_client_gets_a_token_of_its_role_and_no_refresh_token(rig: Peopl
     assert principal is not None
     assert (principal.name, principal.role) == (client.id, role)
     assert grant.scopes == SCOPES[role]
+
+
+async def test_a_client_that_gets_tokens_without_end_has_to_wait(rig: PeopleRig):
+    (client, secret), other = [
+        await rig.people.clients.add("system", Role.CCS, SYSTEM, held=False) for _ in range(2)
+    ]
+    for _ in range(TOKENS_MAX):
+        await rig.people.clients.grant(client.id, secret, (), VIA)
+    with pytest.raises(TooManyTriesError):
+        await rig.people.clients.grant(client.id, secret, (), VIA)
+    assert len(await rig.rows("token.issue")) == TOKENS_MAX
+    await rig.people.clients.grant(other[0].id, other[1], (), VIA)
+    rig.clock.advance(MINUTE_S)
+    await rig.people.clients.grant(client.id, secret, (), VIA)
 
 
 def test_who_asks_for_more_gets_what_is_allowed_of_it():
@@ -609,6 +654,7 @@ async def test_who_knows_the_name_of_a_session_ends_nothing(rig: PeopleRig):
 async def test_a_session_that_makes_room_for_a_newer_one_has_a_row(rig: PeopleRig):
     ann = await rig.member("ann", Role.CUSTOMER)
     for _ in range(SESSIONS_PER_PERSON_MAX):
+        rig.clock.advance(5)
         await rig.log_in(ann)
     assert [row.reason for row in await rig.rows("session.close")] == [TOO_MANY]
 

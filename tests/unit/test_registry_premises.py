@@ -1,5 +1,6 @@
 """Premises and what they belong to: ownership, the facts for the permission table, who is shown what."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -7,12 +8,19 @@ import pytest
 from infra.documents.memory import MemoryStore
 from infra.documents.port import InvalidCursorError, StoreUnavailableError
 from registry import listing, rules
-from registry.errors import InvalidAccountError, InvalidPremisesError, PremisesNotFoundError
+from registry.errors import (
+    InvalidAccountError,
+    InvalidDetailError,
+    InvalidPremisesError,
+    PremisesNotFoundError,
+    ThingNotFoundError,
+)
 from registry.models import NewThing, Owner, Premises, Thing, ThingKind
 from registry.service import UNKNOWN, RegistryService
 from registry.store import COLLECTIONS
 from security import audit
 from security.policy import Principal, Role, Target
+from tests.covers import covers
 from tests.fakes import NOW_MS, FakeClock
 
 CCS = Principal("ccs", Role.CCS)
@@ -259,3 +267,105 @@ def test_what_the_utility_owns_is_enrolled():
     thing = Thing("x", ThingKind.DEVICE, "m", "home-1", True, 0)
     assert not rules.enrolled(thing)
     assert rules.enrolled(replace(thing, owner=Owner.UTILITY))
+
+
+# Where premises lie, who works there, and what of a customer's takes part
+
+
+async def test_premises_are_known_by_where_they_lie_before_they_are_anybodys(registry, store):
+    described = Premises("home-1", "", 1, NOW_MS, "north", "f-7", "sp-1")
+    for _ in range(2):
+        assert await registry.describe_premises("home-1", "north", "f-7", "sp-1", CCS) == described
+    owned = await registry.hand_over("home-1", "a-1", CCS)
+    assert owned == replace(described, account="a-1", epoch=2, since_ms=owned.since_ms)
+    moved = await registry.describe_premises("home-1", "south", "f-8", "sp-1", CCS)
+    assert moved == replace(owned, zone="south", feeder="f-8"), "whose they are stays"
+    rows = (await audit.read(store, 0, NOW_MS * 2, 100)).entries
+    assert [row.version_after for row in rows if row.target == "premises/home-1"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("text", ["x" * 129, "a\nb"])
+async def test_what_is_said_of_a_place_is_bounded(registry, text):
+    with pytest.raises(InvalidDetailError):
+        await registry.describe_premises("home-1", text, "", "", CCS)
+    with pytest.raises(PremisesNotFoundError):
+        await registry.premises("home-1")
+
+
+def finished(*sessions: str):
+    async def is_finished(session: str) -> bool:
+        return session in sessions
+
+    return is_finished
+
+
+@covers("3.2/6")
+async def test_one_session_works_at_premises_and_the_other_hears_which(registry, store):
+    await registry.hand_over("home-1", "a-1", CCS)
+    told = await audit.read(store, 0, NOW_MS * 2, 100)
+    assert await registry.take_session("home-1", "s-1", finished()) == "s-1"
+    assert await registry.take_session("home-1", "s-2", finished()) == "s-1"
+    assert await registry.take_session("home-1", "s-1", finished()) == "s-1", "who has it may ask again"
+    assert (await registry.premises("home-1")).open_session == "s-1"
+    assert await audit.read(store, 0, NOW_MS * 2, 100) == told, "the session's own document tells"
+
+
+@covers("3.2/6")
+async def test_of_many_openers_at_once_one_works(registry):
+    await registry.hand_over("home-1", "a-1", CCS)
+    names = [f"s-{number}" for number in range(8)]
+    winners = await asyncio.gather(*(registry.take_session("home-1", name, finished()) for name in names))
+    assert len(set(winners)) == 1
+    assert winners[0] == (await registry.premises("home-1")).open_session
+
+
+async def test_a_session_that_is_over_holds_nobody_up(registry):
+    await registry.hand_over("home-1", "a-1", CCS)
+    await registry.take_session("home-1", "s-1", finished())
+    assert await registry.take_session("home-1", "s-2", finished("s-1")) == "s-2"
+    await registry.release_session("home-1", "s-1")
+    assert (await registry.premises("home-1")).open_session == "s-2", "only one's own"
+    await registry.release_session("home-1", "s-2")
+    assert (await registry.premises("home-1")).open_session == ""
+    await registry.release_session("nowhere", "s-2")
+
+
+async def test_nobody_works_where_nothing_is_known(registry):
+    with pytest.raises(PremisesNotFoundError):
+        await registry.take_session("home-1", "s-1", finished())
+
+
+async def test_a_lock_survives_a_change_of_hands(registry):
+    await registry.hand_over("home-1", "a-1", CCS)
+    await registry.take_session("home-1", "s-1", finished())
+    assert (await registry.hand_over("home-1", "a-2", CCS)).open_session == "s-1"
+
+
+@covers("S1.4e")
+async def test_what_a_customer_lets_take_part_is_seen_by_the_utility_until_it_does_no_more(registry, store):
+    await at(registry, "home-1", "hall", "attic")
+    assert await seen(registry, OPERATOR) == []
+    for _ in range(2):
+        assert (await registry.set_taking_part("hall", True, CCS)).taking_part
+    assert await seen(registry, OPERATOR) == ["hall"]
+    assert await seen(registry, OPERATOR, premises="home-1") == ["hall"]
+    assert (await registry.targets(["hall", "attic"]))["hall"].enrolled
+    await registry.set_taking_part("hall", False, CCS)
+    assert await seen(registry, OPERATOR) == []
+    assert not (await registry.targets(["hall"]))["hall"].enrolled
+    acts = (await audit.read(store, 0, NOW_MS * 2, 100)).entries
+    assert [row.action for row in acts if row.target == "thing/hall"] == [
+        "thing.register",
+        "thing.take_part",
+        "thing.take_part",
+    ]
+    with pytest.raises(ThingNotFoundError):
+        await registry.set_taking_part("nobody", True, CCS)
+
+
+async def test_a_name_that_is_registered_again_takes_part_in_nothing(registry):
+    await at(registry, "home-1", "hall")
+    await registry.set_taking_part("hall", True, CCS)
+    await registry.remove("hall", OFFICER)
+    await at(registry, "home-1", "hall")
+    assert not (await registry.thing("hall")).taking_part

@@ -26,7 +26,7 @@ def blocks(count: int = 10, size: int = 3):
 
 def position(bodies, published=None) -> tuple[int, int, str]:
     with pytest.raises(BadPositionError) as raised:
-        chain.verify_all(bodies, published or {})
+        mutations.verify_all(bodies, published or {})
     return raised.value.block, raised.value.index, raised.value.entry
 
 
@@ -34,13 +34,13 @@ def position(bodies, published=None) -> tuple[int, int, str]:
 
 
 def test_an_empty_chain_ends_at_the_genesis():
-    assert chain.verify_all([], {}) == EMPTY
+    assert mutations.verify_all([], {}) == EMPTY
     assert EMPTY.hash == "ff4b5f7afde2f6fabebedf639a09c924a8215f083362b8c5b1cc6f5ffaf7c7c5"
 
 
 def test_a_block_holds_the_bytes_of_its_entries_and_leads_to_the_next():
     bodies, heads = blocks()
-    assert chain.verify_all(bodies, {head.number: head for head in heads}) == heads[-1]
+    assert mutations.verify_all(bodies, {head.number: head for head in heads}) == heads[-1]
     assert [entry for n, body in enumerate(bodies, 1) for entry in chain.parse(n, body).entries] == rows()
     assert (heads[-1].number, heads[-1].entries) == (4, 10)
 
@@ -134,7 +134,7 @@ def test_an_entry_twice_is_named_where_it_is_the_second_time():
 
 def test_without_published_heads_a_cut_tail_is_not_seen_and_with_them_it_is():
     bodies, heads = blocks()
-    assert chain.verify_all(bodies[:-1], {}) == heads[-2]
+    assert mutations.verify_all(bodies[:-1], {}) == heads[-2]
     assert position(bodies[:-1], {4: heads[-1]})[:2] == (4, 0)
 
 
@@ -142,7 +142,7 @@ def test_a_fork_is_named_at_the_first_head_it_contradicts_and_tells_what_agreed_
     _, heads = blocks()
     fork, _ = mutations.make_chain([*rows()[:6], *rows(4, seed=9)], repeat(3))
     with pytest.raises(BadPositionError, match="after block 1") as raised:
-        chain.verify_all(fork, {1: heads[0], 4: heads[3]})
+        mutations.verify_all(fork, {1: heads[0], 4: heads[3]})
     assert raised.value.block == 4
 
 

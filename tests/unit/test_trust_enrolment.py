@@ -9,6 +9,7 @@ from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from security.audit import INSIDE
 from security.hashing import Hashing
 from security.secret import Secret
+from security.tries import TRIES_PER_ADDRESS_MAX, TooManyTriesError
 from security.trust import enrolment, keys
 from security.trust.authority import UncertifiableNameError
 from security.trust.claims import OverError, SpentError, State
@@ -27,8 +28,9 @@ from security.trust.enrolment import (
 from security.trust.issued import CertificateBusyError, IssuedState
 from security.trust.known_keys import KeyKnownError
 from security.trust.requests import InvalidRequestError
-from security.trust.tries import ADDRESS_TRIES_MAX, WRONG_MAX, TooManyTriesError
+from security.trust.tries import WRONG_MAX
 from security.trust.vouchers import Label
+from tests.covers import covers
 from tests.fakes import FakeClock, numbered
 from tests.trust import SECURITY, Center, audited, names_of, open_store, request
 
@@ -63,6 +65,7 @@ async def nothing_issued(center, thing="hall"):
 # ---------------------------------------------------------------------------- one use
 
 
+@covers("A8", "X8")
 async def test_a_code_and_a_key_get_a_certificate_of_the_claims_thing(center, store):
     id, code = await center.voucher()
     chain = await center.enrol(id, code, request("whatever-it-says"))
@@ -97,6 +100,7 @@ async def test_the_same_code_with_the_same_key_hears_the_same_certificate_until_
     assert len(await center.issued.of_thing("hall")) == 1
 
 
+@covers("O11")
 async def test_the_same_code_with_another_key_is_refused_and_told(center):
     id, code = await center.voucher()
     await center.enrol(id, code, request())
@@ -107,6 +111,7 @@ async def test_the_same_code_with_another_key_is_refused_and_told(center):
     assert await center.refused() == [(f"claim/{id}", "SpentError", 1)]
 
 
+@covers("O11")
 async def test_a_hundred_uses_at_once_give_one_certificate_and_ninety_nine_refusals(center):
     id, code = await center.voucher()
     uses = [center.enrol(id, code, request(), numbered(number)) for number in range(100)]
@@ -134,6 +139,7 @@ async def test_two_processes_give_one_certificate_for_one_code(center, tmp_path,
     assert len(await center.issued.of_thing("hall")) == 1
 
 
+@covers("O11")
 async def test_a_code_is_bound_to_the_first_gateway_that_uses_it(center):
     id, code = await center.voucher()
     asked = request()
@@ -146,6 +152,7 @@ async def test_a_code_is_bound_to_the_first_gateway_that_uses_it(center):
 # ---------------------------------------------------------------------------- who gets none
 
 
+@covers("A8")
 async def test_a_wrong_code_and_an_unknown_claim_hear_and_cost_the_same(center, store, monkeypatch):
     id, _ = await center.voucher()
     unknown, wrong = "v" + "a" * 16, "AAAA" * 6 + "AAA"
@@ -193,7 +200,7 @@ async def test_what_a_stranger_makes_up_is_one_row_a_minute_and_is_not_written_d
     ids=["malformed id", "malformed code", "mistyped code"],
 )
 async def test_nonsense_counts_against_the_address_it_comes_from(center, id, code):
-    for _ in range(ADDRESS_TRIES_MAX):
+    for _ in range(TRIES_PER_ADDRESS_MAX):
         with pytest.raises((InvalidClaimIdError, InvalidCodeError)):
             await center.enrol(id, code, request(), address="192.0.2.1")
     with pytest.raises(TooManyTriesError):
@@ -320,7 +327,7 @@ async def test_a_replayed_request_is_refused_under_another_code_and_noted_on_bot
     with pytest.raises(KeyKnownError):
         await center.enrol(other, other_code, asked)
     assert await center.issued.of_thing("attic") == ()
-    assert [(await center.keys.suspicion(thing)).count for thing in ("hall", "attic")] == [1, 1]
+    assert [(await center.keys.suspicion(thing, 1)).count for thing in ("hall", "attic")] == [1, 1]
     assert await center.enrol(other, other_code, request())
 
 
@@ -469,6 +476,7 @@ async def test_a_label_that_was_used_says_nothing_to_a_later_thing_of_the_name(c
 # ---------------------------------------------------------------------------- labels
 
 
+@covers("O2")
 async def test_a_labels_code_enrols_the_device_of_that_label_once(center):
     center.things.place(LABEL)
     assert await center.vouchers.load_labels([Label(LABEL, Secret(LABEL_CODE))], SECURITY, INSIDE) == ()

@@ -49,7 +49,6 @@ def test_every_sfdi_has_twelve_digits_whose_sum_is_a_multiple_of_ten(der):
 @pytest.mark.parametrize("pin", ["111115", "123455", "000000"])
 def test_pins_with_their_check_digit_are_valid(pin):
     assert identifiers.pin_is_valid(pin)
-    assert identifiers.pin_with_check(pin[:5]) == pin
 
 
 @pytest.mark.parametrize(
@@ -58,12 +57,6 @@ def test_pins_with_their_check_digit_are_valid(pin):
 )
 def test_other_pins_are_not(pin):
     assert not identifiers.pin_is_valid(pin)
-
-
-@pytest.mark.parametrize("digits", ["", "1234", "123456", "1234a", "\uff11\uff12\uff13\uff14\uff15"])
-def test_a_pin_is_made_of_five_digits_only(digits):
-    with pytest.raises(ValueError, match="five digits"):
-        identifiers.pin_with_check(digits)
 
 
 def test_of_ten_pins_that_differ_in_the_last_digit_one_is_valid():

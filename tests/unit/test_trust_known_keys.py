@@ -30,7 +30,7 @@ async def test_a_new_key_is_let_in_and_may_come_again_for_the_same_purpose(keys,
     for _ in range(3):
         await keys.introduce(KEY, HALL, BY, INSIDE)
     assert await audited(store) == []
-    assert await keys.suspicion("hall") == Suspicion()
+    assert await keys.suspicion("hall", 1) == Suspicion()
 
 
 @pytest.mark.parametrize("other", [ATTIC, Bringer("hall", "v2"), Bringer("attic", "v1")])
@@ -42,7 +42,7 @@ async def test_for_another_purpose_it_is_refused_and_noted_on_both_things(keys, 
         ("enrolment_key_seen_before", "error")
     ]
     things = sorted({"hall", other.thing})
-    assert [(await keys.suspicion(thing)).count for thing in things] == [1] * len(things)
+    assert [(await keys.suspicion(thing, 1)).count for thing in things] == [1] * len(things)
     assert await audited(store) == [("attic", "thing.suspect", f"suspicion/{thing}") for thing in things]
     assert keys.duplicates.value == 1
 
@@ -59,5 +59,29 @@ async def test_what_is_noted_is_bounded(keys):
     for _ in range(NOTED_MAX + 4):
         with pytest.raises(KeyKnownError):
             await keys.introduce(KEY, ATTIC, BY, INSIDE)
-    noted = await keys.suspicion("hall")
+    noted = await keys.suspicion("hall", 1)
     assert (noted.count, len(noted.at_ms)) == (NOTED_MAX + 4, NOTED_MAX)
+
+
+async def test_what_was_noted_of_a_thing_is_not_noted_of_the_next_one_of_its_name(keys):
+    await keys.introduce(KEY, HALL, BY, INSIDE)
+    with pytest.raises(KeyKnownError):
+        await keys.introduce(KEY, ATTIC, BY, INSIDE)
+    assert (await keys.suspicion("hall", 1)).count == 1
+    assert (await keys.suspicion("hall", 2)).count == 0
+
+
+async def test_suspicions_of_the_next_thing_of_a_name_begin_anew_and_old_ones_are_not_added(keys):
+    other, later = "cd" * 32, Bringer("hall", "v3", registration=2)
+    await keys.introduce(KEY, HALL, BY, INSIDE)
+    await keys.introduce(other, later, BY, INSIDE)
+    for key in (KEY, KEY, other, KEY):
+        with pytest.raises(KeyKnownError):
+            await keys.introduce(key, ATTIC, BY, INSIDE)
+    assert (await keys.suspicion("hall", 2)).count == 1
+    assert (await keys.suspicion("attic", 1)).count == 4
+
+
+async def test_a_key_may_come_again_for_its_purpose_when_the_thing_was_registered_anew(keys):
+    await keys.introduce(KEY, HALL, BY, INSIDE)
+    await keys.introduce(KEY, Bringer("hall", "v1", registration=2), BY, INSIDE)

@@ -16,6 +16,7 @@ from security.trust.pins import (
     device_answer,
     server_proof,
 )
+from tests.covers import covers
 from tests.fakes import FakeClock
 from tests.trust import SECURITY, Center, audited, open_store, request
 
@@ -57,6 +58,7 @@ async def exchange(center, session, pin=PIN, nonce=NONCE):
     return challenge
 
 
+@covers("O2")
 async def test_both_sides_prove_that_they_know_the_pin(center, session):
     await center.pins.keep("hall", PIN, SECURITY, INSIDE)
     challenge = await exchange(center, session)
@@ -64,6 +66,7 @@ async def test_both_sides_prove_that_they_know_the_pin(center, session):
     assert center.things.accepted == [("hall", "pin", session.serial)]
 
 
+@covers("O2", "X8")
 async def test_a_device_sees_that_a_server_does_not_know_its_pin(center, session):
     await center.pins.keep("hall", OTHER, SECURITY, INSIDE)
     challenge = await center.pins.begin(session, NONCE)
@@ -90,6 +93,43 @@ async def test_a_new_pin_takes_the_place_of_the_old(center, session):
 
 
 async def test_without_a_pin_nothing_is_proved(center, session):
+    with pytest.raises(NoPinError):
+        await center.pins.begin(session, NONCE)
+
+
+async def enrolled_again(center):
+    """Return the certificate of the next thing of the name."""
+    center.things.place("hall", registration=2)
+    id, code = await center.voucher()
+    await center.enrol(id, code, request())
+    return next(one for one in await center.issued.of_thing("hall") if one.registration == 2)
+
+
+async def test_the_next_thing_of_a_name_has_not_the_pin_of_the_last(center, session):
+    await center.pins.keep("hall", PIN, SECURITY, INSIDE)
+    later = await enrolled_again(center)
+    with pytest.raises(NoPinError):
+        await center.pins.begin(later, NONCE)
+    await center.pins.keep("hall", PIN, SECURITY, INSIDE, sfdi=session.sfdi)
+    with pytest.raises(NoPinError):
+        await center.pins.begin(later, NONCE)
+    await center.pins.keep("hall", OTHER, SECURITY, INSIDE)
+    await exchange(center, later, pin=OTHER)
+
+
+async def test_the_next_thing_of_a_name_does_not_wait_for_wrong_answers_of_the_last(center, session):
+    await center.pins.keep("hall", PIN, SECURITY, INSIDE)
+    for _ in range(WRONG_MAX):
+        with pytest.raises(WrongPinError):
+            await exchange(center, session, pin=OTHER)
+    later = await enrolled_again(center)
+    await center.pins.keep("hall", OTHER, SECURITY, INSIDE)
+    await exchange(center, later, pin=OTHER)
+
+
+async def test_a_pin_for_a_thing_that_has_gone_is_nobodys(center, session):
+    del center.things.placed["hall"]
+    await center.pins.keep("hall", PIN, SECURITY, INSIDE)
     with pytest.raises(NoPinError):
         await center.pins.begin(session, NONCE)
 

@@ -6,18 +6,15 @@ import pytest
 import structlog
 
 from security.hashing import FULL, LIGHT
-from security.trust import tries as module
+from security.tries import MINUTE_S, TRIES_PER_ADDRESS_MAX, TooManyTriesError
 from security.trust.tries import (
-    ADDRESS_TRIES_MAX,
     CEILINGS,
     FAILURES_ALARM,
     HOUR_S,
     LOCK_S,
-    MINUTE_S,
     WAITING_MAX,
     WRONG_MAX,
     WRONG_WITHIN_S,
-    TooManyTriesError,
     Tries,
 )
 from tests.fakes import FakeClock, numbered
@@ -115,7 +112,7 @@ async def test_more_than_may_wait_for_one_code_are_refused(tries):
 
 
 async def test_an_address_has_twenty_tries_a_minute_right_or_wrong(tries, clock):
-    for number in range(ADDRESS_TRIES_MAX):
+    for number in range(TRIES_PER_ADDRESS_MAX):
         await right(tries, f"c{number}")
     with pytest.raises(TooManyTriesError):
         await right(tries, "c")
@@ -154,9 +151,9 @@ async def test_fifty_failures_in_an_hour_are_told_once(tries, clock):
 
 
 async def test_no_table_grows_above_its_bound(tries, monkeypatch):
-    monkeypatch.setattr(module, "KEYS_MAX", 50)
+    monkeypatch.setattr("security.tries.KEYS_MAX", 50)
     await fail(tries, 200)
-    assert (len(tries._codes._times), len(tries._addresses._times)) == (50, 50)
+    assert (len(tries._codes), len(tries._addresses)) == (50, 50)
     for number in range(60):
         for time in range(WRONG_MAX):
             await wrong(tries, f"l{number}", numbered(300 * time + number))
@@ -164,7 +161,7 @@ async def test_no_table_grows_above_its_bound(tries, monkeypatch):
 
 
 async def test_who_has_one_address_of_ipv6_has_the_whole_network(tries):
-    for number in range(ADDRESS_TRIES_MAX):
+    for number in range(TRIES_PER_ADDRESS_MAX):
         await right(tries, f"c{number}", f"2001:db8::{number + 1:x}")
     with pytest.raises(TooManyTriesError):
         await right(tries, "c", "2001:db8::ffff")

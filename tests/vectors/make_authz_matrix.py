@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from security.policy import (
     FREE,
-    RESERVED,
+    SHADOWS,
     Access,
     Action,
     Principal,
@@ -27,7 +27,7 @@ from security.policy import (
 )
 
 PATH = Path(__file__).with_name("authz_matrix.txt")
-SHADOWS = ("", *sorted(RESERVED), "anything-else")
+NAMES = (*sorted(set(SHADOWS) - {FREE}), "anything-else")
 NAME: Final = "me"
 ACCOUNT: Final = "my-account"
 PREMISES: Final = "my-premises"
@@ -84,7 +84,7 @@ def render() -> str:
             access,
             *("yes" if may_access(role, access, shadow) else "-" for role in Role),
         )
-        for shadow in SHADOWS
+        for shadow in NAMES
         for access in sorted(Access)
     ]
     return LEGEND + _table(actions) + "\n" + _table(shadows)
@@ -97,5 +97,5 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    assert FREE not in SHADOWS
+    assert FREE not in NAMES
     PATH.write_text(render())

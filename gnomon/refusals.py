@@ -1,0 +1,101 @@
+"""What a command says when the service said no, or nothing: the reason, and what to do about it.
+
+What to do is the column of the page of problems; a command that knows better for its own case says so.
+Nothing that was sent is ever repeated here: it may have been a secret.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from api.problems import INTERNAL, KINDS, UNAUTHORIZED
+
+REMEDIES: Final[Mapping[str, str]] = {kind.slug: kind.remedy for kind in KINDS}
+INVALID_CLIENT: Final = "invalid_client"
+"""How the token endpoint says 401 (RFC 6749, 5.2)."""
+_UNAVAILABLE: Final = 503
+_FOREIGN_ROOT: Final = (
+    "this root did not sign for it: name the one that did by --root, or `root` in the credential file;"
+    " of a Gnomon it is var/ca/root.crt"
+)
+_OTHER_NAME: Final = (
+    "its certificate is for other names: use one of those, or add this one to the service's broker.hosts"
+)
+_SPEAKS_TLS: Final = "if it serves with TLS, write https:// and name its root"
+_NO_TLS: Final = "it does not speak TLS there: check the port, or write http:// if it is on this machine"
+
+
+class AccessError(Exception):
+    """The service did not let us in or did not do it; the message says why."""
+
+
+class UnreachableError(AccessError):
+    """The service did not answer, or not now: what was asked may be asked again."""
+
+
+class NotProvedError(AccessError):
+    """Whoever asked did not prove who they are."""
+
+
+def refusal(answer: httpx.Response, unproved: str = "") -> AccessError:
+    """Return what a refusal means in words; ``unproved`` says what to do when it was a proof that failed.
+
+    The service says of that no more than 401, so that nobody learns what was wrong; here it is known what
+    was shown.
+    """
+    said = _said(answer)
+    slug = _text(said, "type").rpartition("#")[2] or _text(said, "error")
+    failed = slug in {UNAUTHORIZED.slug, INVALID_CLIENT}
+    remedy = unproved if failed and unproved else REMEDIES.get(slug, "")
+    lines = [f"refused ({answer.status_code}): {_reason(said)}{_wait(answer)}", remedy]
+    if slug == INTERNAL.slug:
+        lines.append(f"request id {_text(said, 'requestId')}")
+    message = "\n".join(line for line in lines if line)
+    if answer.status_code == _UNAVAILABLE:
+        return UnreachableError(message)
+    return NotProvedError(message) if failed else AccessError(message)
+
+
+def unreachable(url: str, error: httpx.HTTPError) -> UnreachableError:
+    """Return why nothing came back, as far as it can be told from here."""
+    if isinstance(error, httpx.LocalProtocolError):
+        # Its text repeats the header, which may be a token.
+        return UnreachableError(f"{url}: what would be sent is no HTTP: log in anew")
+    text = str(error) or type(error).__name__
+    lines = (f"{url} does not answer: {text}", _guess(url, error))
+    return UnreachableError("\n".join(line for line in lines if line))
+
+
+def _guess(url: str, error: httpx.HTTPError) -> str:
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return _OTHER_NAME if "mismatch" in text else _FOREIGN_ROOT
+    if url.startswith("http:"):
+        return _SPEAKS_TLS if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) else ""
+    return _NO_TLS if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text else ""
+
+
+def _said(answer: httpx.Response) -> Mapping[str, Any]:
+    try:
+        return msgspec.json.decode(answer.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}
+
+
+def _text(said: Mapping[str, Any], name: str) -> str:
+    value = said.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _reason(said: Mapping[str, Any]) -> str:
+    title, detail = _text(said, "title"), _text(said, "detail")
+    if detail.lower().startswith(title.lower()):
+        title = ""
+    return ": ".join(text for text in (title, detail, _text(said, "error")) if text) or "no reason given"
+
+
+def _wait(answer: httpx.Response) -> str:
+    wait_s = answer.headers.get("retry-after", "")
+    return f" (Retry-After: {wait_s} s)" if wait_s.isdecimal() else ""

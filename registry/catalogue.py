@@ -1,0 +1,171 @@
+"""Which device models there are and what each can do: data that operators keep, not code.
+
+A device that is not here is known to be there and can do nothing for the utility. The built-in models lie in
+``models.json``; what an operator has made of one of them stays.
+"""
+
+import re
+from collections.abc import Collection as SizedIterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from importlib import resources
+from typing import Final
+
+import msgspec
+
+from infra.clock import Clock
+from infra.documents.port import Collection, DocumentStore, IndexValue
+from infra.documents.records import Records
+from registry.errors import InvalidDetailError, ModelNotFoundError
+from registry.rules import NAME_CHARS_MAX, check_text
+from security.audit import INSIDE, Via
+from security.audited import Audited
+from security.policy import Principal, Role
+
+DEVICE_MODELS: Final = "device_models"
+COLLECTION: Final = Collection(DEVICE_MODELS, ("listed",))
+HW_MAX: Final = 65_535
+WORDS_MAX: Final = 32
+"""Categories, capabilities, technologies and limits of one model, each."""
+CATEGORY_MAX: Final = 20
+"""Of the bits that IEEE 2030.5 gives to categories of devices."""
+BUILT_IN: Final = Principal("built-in catalogue", Role.SYSTEM)
+_LISTED: Final = 1
+_WORD: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
+
+
+class Ota(StrEnum):
+    """How a model takes firmware."""
+
+    NONE = "none"
+    LOCAL = "local"
+    REMOTE = "remote"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceModel:
+    """A make of device, in a range of hardware versions. ``id`` is :func:`slug` of maker and model."""
+
+    id: str
+    maker: str
+    model: str
+    name: str
+    """For people."""
+    hw_min: int = 0
+    hw_max: int = HW_MAX
+    categories: frozenset[int] = frozenset()
+    """Bits of IEEE 2030.5, 0 to 20."""
+    capabilities: frozenset[str] = frozenset()
+    """Such as ``price`` or ``load.offset``: what programs ask for."""
+    technologies: frozenset[str] = frozenset()
+    """What its HAN may be made of, such as ``zigbee-se1``."""
+    ota: Ota = Ota.NONE
+    fw_min: str = ""
+    """The oldest firmware that programs can do with."""
+    validated: bool = False
+    """The utility has tried it out."""
+    rated_w: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """By name, the unit in it: ``dc`` is °C/10, ``cc`` is °C/100."""
+    version: int = 1
+    """Rises with every change, and is not the writer's to choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPage:
+    """Models by id; ``next`` continues after the last, None = no more."""
+
+    models: tuple[DeviceModel, ...]
+    next: str | None
+
+
+def slug(text: str) -> str:
+    """Return a text as an id: lower case, everything between letters and digits a hyphen."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def fits(found: DeviceModel, maker: str, model: str, hw: int) -> bool:
+    """Tell whether equipment that says this of itself is of this model."""
+    # "A-B" with "C" and "A" with "B-C" have one id, and are not one model.
+    same = (slug(found.maker), slug(found.model)) == (slug(maker), slug(model))
+    return same and found.hw_min <= hw <= found.hw_max
+
+
+def check(model: DeviceModel) -> None:
+    """Raise :class:`InvalidDetailError` unless a model can be so."""
+    check_text(model.maker, model.model, model.name, model.fw_min)
+    if model.id != slug(f"{model.maker}-{model.model}") or not 0 < len(model.id) <= NAME_CHARS_MAX:
+        raise InvalidDetailError("the id of a device model is made of its maker and model")
+    if not 0 <= model.hw_min <= model.hw_max <= HW_MAX:
+        raise InvalidDetailError(f"hardware versions are a range within 0 to {HW_MAX}")
+    words = (model.capabilities, model.technologies, frozenset(model.limits))
+    if any(len(some) > WORDS_MAX or not all(map(_WORD.fullmatch, some)) for some in words):
+        raise InvalidDetailError(f"up to {WORDS_MAX} words, each of a-z 0-9 . _ - and up to 32 long")
+    if not all(0 <= category <= CATEGORY_MAX for category in model.categories):
+        raise InvalidDetailError(f"categories are numbers from 0 to {CATEGORY_MAX}")
+
+
+def revised(before: DeviceModel | None, new: DeviceModel) -> DeviceModel:
+    """Return a model as it is put: the next version of what there was, or the same if nothing differs."""
+    if before is None:
+        return replace(new, version=1)
+    same = replace(new, version=before.version)
+    return same if same == before else replace(new, version=before.version + 1)
+
+
+class ModelCatalogue:
+    """Looks models up and keeps them."""
+
+    def __init__(self, store: DocumentStore, clock: Clock) -> None:
+        self._records = Records(store, DEVICE_MODELS, DeviceModel, _found_by)
+        self._audited = Audited(self._records, clock, "device_model")
+
+    async def model(self, id: str) -> DeviceModel:
+        """Return a model."""
+        kept = await self._records.load(id)
+        if kept is None:
+            raise ModelNotFoundError(id)
+        return kept.record
+
+    async def models(self, ids: SizedIterable[str]) -> dict[str, DeviceModel]:
+        """Return the models that there are, by id."""
+        return await self._records.load_all(ids)
+
+    async def page(self, limit: int, cursor: str | None = None) -> ModelPage:
+        """Return a page of all models."""
+        page = await self._records.page("listed", _LISTED, _LISTED, limit, cursor)
+        return ModelPage(page.records, page.next)
+
+    async def put(self, model: DeviceModel, by: Principal, via: Via = INSIDE) -> DeviceModel:
+        """Keep a model, as the next version of the one of its id."""
+        check(model)
+        return await self._audited.change(
+            model.id, lambda before: revised(before, model), "device_model.write", by, via
+        )
+
+    async def recognise(self, maker: str, model: str, hw: int) -> DeviceModel | None:
+        """Return the model of equipment that says this of itself, None if there is none such."""
+        id = slug(f"{maker}-{model}")
+        if not 0 < len(id) <= NAME_CHARS_MAX:
+            return None
+        kept = await self._records.load(id)
+        return kept.record if kept is not None and fits(kept.record, maker, model, hw) else None
+
+    async def seed(self) -> None:
+        """See that the built-in models are there."""
+        models = {model.id: model for model in built_in()}
+        there = await self.models(models)
+        for id in models.keys() - there.keys():
+            await self.put(models[id], BUILT_IN)
+
+
+def built_in() -> tuple[DeviceModel, ...]:
+    """Return the models that come with Gnomon."""
+    text = resources.files("registry").joinpath("models.json").read_bytes()
+    return msgspec.json.decode(text, type=tuple[DeviceModel, ...])
+
+
+def _found_by(_model: DeviceModel) -> Mapping[str, IndexValue]:
+    return {"listed": _LISTED}
