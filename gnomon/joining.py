@@ -8,7 +8,6 @@ stops in between is gone on with, not begun anew.
 import base64
 import hashlib
 import http.client
-import math
 import re
 import secrets
 import ssl
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import NameOID
 
+from gnomon import refusals
 from security import private_files
 from security.secret import Secret
 from security.trust import identifiers, keys
@@ -43,7 +43,6 @@ _PEM: Final = serialization.Encoding.PEM
 _DER: Final = serialization.Encoding.DER
 _OK, _ACCEPTED, _NO_CONTENT = 200, 202, 204
 _BAD_REQUEST, _UNAUTHORIZED, _SERVER_ERROR = 400, 401, 500
-_SPANS: Final = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
 
 class JoinError(Exception):
@@ -133,11 +132,11 @@ class Server:
         answer = self._ask("POST", path, base64.encodebytes(request), fields, files)
         if answer.status == _ACCEPTED:
             raise JoinError(
-                f"a person must approve this first: run the same again in {_span(answer.retry_after)}"
+                f"a person must approve this first: run the same again in {refusals.span(answer.retry_after)}"
             )
         if answer.status == _UNAUTHORIZED and files is not None:
             raise RefusedError(
-                f"refused with {_UNAUTHORIZED}: {files.certificate} is not good any more. It has ended, or"
+                f"refused ({_UNAUTHORIZED}): {files.certificate} is not good any more. It has ended, or"
                 " its thing was revoked or removed: ask for a new code, and enrol with it in another folder"
             )
         return _certificates(answer)[0]
@@ -380,21 +379,9 @@ def _certificates(answer: Answer) -> list[x509.Certificate]:
 
 
 def _refusal(answer: Answer) -> JoinError:
-    said = _object(answer)
-    text = said.get("detail") or said.get("title") or "no reason was given"
-    wait = f" (wait {_span(answer.retry_after)})" if answer.retry_after else ""
     is_final = _BAD_REQUEST <= answer.status < _SERVER_ERROR
-    return (RefusedError if is_final else JoinError)(f"refused with {answer.status}: {text}{wait}")
-
-
-def _span(seconds: str) -> str:
-    """Return a time as a person says it, rounded up; what is no number as it came."""
-    if not seconds.isdecimal():
-        return seconds or "a while"
-    for unit_s, name in _SPANS:
-        if int(seconds) > unit_s:
-            return f"{math.ceil(int(seconds) / unit_s)} {name}"
-    return f"{seconds} s"
+    message = refusals.words(answer.status, _object(answer), answer.retry_after)
+    return (RefusedError if is_final else JoinError)(message)
 
 
 def _object(answer: Answer) -> dict[str, str]:

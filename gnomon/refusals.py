@@ -4,6 +4,7 @@ What to do is the column of the page of problems; a command that knows better fo
 Nothing that was sent is ever repeated here: it may have been a secret.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,8 +14,9 @@ import msgspec
 from api.problems import INTERNAL, KINDS, UNAUTHORIZED
 
 REMEDIES: Final[Mapping[str, str]] = {kind.slug: kind.remedy for kind in KINDS}
-INVALID_CLIENT: Final = "invalid_client"
-"""How the token endpoint says 401 (RFC 6749, 5.2)."""
+_UNPROVED: Final = frozenset({UNAUTHORIZED.slug, "invalid_client"})
+"""Of a proof that failed; the second is the token endpoint's (RFC 6749, 5.2)."""
+_SPANS: Final = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 _UNAVAILABLE: Final = 503
 _FOREIGN_ROOT: Final = (
     "this root did not sign for it: name the one that did by --root, or `root` in the credential file;"
@@ -40,22 +42,37 @@ class NotProvedError(AccessError):
 
 
 def refusal(answer: httpx.Response, unproved: str = "") -> AccessError:
-    """Return what a refusal means in words; ``unproved`` says what to do when it was a proof that failed.
+    """Return what a refusal means; ``unproved`` says what to do when it was a proof that failed.
 
     The service says of that no more than 401, so that nobody learns what was wrong; here it is known what
     was shown.
     """
     said = _said(answer)
-    slug = _text(said, "type").rpartition("#")[2] or _text(said, "error")
-    failed = slug in {UNAUTHORIZED.slug, INVALID_CLIENT}
-    remedy = unproved if failed and unproved else REMEDIES.get(slug, "")
-    lines = [f"refused ({answer.status_code}): {_reason(said)}{_wait(answer)}", remedy]
-    if slug == INTERNAL.slug:
-        lines.append(f"request id {_text(said, 'requestId')}")
-    message = "\n".join(line for line in lines if line)
+    message = words(answer.status_code, said, answer.headers.get("retry-after", ""), unproved)
     if answer.status_code == _UNAVAILABLE:
         return UnreachableError(message)
-    return NotProvedError(message) if failed else AccessError(message)
+    return NotProvedError(message) if _slug(said) in _UNPROVED else AccessError(message)
+
+
+def words(status: int, said: Mapping[str, Any], retry_after: str = "", unproved: str = "") -> str:
+    """Return a refusal in words: the reason, how long to wait, and what to do."""
+    slug = _slug(said)
+    wait = f" (wait {span(retry_after)})" if retry_after else ""
+    remedy = unproved if unproved and slug in _UNPROVED else REMEDIES.get(slug, "")
+    lines = [f"refused ({status}): {_reason(said)}{wait}", remedy]
+    if slug == INTERNAL.slug:
+        lines.append(f"request id {_text(said, 'requestId')}")
+    return "\n".join(line for line in lines if line)
+
+
+def span(seconds: str) -> str:
+    """Return a time as a person says it, rounded up; what is no number as it came."""
+    if not seconds.isdecimal():
+        return seconds or "a while"
+    for unit_s, name in _SPANS:
+        if int(seconds) > unit_s:
+            return f"{math.ceil(int(seconds) / unit_s)} {name}"
+    return f"{seconds} s"
 
 
 def unreachable(url: str, error: httpx.HTTPError) -> UnreachableError:
@@ -84,6 +101,10 @@ def _said(answer: httpx.Response) -> Mapping[str, Any]:
         return {}
 
 
+def _slug(said: Mapping[str, Any]) -> str:
+    return _text(said, "type").rpartition("#")[2] or _text(said, "error")
+
+
 def _text(said: Mapping[str, Any], name: str) -> str:
     value = said.get(name)
     return value if isinstance(value, str) else ""
@@ -94,8 +115,3 @@ def _reason(said: Mapping[str, Any]) -> str:
     if detail.lower().startswith(title.lower()):
         title = ""
     return ": ".join(text for text in (title, detail, _text(said, "error")) if text) or "no reason given"
-
-
-def _wait(answer: httpx.Response) -> str:
-    wait_s = answer.headers.get("retry-after", "")
-    return f" (Retry-After: {wait_s} s)" if wait_s.isdecimal() else ""

@@ -14,7 +14,7 @@ from api.problems import KINDS
 from gnomon.access import Access
 from gnomon.cli import main
 from gnomon.credentials import KEYS, Credentials, read_credentials
-from gnomon.refusals import AccessError, NotProvedError, UnreachableError, refusal, unreachable
+from gnomon.refusals import AccessError, NotProvedError, UnreachableError, refusal, span, unreachable
 from security import private_files
 from tests.fakes import FakeClock
 
@@ -117,9 +117,14 @@ def test_of_a_proof_that_failed_the_command_says_what_to_do():
     )
 
 
-def test_how_long_to_wait_is_told():
-    answer = httpx.Response(429, json={"title": "Too many tries"}, headers={"Retry-After": "17"})
-    assert "17 s" in str(refusal(answer))
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [("21022799", "244 days"), ("90000", "2 days"), ("86400", "24 hours"), ("61", "2 minutes"), ("9", "9 s")],
+)
+def test_how_long_to_wait_is_told_as_a_person_says_it(seconds: str, said: str):
+    answer = httpx.Response(429, json={"title": "Too many tries"}, headers={"Retry-After": seconds})
+    assert str(refusal(answer)) == f"refused (429): Too many tries (wait {said})"
+    assert span("") == "a while"
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"title": 7}', b"\xff"])
