@@ -132,12 +132,12 @@ class Guard:
         scope = request.scope
         token = header(scope, STEP_UP_FIELD)
         if token is None:
-            raise _needs_step_up()
+            raise _needs_step_up(action)
         body = await read_body(request, self._body_bytes_max, self._body_timeout_s)
         scope["state"][BODY] = body
         digest = sha256(body).hexdigest()
         if not await self._step_ups.take(scope["user"], action, target_of(request), digest, token):
-            raise _needs_step_up()
+            raise _needs_step_up(action)
 
     async def _still_may(self, scope: Scope, action: Action) -> bool:
         before: Principal = scope["user"]
@@ -156,8 +156,9 @@ def target_of(request: HttpRequest) -> str:
     return f"{request.method} {(path + b'?' + query if query else path).decode('latin-1')}"
 
 
-def _needs_step_up() -> ApiError:
-    return ApiError(INSUFFICIENT_AUTHENTICATION, fields=STEP_UP_CHALLENGE)
+def _needs_step_up(action: Action) -> ApiError:
+    said = f"a fresh second factor is needed for exactly this: confirm {action} at POST /v1/step-up"
+    return ApiError(INSUFFICIENT_AUTHENTICATION, said, fields=STEP_UP_CHALLENGE)
 
 
 def refuse_unguarded(app: Litestar) -> None:

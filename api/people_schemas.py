@@ -16,6 +16,9 @@ from security.policy import Action, Role
 LoginName = Annotated[str, Meta(min_length=1, max_length=128, examples=["ann"])]
 Password = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema={"format": "password"})]
 Code = Annotated[str, Meta(max_length=64, description="Six digits of the second factor, or a recovery code")]
+FreshCode = Annotated[
+    str, Meta(max_length=64, description="Six digits of the second factor; a recovery code does not do")
+]
 Opaque = Annotated[str, Meta(min_length=1, max_length=256)]
 Id = Annotated[str, Meta(pattern=r"^[pca]-[a-z2-7]{16,64}$", examples=["p-abcdefghij234567"])]
 
@@ -172,8 +175,8 @@ class RecoveryCodes(Struct):
 class StepUpBody(Struct, forbid_unknown_fields=True):
     """A fresh code, and the one act that it is for."""
 
-    code: Code
-    action: Action
+    code: FreshCode
+    action: Annotated[Action, Meta(description="As the refusal names it that asked for this")]
     target: Annotated[
         str,
         Meta(

@@ -211,6 +211,23 @@ async def test_one_changes_ones_own_password_and_factor(rig: Rig):
     assert (await ann.get("/v1/me")).status_code == 401
 
 
+async def test_each_recovery_code_opens_another_factor_once_however_it_is_typed(rig: Rig):
+    ann = await someone(rig, "ann", Role.OPERATOR)
+    proof = {"password": PASSWORD.reveal(), "code": ann.code()}
+    begun = (await rig.stranger.post("/v1/me/factor", json=proof, headers=ann.bearer)).json()
+    ann.seed, ann.step = begun["totp_seed"], 0
+    done = await rig.stranger.post("/v1/me/factor/confirm", json={"code": ann.code()}, headers=ann.bearer)
+    spell = (str, str.upper, "-".join, " ".join, lambda code: f" {code}\n")
+    for number, code in enumerate(done.json()["recovery_codes"]):
+        body = {"password": PASSWORD.reveal(), "code": spell[number % len(spell)](code)}
+        answers = [
+            (await rig.stranger.post("/v1/me/factor", json=body, headers=ann.bearer)).status_code
+            for _ in range(2)
+        ]
+        assert answers == [200, 401]
+    assert (await ann.get("/v1/me")).json()["recovery_codes_left"] == 0
+
+
 # Systems
 
 
