@@ -177,7 +177,8 @@ class Sealer:
         except (StoreError, BadPositionError) as error:
             _log.warning("audit_chain_not_compared", reason=str(error))
             return
-        _log.error("audit_chain_broken", number=last.number, remedy="gnomon audit verify names the place")
+        remedy = "gnomon audit verify names the place; after a restore see the runbook"
+        _log.error("audit_chain_broken", number=last.number, remedy=remedy)
 
     def _tell_behind(self) -> None:
         if self.behind and not self._said_behind:

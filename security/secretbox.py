@@ -42,7 +42,10 @@ class SealBrokenError(Exception):
     """This was not sealed by us, not for this place, or has been changed."""
 
     def __init__(self, place: str) -> None:
-        super().__init__(f"what is kept at {place} does not open: put back a copy that belongs to the key")
+        super().__init__(
+            f"what is kept at {place} does not open with the master key: put back copies of both that belong"
+            " together"
+        )
         self.place = place
 
 

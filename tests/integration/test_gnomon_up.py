@@ -111,8 +111,11 @@ def test_a_lost_master_key_is_not_made_anew_beside_what_it_sealed(tmp_path):
         assert f"{key} is missing, which opens " in sentence
         assert "put back a copy" in sentence
         assert not key.exists()
-        key.write_bytes(kept)
+        # With another key in its place the store does not open either, and is left as it is.
+        key.write_bytes(b'{"kid":"aaaaaaaa","key":"' + b"a" * 52 + b'"}\n')
         key.chmod(0o600)
+        assert "does not open with the master key: put back copies of both" in refused(gnomon.var)
+        key.write_bytes(kept)
         gnomon.start()
 
 
