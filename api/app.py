@@ -71,7 +71,7 @@ def create_app(services: ApiServices, on_broken: Callable[[StoreBrokenError], No
 def all_routes(services: ApiServices) -> tuple[Route, ...]:
     """Return every route there is, that of the API page last."""
     desk = Desk(services)
-    routes = (
+    before = (
         *Shadows(services, desk).routes(),
         *ShadowChanges(services, desk).routes(),
         *LiveShadows(services).routes(),
@@ -79,7 +79,8 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *Gateways(services).routes(),
         *PremisesRoutes(services).routes(),
         *Logins(services).routes(),
-        *Me(services).routes(),
+    )
+    after = (
         *People(services).routes(),
         *VoucherRoutes(services).routes(),
         *Audit(services).routes(),
@@ -87,6 +88,8 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *AwsShadows(services, desk).routes(),
         *(CompatThings(services).routes() if services.settings.api.compat_http else ()),
     )
+    confirmed = frozenset(route.operation.action for route in (*before, *after) if route.operation.confirmed)
+    routes = (*before, *Me(services, confirmed).routes(), *after)
     return (*routes, *Docs(routes, services.version).routes())
 
 

@@ -15,7 +15,7 @@ from api.people_schemas import (
     StepUpBody,
     StepUpDocument,
 )
-from api.reading import HttpRequest, query, via_of
+from api.reading import HttpRequest, invalid, query, via_of
 from api.replies import Reply, json_reply, no_content
 from api.services import ApiServices
 from security.people.stepup import LIFE_S
@@ -26,8 +26,10 @@ from security.secret import Secret
 class Me:
     """Handlers of ``/v1/me`` and ``/v1/step-up``."""
 
-    def __init__(self, services: ApiServices) -> None:
+    def __init__(self, services: ApiServices, confirmed: frozenset[Action]) -> None:
+        """Prepare; ``confirmed`` is what routes do that wait for a second factor of now."""
         self._services = services
+        self._confirmed = {action.value: action for action in confirmed}
         self._accounts = services.people.accounts
         self._step_ups = services.people.step_ups
 
@@ -65,10 +67,15 @@ class Me:
 
     async def step_up(self, request: HttpRequest) -> Reply:
         body = await read(request, self._services, StepUpBody)
+        action = self._confirmed.get(body.action)
+        if action is None:
+            raise invalid(
+                f"action is the word that the refusal names, one of: {', '.join(sorted(self._confirmed))}"
+            )
         token = await self._step_ups.issue(
             request.scope["user"],
             body.code,
-            body.action,
+            action,
             body.target,
             body.body_sha256,
             via_of(request.scope),
@@ -150,7 +157,8 @@ STEP_UP: Final = Operation(
     id="stepUp",
     tag=TAG,
     summary="Show the second factor for one act",
-    description="Send the answer in `Gnomon-Step-Up` with exactly that request. A recovery code does not do.",
+    description="Send the answer in `Gnomon-Step-Up` with exactly that request; its refusal without it names"
+    " the `action`. A recovery code does not do.",
     action=Action.SELF_MANAGE,
     bodies=json_body(
         StepUpBody,

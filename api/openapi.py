@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document, made from what the routes declare. Pure: routes in, a JSON value out."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from api.operations import ALWAYS, GUARDED, STEP_UP, Answer, Content, Operation, Parameter, Route, Schema
 from api.problems import INSUFFICIENT_AUTHENTICATION, TYPE_BASE, Kind
 from api.schemas import AwsError, ProblemDocument
-from security.policy import Action, Role, needs_step_up
+from security.policy import Action
 
 REF: Final = "#/components/schemas/{name}"
 
@@ -76,7 +77,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.description:
         described["description"] = operation.description
-    parameters = (*operation.parameters, *((STEP_UP,) if _is_confirmed(operation) else ()))
+    parameters = (*operation.parameters, *_confirmation(operation))
     if parameters:
         described["parameters"] = [_parameter(one) for one in parameters]
     if operation.bodies:
@@ -85,6 +86,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.action is Action.OPEN:
         described["security"] = []
     return described
+
+
+def _confirmation(operation: Operation) -> tuple[Parameter, ...]:
+    """Return the header of a confirmation, with the word that ``POST /v1/step-up`` wants to hear."""
+    if not operation.confirmed:
+        return ()
+    return (replace(STEP_UP, meaning=f"{STEP_UP.meaning} (`action` is `{operation.action}`)"),)
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -109,14 +117,10 @@ def _responses(operation: Operation) -> dict[str, Any]:
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-def _is_confirmed(operation: Operation) -> bool:
-    return any(needs_step_up(role, operation.action) for role in Role)
-
-
 def refusals_of(operation: Operation) -> tuple[Kind, ...]:
     """Return every refusal that an operation may answer with, those of all routes included."""
     guarded = () if operation.action is Action.OPEN else GUARDED
-    if _is_confirmed(operation):
+    if operation.confirmed:
         guarded = (*guarded, INSUFFICIENT_AUTHENTICATION)
     return tuple(dict.fromkeys((*ALWAYS, *guarded, *operation.refusals)))
 

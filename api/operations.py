@@ -16,7 +16,7 @@ from api.limits import PAGE_MAX
 from api.problems import Kind
 from api.reading import HttpRequest
 from api.replies import Reply
-from security.policy import Action
+from security.policy import Action, Role, needs_step_up
 
 Schema = Mapping[str, Any]
 
@@ -78,6 +78,11 @@ class Operation:
     """What is asked for waits for a second person (``security.policy.TWO_PERSONS``)."""
     stops: bool = False
     """It needs no second person, as it only takes something away."""
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether some roles need a second factor of now for it."""
+        return any(needs_step_up(role, self.action) for role in Role)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ class ProofBody(Struct, forbid_unknown_fields=True):
 class CodeBody(Struct, forbid_unknown_fields=True):
     """A code of the second factor."""
 
-    code: Code
+    code: FreshCode
 
 
 class RecoveryCodes(Struct):
@@ -176,7 +176,14 @@ class StepUpBody(Struct, forbid_unknown_fields=True):
     """A fresh code, and the one act that it is for."""
 
     code: FreshCode
-    action: Annotated[Action, Meta(description="As the refusal names it that asked for this")]
+    action: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            description="What the route does, as its refusal and its header `Gnomon-Step-Up` say",
+            examples=["revoke_all"],
+        ),
+    ]
     target: Annotated[
         str,
         Meta(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from litestar.types import Scope
 
-from api.desk import Desk, origin_of, parsed, path_id, require_readable
+from api.desk import CLASSIC, Desk, origin_of, parsed, path_id, require_readable
 from api.gate import hidden_before_ms, require_past
 from api.operations import Route
 from api.past import at_version
@@ -41,10 +42,16 @@ from api.replies import JSON_PATCH, MERGE_PATCH, Reply, bytes_reply, etag, no_co
 from api.schemas import RestoreBody
 from api.services import ApiServices
 from api.shadow_operations import DELETE_SHADOW, PATCH_SHADOW, RESTORE_SHADOW
-from shadow.commands import Update, parse_delete, parse_update
+from shadow.commands import Command, Update, parse_delete, parse_update
 from shadow.decisions import Accepted
 from shadow.document import ShadowId, Tree, merge_patch_between
-from shadow.errors import InvalidRequestError, NoShadowError, VersionConflictError, VersionPrunedError
+from shadow.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    NoShadowError,
+    VersionConflictError,
+    VersionPrunedError,
+)
 
 WRAPPING_BYTES: Final = 64
 """What we put around a merge patch to make a request document of it; not counted against the caller."""
@@ -112,7 +119,7 @@ class ShadowChanges:
             delete = parse_delete(
                 b"", id, origin_of(scope), self._limits, version=version, idempotency_key=key
             )
-            await _conditionally(version is not None, lambda: self._desk.submit(delete, scope))
+            await _conditionally(version is not None, lambda: self._submit(delete, scope))
             return no_content()
 
         return await self._desk.answer(id, ask)
@@ -120,8 +127,17 @@ class ShadowChanges:
     async def _write(self, request: HttpRequest, id: ShadowId, make: _Make) -> Reply:
         key = idempotency_key(request.scope)
         update, conditional = await make(_Change(request, id, key, await self._body(request)))
-        accepted = await _conditionally(conditional, lambda: self._desk.submit(update, request.scope))
+        accepted = await _conditionally(conditional, lambda: self._submit(update, request.scope))
         return bytes_reply(accepted.body, fields=(etag(accepted.version),))
+
+    async def _submit(self, command: Command, scope: Scope) -> Accepted:
+        """Return the outcome as the desk does; who names a shadow as the classic one is spelled is told."""
+        try:
+            return await self._desk.submit(command, scope)
+        except ForbiddenError as error:
+            if command.id.name != CLASSIC.lstrip("@"):
+                raise
+            raise ForbiddenError(f"{error.detail}: the shadow without a name is {CLASSIC}") from error
 
     # Each looks at the body first: a precondition counts only where the request would succeed without it.
 

@@ -12,6 +12,7 @@ import jwt
 import msgspec
 import pytest
 
+from api.app import all_routes
 from api.logins import FORM
 from security.people import totp
 from security.people.tokens import Epochs
@@ -307,6 +308,19 @@ async def test_a_weighty_act_needs_a_fresh_factor_for_exactly_this(rig: Rig):
     answer = await ann.send("POST", "/v1/people", Action.ROLE_GRANT, body)
     assert slug(answer) == "insufficient-user-authentication"
     assert (await ann.send("POST", "/v1/people", Action.PRINCIPAL_WRITE, body)).status_code == 201
+
+
+@pytest.mark.parametrize("action", ["revoke", "campaign.approve", "thing.read"])
+async def test_a_word_that_confirms_nothing_is_refused_with_those_that_do(rig: Rig, action: str):
+    ann, _ = await officers(rig)
+    asked = {"code": "000000", "action": action, "target": "POST /x", "body_sha256": "0" * 64}
+    answer = await rig.stranger.post("/v1/step-up", json=asked, headers=ann.bearer)
+    assert (answer.status_code, slug(answer)) == (400, "invalid-request")
+    words = answer.json()["detail"].partition(": ")[2].split(", ")
+    declared = {route.operation.action for route in all_routes(rig.services) if route.operation.confirmed}
+    assert words == sorted(declared)
+    assert {"certificate.revoke", "revoke_all"} < declared
+    assert Action.CAMPAIGN_APPROVE not in declared
 
 
 async def test_an_account_is_made_by_one_and_approved_by_another(rig: Rig):

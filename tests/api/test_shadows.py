@@ -531,3 +531,15 @@ async def test_the_eleventh_unanswered_request_about_a_thing_is_429_and_other_th
 async def test_the_time_is_told_in_seconds_where_the_protocol_does(rig: Rig):
     await rig.desire({"a": 1})
     assert (await rig.http.get(SHADOW)).json()["timestamp"] == NOW_MS // 1_000
+
+
+async def test_who_writes_classic_for_the_classic_shadow_is_told_its_name(rig: Rig):
+    for send in (
+        rig.http.patch("/v1/things/hall/shadows/classic", json={"desired": {"x": 1}}, headers=MERGE),
+        rig.http.delete("/v1/things/hall/shadows/classic"),
+    ):
+        answer = await send
+        assert (answer.status_code, slug(answer)) == (403, "forbidden")
+        assert answer.json()["detail"].endswith("the shadow without a name is @classic")
+    other = await rig.http.patch("/v1/things/hall/shadows/other", json={"desired": {"x": 1}}, headers=MERGE)
+    assert "@classic" not in other.json()["detail"]
