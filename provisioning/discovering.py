@@ -9,7 +9,7 @@ from typing import Final
 
 from provisioning import han
 from provisioning.effects import Alarm, GiveGrant, KeepKey, PatchHan, TellProved, TellSeen
-from provisioning.han import Han, Seen
+from provisioning.han import Han, Join, Seen
 from provisioning.look import Look
 from provisioning.observed import Known, Model, Route
 from provisioning.session import (
@@ -149,18 +149,26 @@ def _use(look: Look, window: Window, report: Han) -> None:
 
 
 def watch_closing(look: Look) -> None:
-    """Take an ended window out of the shadow, and say so once if the gateway leaves it open."""
+    """End a window that is over and take it out of the shadow; say so once if the gateway leaves it open."""
     window = look.session.window
-    if window is None or window.seq == 0 or window.state not in (WindowState.CLOSED, WindowState.EXPIRED):
+    if window is None or not window.is_over or window.settled:
         return
     report = _han(look.observed.route(window.gateway))
-    wanted = report.wanted_window
-    if (wanted is not None and wanted.seq == window.seq) or (wanted is None and report.wanted_grants):
+    wanted = report.wanted_window if _is(report.wanted_window, window) else None
+    left_open = _is(report.window, window) and report.window is not None and report.window.open
+    given_up = left_open and look.by(window.until_ms + CLOSE_GRACE_MS)
+    if wanted is not None and wanted.until_s > window.until_ms // MS_PER_S:
+        look.want(PatchHan(window.gateway, han.shorten_window(window.until_ms // MS_PER_S)))
+    elif wanted is not None and (given_up or not left_open):
         look.want(PatchHan(window.gateway, han.close_window()))
-    left_open = report.window is not None and report.window.seq == window.seq and report.window.open
-    if left_open and not window.alarmed and look.by(window.until_ms + CLOSE_GRACE_MS):
-        _set(look, replace(window, alarmed=True))
+    if given_up and not window.alarmed:
+        window = replace(window, alarmed=True)
         look.want(Alarm(window.gateway))
+    _set(look, replace(window, settled=wanted is None and (given_up or not left_open)))
+
+
+def _is(join: Join | None, window: Window) -> bool:
+    return join is not None and join.seq == window.seq
 
 
 def _set(look: Look, window: Window) -> None:
@@ -255,7 +263,7 @@ def _why_not(look: Look, device: SessionDevice, model: Model | None, known: Know
     elsewhere = known.premises not in ("", look.session.premises)
     if known.lifecycle is Lifecycle.REGISTERED and elsewhere:
         return IN_USE
-    return _UNFIT.get(known.lifecycle, "")
+    return "" if known.lifecycle is None else _UNFIT.get(known.lifecycle, "")
 
 
 def _is_applicable(seen: Seen, model: Model | None) -> bool:
@@ -309,7 +317,8 @@ def _follow_proofs(look: Look) -> None:
         if device.state is DeviceState.RECOGNIZED and _has_proof_to_come(look, eui64):
             now = look.step(now, SeenTrigger.PROVE)
         # Proved to another home is not proved to this one.
-        if here and lifecycle in _PROVED and now.state in (DeviceState.RECOGNIZED, DeviceState.AUTH_PENDING):
+        proved = here and known is not None and (known.proved or lifecycle in _PROVED)
+        if proved and now.state in (DeviceState.RECOGNIZED, DeviceState.AUTH_PENDING):
             if now.state is DeviceState.RECOGNIZED:
                 now = look.step(now, SeenTrigger.PROVE)
             now = look.step(now, SeenTrigger.ACCEPT)
@@ -356,7 +365,7 @@ def _tidy_grants(look: Look) -> None:
 def _conclude(look: Look) -> None:
     """Say what discovery came to, once its window is over or there never was one."""
     window = look.session.window
-    if window is not None and window.state not in (WindowState.CLOSED, WindowState.EXPIRED):
+    if window is not None and not window.is_over:
         return
     end_grants(look)
     if _has_found_something(look):

@@ -145,8 +145,13 @@ def open_window(seq: int, until_s: int, mode: str) -> Tree:
     return {"desired": {"permitJoin": {"seq": seq, "until": until_s, "mode": mode}}}
 
 
+def shorten_window(until_s: int) -> Tree:
+    """Have a window end earlier: to take it away would be no news to the gateway."""
+    return {"desired": {"permitJoin": {"until": until_s}}}
+
+
 def close_window() -> Tree:
-    """Take the window back, with every grant in it."""
+    """Take a window that is over out of the shadow, with every grant in it."""
     return {"desired": {"permitJoin": None, "grants": None}}
 
 

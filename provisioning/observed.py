@@ -49,11 +49,14 @@ class Known:
     """A device that the registry knows."""
 
     thing: str
-    lifecycle: Lifecycle
+    lifecycle: Lifecycle | None
+    """None: it is a thing of these premises, and nobody has looked at it yet."""
     premises: str
     model_id: str
     has_wan: bool = False
     """It has a certificate and speaks for itself."""
+    proved: bool = False
+    """A certificate was given out for it: that is its proof."""
     attached: frozenset[str] = frozenset()
     """Gateways that may speak for it now."""
     kept_key: str = ""

@@ -6,13 +6,11 @@ Names, rooms and notes are the customer's words; ``without_words`` takes them aw
 (spec: han, 2.3, 5)
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from infra.ids import encode
 from infra.machines import Transition, remember
 from provisioning.states import (
     DEVICE_IN_SESSION,
@@ -38,7 +36,6 @@ NOTE_CHARS_MAX: Final = 256
 NAME_CHARS_MAX: Final = 64
 KEYS_MAX: Final = 64
 """Idempotency keys that a session knows again: its last acts."""
-ID_BITS: Final = 120
 SYSTEM: Final = "provisioning"
 """Who acts when no person does."""
 
@@ -117,6 +114,13 @@ class Window:
     until_ms: int = 0
     alarmed: bool = False
     """It was said that the gateway has not closed it."""
+    settled: bool = False
+    """It is over, and nobody asks for it any more."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can join by it any more."""
+        return self.state in (WindowState.CLOSED, WindowState.EXPIRED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,10 +299,10 @@ class Session:
         """Whether anybody may know of it: one that was never opened nobody does."""
         return self.state is not SessionState.OPENING
 
-
-def session_id(actor: str, key: str) -> str:
-    """Return the id of what this caller opens under this key: the same each time."""
-    return "ps-" + encode(hashlib.sha256(f"session\0{actor}\0{key}".encode()).digest()[: ID_BITS // 8])
+    @property
+    def never_opened(self) -> bool:
+        """Whether others had the premises before it was open."""
+        return self.is_over and SessionState(self.transitions[0].after) in SESSION.final
 
 
 def pair(device: str, program: str) -> str:

@@ -395,6 +395,9 @@ class ShadowService:
             elif outcome.change is not None:
                 self._metrics.changed(outcome.change.converged_after_ms)
                 self._live.announce(outcome.command.id.key)
+                if outcome.command.id.name:
+                    # Whoever watches all shadows of a name, such as `han`, is told by that name.
+                    self._live.announce(outcome.command.id.name)
             elif outcome.replayed:
                 self._metrics.replays.inc()
 

@@ -69,6 +69,8 @@ class Records(Generic[R]):
 
     async def load_by(self, field: str, values: SizedIterable[IndexValue], limit: int) -> list[R]:
         """Return the records whose field equals one of some values; at most ``limit``."""
+        if not values:
+            return []
         documents = await self._store.find_in(self._collection, field, values, limit=limit)
         return [self._decode(document.body) for document in documents]
 

@@ -148,6 +148,53 @@ class AuditSettings(Struct, frozen=True, kw_only=True):
     ] = "{directory}/audit/heads.jsonl"
 
 
+Precondition = Literal["METER_NOT_INSTALLED", "AMI_NOT_OPERATIONAL", "METER_NOT_COMMUNICATING"]
+
+
+class ProvisioningSettings(Struct, frozen=True, kw_only=True):
+    """How equipment gets in."""
+
+    utility_install: Annotated[
+        bool, Meta(description="The utility's installers bring equipment in, by work order.")
+    ] = True
+    customer_install: Annotated[
+        bool,
+        Meta(description="What customers have bought and installed is taken, by telephone or in the app."),
+    ] = True
+    join_mode: Annotated[
+        Literal["grants", "open"],
+        Meta(
+            description="`grants`: while a join window is open, only equipment whose code was entered joins. "
+            "`open`: any does; what has not proved itself still takes no part."
+        ),
+    ] = "grants"
+    ami_operational: Annotated[
+        bool, Meta(description="The metering network works; while it does not, no session opens by a meter.")
+    ] = True
+    preconditions_meter: Annotated[
+        tuple[Precondition, ...],
+        Meta(
+            max_length=3,
+            title="some of `METER_NOT_INSTALLED`, `AMI_NOT_OPERATIONAL`, `METER_NOT_COMMUNICATING`",
+            description="What keeps a session from opening where a meter is the only way in.",
+        ),
+    ] = ("METER_NOT_INSTALLED", "AMI_NOT_OPERATIONAL", "METER_NOT_COMMUNICATING")
+    preconditions_other: Annotated[
+        tuple[Precondition, ...],
+        Meta(
+            max_length=3,
+            title="some of the same",
+            description="The same where there is a gateway of another kind.",
+        ),
+    ] = ()
+    sessions_open_max: Annotated[
+        int, Meta(ge=1, le=10_000, description="Sessions one person may have open at a time.")
+    ] = 20
+    searches_hour_max: Annotated[
+        int, Meta(ge=1, le=100_000, description="Customers one representative may search for in an hour.")
+    ] = 50
+
+
 class BridgeSettings(Struct, frozen=True, kw_only=True):
     """The process part between broker and shadows."""
 
@@ -294,6 +341,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     people: PeopleSettings = field(default_factory=PeopleSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     bridge: BridgeSettings = field(default_factory=BridgeSettings)
+    provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     logs: LogSettings = field(default_factory=LogSettings)
     limits: ShadowLimits = field(default_factory=ShadowLimits)
