@@ -58,6 +58,7 @@ from security.trust.authority import (
     DamagedFileError,
     ExposedFileError,
 )
+from security.trust.expiry import Expiry
 from security.trust.revocation import REVOCATIONS, RevocationList, Revocations
 
 READY_S_MAX: Final = 15.0
@@ -198,6 +199,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
                 revocations.run(),
                 warden.run(),
                 services.trust.enrolment.run(superseded=revocations.relist),
+                Expiry(services.trust.issued, services.clock, janitor.kick).run(),
             ),
             _api(services, bridge, readiness, revocations) as (api_url, device_url),
         ):

@@ -24,7 +24,9 @@ from security.policy import Principal
 from security.trust.certificates import Issued
 from security.trust.crl import Revoked
 
-CERTIFICATES: Final = Layout("certificates", ("thing", "lfdi", "sfdi", "revoked_until", "supersedes_at"))
+CERTIFICATES: Final = Layout(
+    "certificates", ("thing", "lfdi", "sfdi", "revoked_until", "supersedes_at", "runs_out_at")
+)
 CACHE_S: Final = 5.0
 """How long a record is believed without looking (spec: security, 2)."""
 CACHED_MAX: Final = 16_384
@@ -74,6 +76,8 @@ class IssuedRecord:
     renewed_at_ms: int | None = None
     renewal: str = ""
     """The successor that this renewal got (PEM, as ``chain``)."""
+    settled: bool = False
+    """It has run out, and what followed from that is done."""
 
     def is_good(self, now_ms: int) -> bool:
         """Tell whether whoever shows it is believed."""
@@ -230,6 +234,18 @@ class IssuedStore:
                 settled += 1
         return settled
 
+    # Running out
+
+    async def ran_out(self) -> tuple[IssuedRecord, ...]:
+        """Return a page of those that nobody took away, whose time is over, and which are not settled."""
+        now_ms = self._clock.now_ms()
+        page = await self._store.find(CERTIFICATES.name, "runs_out_at", 0, now_ms, limit=PAGE_MAX)
+        return tuple(_decode(document.body) for document in page.documents)
+
+    async def settle(self, serial: str) -> None:
+        """Note that a certificate which has run out needs nothing more."""
+        await self.change(serial, lambda record: replace(record, settled=True))
+
     # Changing
 
     async def change(
@@ -315,6 +331,8 @@ def _write(record: IssuedRecord, before: int, entries: Sequence[Entry]) -> Write
     index: dict[str, IndexValue] = {"thing": record.thing, "lfdi": record.lfdi, "sfdi": record.sfdi}
     if record.state is not IssuedState.ACTIVE:
         index["revoked_until"] = record.not_after_ms
+    elif not record.settled:
+        index["runs_out_at"] = record.not_after_ms
     if record.supersedes_at_ms is not None:
         index["supersedes_at"] = record.supersedes_at_ms
     return Write(CERTIFICATES.name, record.serial, before, _encode(record), index, entries=entries)
