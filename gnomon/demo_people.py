@@ -13,6 +13,7 @@ from gnomon.refusals import AccessError
 from gnomon.services import authority_directory
 from infra.ids import Ids
 from infra.settings import Settings
+from provisioning.care_demo import DEMO_ACCOUNT
 from security.audit import INSIDE
 from security.people.clients import ClientState
 from security.people.people import People
@@ -22,7 +23,7 @@ from security.private_files import DamagedFileError, ExposedFileError
 from security.secret import Secret
 from security.trust.authority import ROOT_FILE
 
-ACCOUNT: Final = "demo-customer"
+ACCOUNT: Final = DEMO_ACCOUNT
 """The demo customer's own; the first home of the demo belongs to it."""
 ROLES: Final = (Role.CUSTOMER, Role.REP, Role.INSTALLER, Role.OPERATOR, Role.SECURITY, Role.AUDITOR)
 CLIENT: Final = Role.CCS

@@ -48,6 +48,9 @@ from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.settings.model import is_loopback
 from infra.telemetry import Metrics
+from provisioning import care_demo
+from provisioning.care_embedded import EmbeddedCare
+from provisioning.care_http import CareSetupError
 from security.heads import BadHeadsError
 from security.people.errors import PeopleError
 from security.people.people import SWEEP_S
@@ -171,6 +174,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             services.shadows.retain(),
             services.sealer.run(),
             services.devices.run(),
+            services.outbox.run(services.care.deliver),
             sweep_people(services),
             watch_authorities(services.authority),
         ),
@@ -206,6 +210,8 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             await _until_ready(readiness)
             if settings.people.demo:
                 await demo_people.provide(services, api_url)
+                if isinstance(services.care, EmbeddedCare):
+                    await services.care.put(care_demo.customers())
             _tune_the_interpreter()
             yield System(services, broker, bridge, api_url, device_url)
         # Only here: whatever ended the block before by an error may have been a request.
@@ -222,7 +228,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         )
         try:
             services = await undo.enter_async_context(opening)
-        except (AuthorityError, BadHeadsError, NoPlaceError) as error:
+        except (AuthorityError, BadHeadsError, CareSetupError, NoPlaceError) as error:
             raise StartError(str(error)) from error
         if services.authority.root_in_reach:
             _log.warning("root_in_reach", remedy="gnomon ca move-root DIRECTORY")

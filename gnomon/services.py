@@ -16,8 +16,13 @@ from infra.documents.opening import open_store
 from infra.documents.port import Collection, DocumentStore
 from infra.ids import Ids
 from infra.live import Live
+from infra.outbox import LANES, Outbox
+from infra.outbox import LOG as OUTBOX
 from infra.settings import Settings
 from infra.telemetry import Journeys, Metrics, open_journeys
+from provisioning import care_embedded, care_http
+from provisioning.care import CustomerCare
+from provisioning.care_embedded import EmbeddedCare
 from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
 from registry.collections import COLLECTIONS
@@ -83,6 +88,8 @@ class Services:
     issued: IssuedStore
     trust: TrustCenter
     people: People
+    outbox: Outbox
+    care: CustomerCare
 
 
 @asynccontextmanager
@@ -106,8 +113,17 @@ async def open_services(
     async with AsyncExitStack() as undo:
         store = await open_store(
             store_url(settings),
-            [SHADOWS, *COLLECTIONS, *TRUST, *PEOPLE, BLOCKS, *collections],
-            [*LOGS, audit.LOG, *logs],
+            [
+                SHADOWS,
+                *COLLECTIONS,
+                *TRUST,
+                *PEOPLE,
+                BLOCKS,
+                LANES,
+                *care_embedded.COLLECTIONS,
+                *collections,
+            ],
+            [*LOGS, audit.LOG, OUTBOX, care_embedded.RECORDS, *logs],
         )
         undo.push_async_callback(store.close)
         sampling = random.Random(ids.number())  # noqa: S311 - which requests are traced
@@ -137,6 +153,8 @@ async def open_services(
             ids=ids,
             metrics=metrics,
         )
+        care = open_care(settings, store, clock)
+        undo.push_async_callback(care.close)
         yield Services(
             settings=settings,
             clock=clock,
@@ -161,7 +179,16 @@ async def open_services(
             issued=issued,
             trust=trust,
             people=await open_people(store, clock, ids, box, hashing, refusals, demo=settings.people.demo),
+            outbox=Outbox(store, clock, random.Random(ids.number()), metrics),  # noqa: S311 - jitter of retries
+            care=care,
         )
+
+
+def open_care(settings: Settings, store: DocumentStore, clock: Clock) -> CustomerCare:
+    """Return the customer care system that the settings name; nothing is asked of it yet."""
+    if settings.care.adapter == "http":
+        return care_http.connect(settings.care, clock)
+    return EmbeddedCare(store, clock)
 
 
 def open_box(settings: Settings, ids: Ids) -> SecretBox:

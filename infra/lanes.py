@@ -6,16 +6,14 @@ is stuck holds up what is behind it in the same lane, and nothing else. ``outbox
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Final
 
-from infra.machines import Machine
+from infra.states import ITEM, ItemState, ItemTrigger
 
 ITEMS_WAITING_MAX: Final = 256
 """Items of one lane that wait; beyond it whoever wants to put more keeps it and comes again."""
-ITEM_BYTES_MAX: Final = 8_192
+ITEM_BYTES_MAX: Final = 12_288
 """Bytes of one body: so a full lane fits into one document."""
 RECENT_MAX: Final = 16
 """Delivered items a lane remembers itself: their log rows may come a little late after a crash."""
@@ -32,50 +30,6 @@ class LaneFullError(Exception):
     def __init__(self, lane: str) -> None:
         super().__init__(f"{ITEMS_WAITING_MAX} items of {lane} wait already: put this one again later")
         self.lane = lane
-
-
-class ItemState(StrEnum):
-    """Where an item is on its way."""
-
-    QUEUED = "queued"
-    SENDING = "sending"
-    DELIVERED = "delivered"
-    BLOCKED = "blocked"
-    """The other system refused it; it waits for a person, and its lane with it."""
-
-
-class ItemTrigger(StrEnum):
-    """What moves an item on."""
-
-    PUT = "put"
-    TAKEN = "taken"
-    """By a sender; also from another one, whose time is over."""
-    PUT_OFF = "put off"
-    REFUSED = "refused"
-    ACCEPTED = "accepted"
-    RETRIED = "retried"
-    """By a person: at once, whatever it waits for."""
-
-
-ITEM: Final[Machine[ItemState, ItemTrigger]] = Machine(
-    "outbox item",
-    MappingProxyType(
-        {
-            (None, ItemTrigger.PUT): ItemState.QUEUED,
-            (ItemState.QUEUED, ItemTrigger.TAKEN): ItemState.SENDING,
-            (ItemState.QUEUED, ItemTrigger.RETRIED): ItemState.QUEUED,
-            (ItemState.SENDING, ItemTrigger.TAKEN): ItemState.SENDING,
-            (ItemState.SENDING, ItemTrigger.PUT_OFF): ItemState.QUEUED,
-            (ItemState.SENDING, ItemTrigger.REFUSED): ItemState.BLOCKED,
-            (ItemState.BLOCKED, ItemTrigger.RETRIED): ItemState.QUEUED,
-            # What was taken is taken: a sender may hear it after his time, when another has it by now,
-            # has put it off, or was refused.
-            (ItemState.SENDING, ItemTrigger.ACCEPTED): ItemState.DELIVERED,
-            (ItemState.QUEUED, ItemTrigger.ACCEPTED): ItemState.DELIVERED,
-            (ItemState.BLOCKED, ItemTrigger.ACCEPTED): ItemState.DELIVERED,
-        }
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)

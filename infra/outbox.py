@@ -31,7 +31,8 @@ from infra.documents.port import (
     StoreUnavailableError,
     Write,
 )
-from infra.lanes import Item, ItemState, Lane, LaneFullError, OutboxItem
+from infra.lanes import Item, Lane, LaneFullError, OutboxItem
+from infra.states import ItemState
 from infra.telemetry import Metrics
 
 __all__ = ["Item", "ItemState", "LaneFullError", "OutboxItem"]

@@ -129,8 +129,8 @@ def search_key(by: SearchBy, value: str) -> str:
     Raises:
         BadSearchError: too short or too long to be searched for.
     """
-    if len(value) > VALUE_CHARS_MAX:
-        raise BadSearchError(f"a value to search for has at most {VALUE_CHARS_MAX} characters")
+    if len(value) > VALUE_CHARS_MAX or not value.isprintable():
+        raise BadSearchError(f"a value to search for is a line of at most {VALUE_CHARS_MAX} characters")
     match by:
         case SearchBy.ACCOUNT:
             return _long_enough(account_key(value), ACCOUNT_CHARS_MIN, "the whole number of the account")
@@ -151,7 +151,7 @@ def address_key(address: str) -> str:
     """Return an address in small letters without accents, its words parted by single spaces."""
     plain = unicodedata.normalize("NFKD", address.casefold())
     kept = (one if one.isalnum() else " " for one in plain if not unicodedata.combining(one))
-    return " ".join("".join(kept).split())
+    return " ".join("".join(kept).split())[:VALUE_CHARS_MAX].rstrip()
 
 
 def phone_key(phone: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, field
 
@@ -195,6 +196,52 @@ class ProvisioningSettings(Struct, frozen=True, kw_only=True):
     ] = 50
 
 
+class CareSettings(Struct, frozen=True, kw_only=True):
+    """The customer care system: who the customers are, and who is told what was provisioned."""
+
+    adapter: Annotated[
+        Literal["embedded", "http"],
+        Meta(description="One of our own in the same store, or another system over HTTP."),
+    ] = "embedded"
+    url: Annotated[
+        str,
+        Meta(
+            title="an address that begins with `https://`; empty for the embedded one",
+            description="What `customer-searches`, `customers/{ref}` and `records` are appended to.",
+        ),
+    ] = ""
+    authorities_file: Annotated[
+        str,
+        Meta(
+            title="a path; empty = those of the operating system",
+            description="Authorities (PEM) that its certificate is checked against.",
+        ),
+    ] = ""
+    token_file: Annotated[
+        str,
+        Meta(
+            title="a path; empty = no token",
+            description="A file that only we can read, with the bearer token to show.",
+        ),
+    ] = ""
+    certificate_file: Annotated[
+        str,
+        Meta(title="a path; empty = no certificate", description="The certificate (PEM) to show instead."),
+    ] = ""
+    key_file: Annotated[
+        str, Meta(title="a path", description="Its key (PEM), in a file that only we can read.")
+    ] = ""
+    fields: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[a-z]+(\.[a-z]+)?=[^=\s]{1,200}$")], ...],
+        Meta(
+            max_length=32,
+            title="a list of up to 32 texts `ours=theirs`",
+            description="What its answers call our fields, where it differs: `account.number=contract.no` "
+            "reads `no` in `contract`, `account.address=site.street+site.town` joins two.",
+        ),
+    ] = ()
+
+
 class BridgeSettings(Struct, frozen=True, kw_only=True):
     """The process part between broker and shadows."""
 
@@ -340,6 +387,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     trust: TrustSettings = field(default_factory=TrustSettings)
     people: PeopleSettings = field(default_factory=PeopleSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    care: CareSettings = field(default_factory=CareSettings)
     bridge: BridgeSettings = field(default_factory=BridgeSettings)
     provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
@@ -364,6 +412,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _private(url: str) -> bool:
+    """Whether nobody else hears what is said there."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
+
+
 def _largest_body(limits: ShadowLimits) -> int:
     largest = max(map(limits.document_bytes_max_of, ("", "program", "han")))
     return STAMPS_FACTOR * largest + limits.outbox_entries_max * limits.request_bytes_max
@@ -379,6 +434,17 @@ RELATIONS = (
         "api.compat_http",
         "false unless `api.host` is a loopback address: callers are not checked",
         lambda s: not s.api.compat_http or is_loopback(s.api.host),
+    ),
+    Relation(
+        "care.url",
+        "set with `care.adapter` `http`, and begin with `https://` unless its host is a loopback address: "
+        "it carries names and addresses",
+        lambda s: s.care.adapter == "embedded" or _private(s.care.url),
+    ),
+    Relation(
+        "care.key_file",
+        "set if and only if `care.certificate_file` is",
+        lambda s: bool(s.care.key_file) == bool(s.care.certificate_file),
     ),
     Relation(
         "bridge.inbox_requests_max",

@@ -27,7 +27,9 @@ from gnomon.roles import (
 from infra.clock import SystemClock
 from infra.documents.port import StoreBrokenError
 from infra.settings import Settings
-from infra.settings.model import BrokerSettings, PeopleSettings, TrustSettings
+from infra.settings.model import BrokerSettings, CareSettings, PeopleSettings, TrustSettings
+from provisioning.care_embedded import EmbeddedCare
+from provisioning.care_http import HttpCare
 from security.audit import INSIDE
 from security.policy import Principal, Role
 from security.secret import Secret
@@ -371,3 +373,19 @@ async def test_what_ends_too_soon_is_told_again_and_again(tmp_path, monkeypatch)
     told = [one["subject"] for one in logs if one["event"] == "authority_ends"]
     assert set(told) == {"issuing authority", "revocation list"}
     assert len(told) > 2
+
+
+async def test_a_customer_care_system_that_cannot_be_reached_as_set_stops_a_start(tmp_path):
+    care = CareSettings(adapter="http", url="https://care.example", token_file=str(tmp_path / "none"))
+    with pytest.raises(StartError, match=r"care\.token_file"):
+        async with roles._services(Settings(directory=tmp_path / "var", care=care)):
+            pass
+
+
+async def test_the_customer_care_system_is_the_one_that_is_set(tmp_path):
+    async with roles._services(Settings(directory=tmp_path)) as services:
+        assert isinstance(services.care, EmbeddedCare)
+        assert await services.outbox.item("none") is None
+    care = CareSettings(adapter="http", url="https://care.example")
+    async with roles._services(Settings(directory=tmp_path, care=care)) as services:
+        assert isinstance(services.care, HttpCare)

@@ -11,10 +11,10 @@ from infra.lanes import (
     OVERDUE_MS,
     RECENT_MAX,
     Item,
-    ItemState,
     Lane,
     LaneFullError,
 )
+from infra.states import ItemState
 from tests.fakes import NOW_MS
 
 HOME = "pr-0001"

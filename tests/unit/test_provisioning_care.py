@@ -52,6 +52,9 @@ def test_spelling_does_not_count(by, value, key):
         (SearchBy.PHONE, "555 010"),
         (SearchBy.PHONE, "x" * 50),
         (SearchBy.ACCOUNT, "1" * (VALUE_CHARS_MAX + 1)),
+        (SearchBy.ACCOUNT, "1234\0"),
+        (SearchBy.ADDRESS, "Gnomon Way\n42"),
+        (SearchBy.ADDRESS, "Gnomon Way \ud800"),
     ],
 )
 def test_what_would_be_a_look_around_is_refused(by, value):
