@@ -81,3 +81,13 @@ class ProgramsBusyError(ProgramError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is being changed by others at the same time: try again")
+
+
+class IneligibleError(ProgramError):
+    """A device does not fit a program; ``reasons`` has everything that keeps it out."""
+
+    def __init__(self, device: str, program: str, reasons: Sequence[object]) -> None:
+        self.device = device
+        self.program = program
+        self.reasons = tuple(str(reason) for reason in reasons)
+        super().__init__(f"this device does not fit this program: {', '.join(self.reasons)}")

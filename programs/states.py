@@ -91,8 +91,10 @@ ENROLMENT: Final[Machine[EnrolmentState, EnrolmentTrigger]] = Machine(
         {
             (None, _T.ENROL): _E.PROVISIONING,
             (None, _T.ASK): _E.PENDING_CONSENT,
-            # The next period: what has ended may begin again.
+            # The next period: what has ended may begin again. So may what the device has not confirmed the
+            # end of; not where consent is waited for, since what it is told meanwhile is the end.
             (_E.ENDED, _T.ENROL): _E.PROVISIONING,
+            (_E.ENDING, _T.ENROL): _E.PROVISIONING,
             (_E.ENDED, _T.ASK): _E.PENDING_CONSENT,
             (_E.PENDING_CONSENT, _T.CONSENT): _E.PROVISIONING,
             (_E.PENDING_CONSENT, _T.LAPSE): _E.ENDED,
@@ -116,7 +118,7 @@ ENROLMENT: Final[Machine[EnrolmentState, EnrolmentTrigger]] = Machine(
     ),
 )
 
-LIVE: Final = frozenset(EnrolmentState) - {EnrolmentState.ENDED}
-"""While it is so, there can be no second one of the same device and program."""
-TOLD: Final = LIVE - {EnrolmentState.PENDING_CONSENT, EnrolmentState.ENDING}
+LIVE: Final = frozenset(EnrolmentState) - {EnrolmentState.ENDING, EnrolmentState.ENDED}
+"""While it is so, there can be no second one of the same device and program, nor one that excludes it."""
+TOLD: Final = LIVE - {EnrolmentState.PENDING_CONSENT}
 """The device is to take part."""
