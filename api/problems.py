@@ -17,6 +17,7 @@ from api.replies import PROBLEM, Field, Reply, json_reply
 from infra.documents.port import InvalidCursorError, StoreError
 from infra.live import TooManyWatchersError
 from infra.machines import IllegalTransitionError
+from programs import errors as programs
 from registry import errors as registry
 from security.audited import RecordBusyError
 from security.hashing import HashingBusyError
@@ -143,6 +144,32 @@ TOO_MANY_ATTACHMENTS = _kind(
 )
 ILLEGAL_TRANSITION = _kind(
     409, "illegal-transition", "This does not follow from how things are", "Read `detail`, and the state."
+)
+PROGRAM_NOT_FOUND = _kind(404, "program-not-found", "Program not found", "See the catalogue.")
+SHAPE_NOT_FOUND = _kind(
+    404, "shape-not-found", "Shape not found", "Correct the id, or put the shape in the catalogue."
+)
+TARIFF_NOT_FOUND = _kind(
+    404, "tariff-not-found", "Tariff not found", "Correct the id, or put the tariff in the catalogue."
+)
+ENROLMENT_NOT_FOUND = _kind(404, "enrolment-not-found", "Enrolment not found", "Correct the id.")
+SHAPE_FIXED = _kind(
+    409, "shape-fixed", "A shape never changes", "Put the new one beside it, under its next version."
+)
+CATALOGUE_FULL = _kind(
+    409,
+    "catalogue-full",
+    "The catalogue keeps no more of this kind",
+    "Use an entry again that is not needed.",
+)
+INELIGIBLE = _kind(
+    422, "ineligible", "The device does not fit the program", "Read `reasons`: all of them are there."
+)
+INVALID_ENTRY = _kind(
+    422, "invalid-entry", "The catalogue takes no such entry", "Read `problems`; nothing was kept."
+)
+INVALID_CONSENT = _kind(
+    422, "invalid-consent", "This is no consent", "Read `detail`: references, and the text of now."
 )
 DEVICE_TAKEN = _kind(
     409,
@@ -305,6 +332,16 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     registry.MeterExchangedError: METER_EXCHANGED,
     registry.MeterElsewhereError: METER_ELSEWHERE,
     IllegalTransitionError: ILLEGAL_TRANSITION,
+    programs.ProgramNotFoundError: PROGRAM_NOT_FOUND,
+    programs.ShapeNotFoundError: SHAPE_NOT_FOUND,
+    programs.TariffNotFoundError: TARIFF_NOT_FOUND,
+    programs.EnrolmentNotFoundError: ENROLMENT_NOT_FOUND,
+    programs.ShapeFixedError: SHAPE_FIXED,
+    programs.CatalogueFullError: CATALOGUE_FULL,
+    programs.IneligibleError: INELIGIBLE,
+    programs.InvalidEntryError: INVALID_ENTRY,
+    programs.InvalidConsentError: INVALID_CONSENT,
+    programs.ProgramsBusyError: UNAVAILABLE,
     registry.ThingExistsError: THING_EXISTS,
     registry.PremisesFullError: PREMISES_FULL,
     registry.NotAGatewayError: NOT_A_GATEWAY,
@@ -425,6 +462,10 @@ def describe(error: Exception) -> Problem:
             return Problem(kind, error.message, error.detail, members=help_of(error))
         case HTTPException():
             return _of_framework(error)
+        case programs.IneligibleError():
+            return Problem(INELIGIBLE, INELIGIBLE.title, members={"reasons": error.reasons})
+        case programs.InvalidEntryError():
+            return Problem(INVALID_ENTRY, INVALID_ENTRY.title, members={"problems": error.problems})
         case people.LoginRefusedError():
             return Problem(UNAUTHORIZED, UNAUTHORIZED.title, fields=CHALLENGE)
         case _:

@@ -1,4 +1,4 @@
-"""What programs ask of those beside and below them, so that none of it is looked up twice."""
+"""What programs look at, whoever keeps it: a session weighs devices that the registry has not registered."""
 
 from collections.abc import Collection
 from collections.abc import Set as AbstractSet
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class DeviceFacts(Protocol):
-    """What is known of a device."""
+    """What is known of a device, or of what may become one."""
 
     @property
     def id(self) -> str: ...
@@ -50,7 +50,7 @@ class PremisesFacts(Protocol):
 
 
 class Presence(Protocol):
-    """Who can be reached."""
+    """Who can be reached. A hint: it decides how long an answer is waited for, and nothing else."""
 
     async def online(self, things: Collection[str]) -> AbstractSet[str]:
         """Return those of these things that could answer now."""

@@ -9,6 +9,7 @@ from api import problems
 from api.limits import ApiLimits
 from api.problems import AWS_TYPES, KINDS, describe
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
+from programs import errors as programs
 from registry import errors as registry
 from security.people import errors as people
 from security.policy import Role
@@ -28,10 +29,11 @@ def test_no_word_changes():
     assert make_api.words() == make_api.PROBLEMS.read_text()
 
 
-@pytest.mark.parametrize("module", [shadow, registry, people])
+@pytest.mark.parametrize("module", [shadow, registry, people, programs])
 def test_every_error_of_a_domain_has_its_own_row(module: object):
     bases = {shadow.ShadowError, shadow.ConflictError, shadow.InternalError}
     bases |= {people.PeopleError, people.NotFoundError, people.ConflictError}
+    bases |= {programs.ProgramError, programs.NotFoundError, programs.ConflictError}
     bases |= {registry.RegistryError, registry.NotFoundError, registry.ConflictError}
     errors = {
         error for error in vars(module).values() if isinstance(error, type) and issubclass(error, Exception)
@@ -48,6 +50,15 @@ def test_a_status_is_the_same_in_the_domain_and_here():
 
 def test_every_status_of_the_aws_shaped_routes_has_its_type():
     assert {400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503} <= AWS_TYPES.keys()
+
+
+def test_a_refusal_of_programs_says_everything_that_is_wrong():
+    reasons = ("CATEGORY", "EXCLUSIVE_WITH:rtp")
+    ineligible = describe(programs.IneligibleError("th-1", "cpp-27", reasons))
+    assert (ineligible.kind.status, ineligible.kind.slug) == (422, "ineligible")
+    assert ineligible.members == {"reasons": reasons}
+    invalid = describe(programs.InvalidEntryError("program", ["name: 1 to 64 characters", "zones: ids"]))
+    assert invalid.members == {"problems": ("name: 1 to 64 characters", "zones: ids")}
 
 
 def test_of_what_nobody_foresaw_nothing_is_told():
