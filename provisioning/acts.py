@@ -62,6 +62,7 @@ from provisioning.states import (
     SessionTrigger,
     WindowTrigger,
 )
+from provisioning.verifications import WORD
 
 WINDOW_S: Final[Mapping[Priority, int]] = {Priority.NORMAL: 600, Priority.LOW: 3_600}
 SCHEDULE_MS_MAX: Final = 30 * 24 * HOUR_MS
@@ -73,6 +74,7 @@ TRIES_MAX: Final = 5
 LOCK_MS: Final = HOUR_MS
 CHOSEN: Final = frozenset({DeviceState.AUTH_OK, DeviceState.SELECTED, DeviceState.LEFT_OUT})
 """States of a device about which the customer can say whether it takes part."""
+CHANNELS: Final = frozenset({"phone", "app", "paper"})
 RETRIED: Final = frozenset({DeviceState.FAILED, DeviceState.LATE})
 
 
@@ -217,6 +219,10 @@ def consent(session: Session, consents: Sequence[Consent], now_ms: int) -> Sessi
     unknown = sorted({one.device for one in consents if _key(session, one.device) not in session.devices})
     if unknown:
         raise InvalidRequestError(f"no device of this session: {', '.join(unknown)}")
+    if not all(WORD.fullmatch(one.given_by) and WORD.fullmatch(one.relation) for one in consents):
+        raise InvalidRequestError("given_by, relation: a reference, never a name")
+    if not all(one.channel in CHANNELS for one in consents):
+        raise InvalidRequestError(f"channel: one of {', '.join(sorted(CHANNELS))}")
     new = {
         pair(_key(session, one.device), one.program): replace(one, device=_key(session, one.device))
         for one in consents

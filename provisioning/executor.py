@@ -209,32 +209,35 @@ class Executor:
         )
 
     async def _attach(self, session: Session, device: SessionDevice, gateway: str) -> None:
-        await self._make_thing(session, device)
+        await self.make_thing(device.thing, device.model_id, session.premises)
         standing = (await self._registry.standings([device.thing]))[device.thing]
         if gateway not in standing.gateways:
             await self.check_room(gateway, device.thing, device.caps)
             await self._registry.attach(gateway, device.thing, SYSTEM)
         await self._routes.ensure(device.thing, device.eui64)
 
-    async def _make_thing(self, session: Session, device: SessionDevice) -> None:
+    async def make_thing(self, thing: str, model: str, premises: str) -> None:
         """Let a device be a thing, which its gateway vouches for; one that is left of another home goes."""
-        new = NewThing(
-            device.thing, ThingKind.DEVICE, device.model_id, session.premises, has_certificate=False
-        )
-        standing = (await self._registry.standings([device.thing])).get(device.thing)
-        if standing is not None and standing.thing.premises != session.premises:
-            known = (await self._devices.devices([device.thing])).get(device.thing)
+        new = NewThing(thing, ThingKind.DEVICE, model, premises, has_certificate=False)
+        standing = (await self._registry.standings([thing])).get(thing)
+        if standing is not None and standing.thing.premises != premises:
+            known = (await self._devices.devices([thing])).get(thing)
             bound = known is not None and known.lifecycle in BOUND
             if bound or standing.thing.has_certificate:
                 raise WillNotWorkError(IN_USE)
-            await self._shadows.forget(device.thing)
-            await self._registry.remove(device.thing, SYSTEM)
-            await self._shadows.forget(device.thing)
+            await self._shadows.forget(thing)
+            await self._registry.remove(thing, SYSTEM)
+            await self._shadows.forget(thing)
         with suppress(ThingExistsError):
             await self._registry.register(new, SYSTEM)
 
-    async def check_room(self, gateway: str, thing: str, caps: Sequence[str], *, grants: int = 0) -> None:
-        """Raise :class:`WillNotWorkError` unless a gateway can take one device more, and open grants."""
+    async def check_room(
+        self, gateway: str, thing: str, caps: Sequence[str], *, grants: int = 0, load_control: int = 0
+    ) -> None:
+        """Raise :class:`WillNotWorkError` unless a gateway can take a device more, and so many grants.
+
+        ``load_control`` says how many of what the grants let in control loads, where that is known.
+        """
         try:
             known = await self._gateways.gateway(gateway)
         except GatewayNotFoundError:
@@ -243,7 +246,7 @@ class Executor:
             one.thing for one in (await self._registry.attached_to(gateway, ATTACHED_MAX)).attachments
         ]
         others = [name for name in attached if name != thing]
-        load_control = await self._controlling(others) + any(cap.startswith(CONTROLS_LOAD) for cap in caps)
+        load_control += await self.controlling(others) + any(cap.startswith(CONTROLS_LOAD) for cap in caps)
         refusal = capacity_refusal(
             _as_reported(known, await self._hans.of(gateway)),
             attached=len(others) + bool(thing),
@@ -253,7 +256,7 @@ class Executor:
         if refusal is not None:
             raise WillNotWorkError(f"{GATEWAY_CAPACITY}: {refusal}")
 
-    async def _controlling(self, things: Sequence[str]) -> int:
+    async def controlling(self, things: Sequence[str]) -> int:
         """Return how many of these can control loads, as far as their models are known."""
         standings = await self._registry.standings(things)
         ids = [one.thing.model for one in standings.values()]

@@ -79,8 +79,16 @@ class Programs(Protocol):
         """End an enrolment, at once."""
         ...
 
+    async def carry_over(self, old: str, new: str, account: str, premises: str) -> None:
+        """Give a device the enrolments of the one whose place it takes, once each.
+
+        Where it can do all that the old one could, what the customer said yes to goes on to count; else they
+        are asked again. What it does not fit, it does not get.
+        """
+        ...
+
     async def end_all(self, thing: str, reason: str) -> bool:
-        """End all enrolments of a thing and close its consents; True once none lives any more."""
+        """End all enrolments of a thing and close its consents; True once it has said that they are over."""
         ...
 
 

@@ -28,7 +28,7 @@ KEPT_MS: Final = 30 * 86_400_000
 """How long an ended one is told apart from one that never was."""
 LIVE_MAX: Final = 1_000
 ACCOUNTS_MAX: Final = 32
-WORD: Final = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
+WORD: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class Outcome(StrEnum):
@@ -82,7 +82,7 @@ class Verifications:
         """Record how a verification ended."""
         check_case(new.case)
         if not WORD.fullmatch(new.method) or not WORD.fullmatch(new.customer):
-            raise InvalidRequestError("customer, method: 1 to 64 of A-Z a-z 0-9 . _ : / -")
+            raise InvalidRequestError("customer, method: 1 to 64 of A-Z a-z 0-9 . _ : -")
         if len(new.accounts) > ACCOUNTS_MAX:
             raise InvalidRequestError(f"at most {ACCOUNTS_MAX} accounts of one customer")
         now_ms = self._clock.now_ms()
@@ -149,7 +149,7 @@ class Verifications:
 def check_case(case: str) -> None:
     """Raise :class:`InvalidRequestError` unless this can be a case's id."""
     if not WORD.fullmatch(case):
-        raise InvalidRequestError("case: 1 to 64 of A-Z a-z 0-9 . _ : / -")
+        raise InvalidRequestError("case: 1 to 64 of A-Z a-z 0-9 . _ : -")
 
 
 def _found_by(one: Verification) -> dict[str, IndexValue]:

@@ -20,9 +20,11 @@ from infra.settings.model import ProvisioningSettings, ShadowLimits
 from infra.telemetry import Metrics
 from programs.states import LIVE, EnrolmentState
 from provisioning.asking import Ask
+from provisioning.desk import SEARCHES
 from provisioning.executor import Executor
 from provisioning.grants import LINK_KEYS, LinkKeys
 from provisioning.hans import Hans
+from provisioning.moves import MOVES, Moves
 from provisioning.observed import Enrolled
 from provisioning.observing import Observing
 from provisioning.ports import Candidate, Offer, WillNotWorkError
@@ -62,7 +64,18 @@ ROSA = Principal("rosa", Role.REP)
 IVO = Principal("ivo", Role.INSTALLER)
 ADA = Principal("ada", Role.CUSTOMER, account="ac-0007")
 PREMISES, ACCOUNT = "pr-0007", "ac-0007"
-ALL = [*COLLECTIONS, *TRUST, SHADOWS, SESSIONS, ROUTES, LINK_KEYS, VERIFICATIONS, WORK_ORDERS]
+ALL = [
+    *COLLECTIONS,
+    *TRUST,
+    SHADOWS,
+    SESSIONS,
+    ROUTES,
+    LINK_KEYS,
+    VERIFICATIONS,
+    WORK_ORDERS,
+    MOVES,
+    SEARCHES,
+]
 
 
 def open_store() -> MemoryStore:
@@ -117,6 +130,13 @@ class FakePrograms:
         key = self._key(enrolment)
         self.calls.append(("end", enrolment))
         self.made[key] = Enrolled(enrolment, EnrolmentState.ENDED, self.made[key].rev)
+
+    async def carry_over(self, old: str, new: str, account: str, premises: str) -> None:
+        for key, one in list(self.made.items()):
+            thing, _, program = key.partition("/")
+            if thing == old and one.state in LIVE:
+                self.calls.append(("carry", new, program))
+                self.made.setdefault(pair(new, program), Enrolled(f"enr-{new}-{program}", self.answer, 1))
 
     async def end_all(self, thing: str, reason: str) -> bool:
         for key, one in self.made.items():
@@ -221,6 +241,23 @@ class Process:
             **parts,
         )
         self.reconciler = Reconciler(self.sessions, self.observing, self.executor, clock, self.live)
+        self.moves = Moves(
+            store,
+            clock,
+            registry=self.registry,
+            gateways=self.gateways,
+            devices=self.devices,
+            meters=self.meters,
+            sessions=self.sessions,
+            shadows=self.shadows,
+            limits=LIMITS,
+            hans=self.hans,
+            routes=self.routes,
+            keys=self.keys,
+            executor=self.executor,
+            programs=world.programs,
+            outgoing=world.outgoing,
+        )
         self.service = SessionService(
             sessions=self.sessions,
             reconciler=self.reconciler,
@@ -301,6 +338,7 @@ class Process:
                     await self._gateway_acts(name)
             await self.reconciler.pass_once()
             await self.routes.pass_once()
+            await self.moves.pass_once()
 
     async def _gateway_acts(self, name: str) -> None:
         network = self.world.networks[name]

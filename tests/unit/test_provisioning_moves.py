@@ -1,0 +1,212 @@
+"""Exchanges, replacements, moving out, clearing: over real services and the fleet's own gateway."""
+
+from dataclasses import replace
+
+import pytest
+
+from fleet import provisioning as scenes
+from programs.states import EnrolmentState
+from provisioning.acts import Assignment, Choice
+from provisioning.errors import GatewayCapacityError, IdempotencyMismatchError
+from provisioning.moves import ConfirmationNeededError, MoveState, NotReplaceableError
+from provisioning.session import Consent, pair
+from provisioning.states import SessionState
+from registry.errors import ThingNotFoundError
+from registry.gateways import GatewayKind
+from registry.meters import Meter
+from registry.models import Owner
+from registry.states import Lifecycle
+from tests.covers import covers
+from tests.provisioning_rig import ACCOUNT, OPERATOR, PREMISES, Process, World
+
+GATEWAY, NEW = "gw-0007-meter", "gw-0007-new"
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+async def provisioned(one: Process, **programs: str) -> None:
+    """Bring devices in, each with a program."""
+    world = one.world
+    await one.settle_in()
+    session = await one.discovered(*programs)
+    devices = {world.scene.eui64s[name]: program for name, program in programs.items()}
+    choices = [
+        Choice(device=world.scene.eui64s[name], take_part=True, name=name, location="hall")
+        for name in programs
+    ]
+    await one.service.select(session.id, choices, world.ask())
+    some = [Assignment(device=device, program=program) for device, program in devices.items()]
+    await one.service.choose_programs(session.id, some, world.ask())
+    yes = [
+        Consent(device, program, "p-1", "holder", "phone", "1", "", 0) for device, program in devices.items()
+    ]
+    await one.service.consent(session.id, yes, world.ask())
+    await one.service.provision(session.id, world.ask())
+    await one.live_on(2)
+    after = await one.service.confirm(session.id, "phone", "gate code 4711", world.ask())
+    assert after.state is SessionState.CONFIRMED
+    await one.live_on(2)
+
+
+def new_meter(gateway: str = NEW) -> Meter:
+    return Meter(id="m-8", model="acme-meter", premises=PREMISES, gateway=gateway)
+
+
+async def old_meter(one: Process) -> None:
+    known = await one.meters.meter("m-7")
+    await one.meters.put(replace(known, gateway=GATEWAY), OPERATOR)
+
+
+@covers("O9", "3.3/6.3", "X22")
+async def test_a_meter_exchange_moves_devices_with_their_keys_and_leaves_enrolments_alone(world):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27", heater="dlc-ac")
+        await old_meter(one)
+        before = dict(world.programs.made)
+        await one.bring(NEW, GatewayKind.METER)
+        move = await one.moves.exchange("m-7", new_meter(), world.clock.now_ms(), "wo-1", world.ask())
+        for _ in range(6):
+            await one.live_on(6)
+        move = await one.moves.move(move.id)
+        assert (move.state, move.missing) == (MoveState.DONE, ())
+        for name in ("thermostat", "heater"):
+            device = world.scene.eui64s[name]
+            assert [pair.gateway for pair in await one.registry.gateways_of(device)] == [NEW]
+            known = await one.devices.device(device)
+            assert known.lifecycle is Lifecycle.REGISTERED
+        assert world.programs.made == before
+        assert sorted((await one.han(NEW))[0]) == ["attach"]
+        assert (await one.han(GATEWAY))[0].get("attach", {}) == {}
+        assert (await one.registry.thing(GATEWAY)).barred
+        assert (await one.meters.meter("m-7")).went is not None
+        assert "han.meter.exchanged" in world.outgoing.kinds()
+
+
+async def test_link_keys_reach_the_new_gateway_sealed_for_its_own_window(world):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27")
+        await old_meter(one)
+        await one.bring(NEW, GatewayKind.METER)
+        await one.moves.exchange("m-7", new_meter(), world.clock.now_ms(), "wo-1", world.ask())
+        await one.live_on(1, rounds=1)
+        granted = []
+        for _ in range(8):
+            await one.live_on(6, rounds=1)
+            granted += [*(await one.han(NEW))[0].get("grants", {})]
+        assert world.scene.eui64s["thermostat"] in granted
+
+
+async def test_an_exchange_for_a_meter_that_takes_fewer_devices_changes_nothing(world):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27", heater="dlc-ac")
+        await old_meter(one)
+        await one.bring(NEW, GatewayKind.METER)
+        known = await one.gateways.gateway(NEW)
+        await one.gateways.put(replace(known, devices_max=1, load_control_max=1), OPERATOR)
+        with pytest.raises(GatewayCapacityError, match="1 devices"):
+            await one.moves.exchange("m-7", new_meter(), world.clock.now_ms(), "", world.ask())
+        with pytest.raises(GatewayCapacityError):
+            await one.moves.exchange("m-7", new_meter(""), world.clock.now_ms(), "", world.ask())
+        assert (await one.meters.meter("m-7")).went is None
+
+
+async def test_an_exchange_goes_on_in_another_process_and_is_asked_for_once(world):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27")
+        await old_meter(one)
+        await one.bring(NEW, GatewayKind.METER)
+        ask = world.ask()
+        move = await one.moves.exchange("m-7", new_meter(), world.clock.now_ms(), "wo-1", ask)
+        again = await one.moves.exchange("m-7", new_meter(), world.clock.now_ms(), "wo-1", ask)
+        assert again.id == move.id
+        with pytest.raises(IdempotencyMismatchError):
+            await one.moves.exchange(
+                "m-7", new_meter(), world.clock.now_ms(), "wo-1", replace(ask, digest="other")
+            )
+    async with world.process() as other:
+        for _ in range(6):
+            await other.live_on(6)
+        assert (await other.moves.move(move.id)).state is MoveState.DONE
+
+
+@covers("I3FR3.1-n")
+async def test_a_successor_takes_the_place_of_a_device_with_its_name_and_programs(tmp_path):
+    world = World(tmp_path, scenes.recognised(7))
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27")
+        session = await one.discovered("heater")
+        old, new = (world.scene.eui64s[name] for name in ("thermostat", "heater"))
+        assert session.devices[new].state == "AUTH_OK"
+        with pytest.raises(NotReplaceableError):
+            await one.moves.replace(new, old, world.ask())
+        move = await one.moves.replace(old, new, world.ask())
+        for _ in range(3):
+            await one.live_on(6)
+        assert (await one.moves.move(move.id)).state is MoveState.DONE
+        gone, came = await one.devices.device(old), await one.devices.device(new)
+        assert (gone.lifecycle, gone.successor) == (Lifecycle.REPLACED, new)
+        assert (came.lifecycle, came.predecessor, came.name) == (Lifecycle.REGISTERED, old, "thermostat")
+        assert world.programs.made[pair(new, "cpp-27")].state is EnrolmentState.READY
+        assert world.programs.made[pair(old, "cpp-27")].state is EnrolmentState.ENDED
+        assert await one.keys.of([old]) == {}
+        assert old not in (await one.han(GATEWAY))[0]["attach"]
+
+
+@covers("O17", "X23")
+async def test_move_out_takes_the_customers_device_and_leaves_the_utilitys(world):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27", heater="dlc-ac")
+        mine, theirs = (world.scene.eui64s[name] for name in ("thermostat", "heater"))
+        await one.devices.amend(theirs, lambda before: replace(before, owner=Owner.UTILITY), OPERATOR)
+        move = await one.moves.move_out(PREMISES, ACCOUNT, world.clock.now_ms(), world.ask())
+        for _ in range(3):
+            await one.live_on(6)
+        assert (await one.moves.move(move.id)).state is MoveState.DONE
+        place = await one.registry.premises(PREMISES)
+        assert (place.account, place.epoch) == ("", 2)
+        with pytest.raises(ThingNotFoundError):
+            await one.registry.thing(mine)
+        assert (await one.registry.thing(theirs)).premises == PREMISES
+        for device in (mine, theirs):
+            known = await one.devices.device(device)
+            assert (known.lifecycle, known.account, known.name) == (Lifecycle.DEREGISTERED, "", "")
+        assert await one.keys.of([mine]) == {}
+        assert {made.state for made in world.programs.made.values()} == {EnrolmentState.ENDED}
+        assert world.outgoing.kinds().count("han.device.removed") == 2
+        for session in await one.sessions.at(PREMISES, 10):
+            assert session.note == ""
+            assert {device.name for device in session.devices.values()} == {""}
+
+
+async def test_move_out_waits_for_its_day_and_ends_a_session_under_way(world):
+    async with world.process() as one:
+        await one.settle_in()
+        tomorrow_ms = world.clock.now_ms() + 86_400_000
+        move = await one.moves.move_out(PREMISES, ACCOUNT, tomorrow_ms, world.ask())
+        session = await one.opened()
+        await one.live_on(6)
+        assert (await one.moves.move(move.id)).state is MoveState.WORKING
+        await one.live_on(86_400)
+        await one.live_on(6)
+        assert (await one.moves.move(move.id)).state is MoveState.DONE
+        assert (await one.service.session(session.id)).is_over
+        assert (await one.registry.premises(PREMISES)).account == ""
+
+
+async def test_a_gateway_is_cleared_of_one_or_after_a_second_word_of_all(world):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27", heater="dlc-ac")
+        first, second = (world.scene.eui64s[name] for name in ("thermostat", "heater"))
+        await one.moves.clear(GATEWAY, [first], world.ask(OPERATOR))
+        await one.live_on(2)
+        assert [*(await one.han(GATEWAY))[0]["attach"]] == [second]
+        with pytest.raises(ConfirmationNeededError):
+            await one.moves.clear(GATEWAY, [], world.ask(OPERATOR))
+        await one.moves.clear(GATEWAY, [], world.ask(OPERATOR), confirmed=True)
+        await one.live_on(2)
+        desired, reported = await one.han(GATEWAY)
+        assert (desired.get("attach", {}), reported.get("attach", {})) == ({}, {})
+        assert {made.state for made in world.programs.made.values()} == {EnrolmentState.READY}
