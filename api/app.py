@@ -7,10 +7,13 @@ import structlog
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 
+from api.accounts import AccountRoutes
 from api.audit import Audit
 from api.aws_shadows import AwsShadows
 from api.compat import CompatThings
 from api.desk import Desk
+from api.device_models import DeviceModels
+from api.devices import Devices
 from api.docs import Docs
 from api.edge import Counts, Edge
 from api.gate import OutOfReachError
@@ -19,6 +22,7 @@ from api.guards import ByToken, Guard, refuse_unguarded
 from api.live import LiveShadows
 from api.logins import Logins
 from api.me import Me
+from api.meters import Meters
 from api.operations import Route
 from api.people import People
 from api.premises import PremisesRoutes
@@ -78,6 +82,10 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *Things(services).routes(),
         *Gateways(services).routes(),
         *PremisesRoutes(services).routes(),
+        *Devices(services).routes(),
+        *DeviceModels(services).routes(),
+        *Meters(services).routes(),
+        *AccountRoutes(services).routes(),
         *Logins(services).routes(),
     )
     after = (

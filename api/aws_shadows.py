@@ -55,7 +55,7 @@ class AwsShadows:
         self._services = services
         self._shadow_limits = services.settings.limits
         self._desk = desk
-        self._gate = Gate(services.registry)
+        self._gate = Gate(services.registry, services.devices)
 
     def routes(self) -> tuple[Route, ...]:
         return (

@@ -28,7 +28,7 @@ class CompatThings:
 
     def __init__(self, services: ApiServices) -> None:
         self._services = services
-        self._gate = Gate(services.registry)
+        self._gate = Gate(services.registry, services.devices)
 
     def routes(self) -> tuple[Route, ...]:
         return (

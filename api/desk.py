@@ -32,7 +32,7 @@ class Desk:
         self._shadows = services.shadows
         self._registry = services.registry
         self._requests_max = services.settings.limits.in_flight_max
-        self._gate = Gate(services.registry)
+        self._gate = Gate(services.registry, services.devices)
         self._in_flight: dict[str, int] = {}
 
     async def answer(self, id: ShadowId, ask: Callable[[], Awaitable[T]]) -> T:

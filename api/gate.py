@@ -6,11 +6,20 @@ not there. Who may do something to a thing without reading it, as a security off
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, Final
 
 from litestar.types import Scope
 
-from api.problems import FORBIDDEN, PREMISES_NOT_FOUND, THING_NOT_FOUND, ApiError, Kind
+from api.problems import (
+    DEVICE_NOT_FOUND,
+    FORBIDDEN,
+    PREMISES_NOT_FOUND,
+    THING_NOT_FOUND,
+    ApiError,
+    Kind,
+)
+from registry.devices import DeviceService
 from registry.rules import check_premises
 from registry.service import RegistryService
 from security import policy
@@ -19,6 +28,8 @@ from shadow.commands import parse_id
 
 THINGS: Final = ("gateway", "thing")
 """Parts of a path that name a thing."""
+DEVICE: Final = "device"
+"""The part of a path that names a device of the registry, which need not be a thing yet."""
 PREMISES: Final = "premises"
 """The part of a path that names premises."""
 INSIDE: Final = frozenset({"shadow", "version"})
@@ -34,8 +45,9 @@ class OutOfReachError(ApiError):
 class Gate:
     """Stands between a caller and what a path or body names."""
 
-    def __init__(self, registry: RegistryService) -> None:
+    def __init__(self, registry: RegistryService, devices: DeviceService) -> None:
         self._registry = registry
+        self._devices = devices
 
     async def admit(self, scope: Scope) -> None:
         """Raise unless the caller may do what the route does to everything that its path names."""
@@ -49,6 +61,9 @@ class Gate:
             for target in targets:
                 _require(principal, action, target, Action.THING_READ, THING_NOT_FOUND)
             scope["state"]["target"] = targets[-1]
+        if DEVICE in parts:
+            id = parse_id(parts[DEVICE]).thing
+            scope["state"]["target"] = await self.require_device(principal, action, id)
         if PREMISES in parts:
             await self.require_premises(principal, action, parts[PREMISES])
 
@@ -63,6 +78,28 @@ class Gate:
         """Return the facts about a thing; raise unless the caller may do this to it."""
         target = (await self._registry.targets([name])).get(name)
         return _require(principal, action, target, Action.THING_READ, THING_NOT_FOUND)
+
+    async def require_device(self, principal: Principal, action: Action, id: str) -> Target:
+        """Return the facts about a device; raise unless the caller may do this to it.
+
+        Who has to do with a device by its account or its premises must be able to see it as well.
+        """
+        target = (await self._devices.targets([id])).get(id)
+        everywhere = scope_of(principal.role, action) is policy.Scope.ANY
+        if target is not None and not everywhere and not may(principal, Action.DEVICE_READ, target):
+            target = None
+        return _require(principal, action, target, Action.DEVICE_READ, DEVICE_NOT_FOUND)
+
+    async def sees_meters(self, principal: Principal, premises: str) -> bool:
+        """Tell whether the caller may see the meters at premises. Those are the utility's, wherever."""
+        check_premises(premises)
+        target = replace(await self._registry.place(premises), enrolled=True)
+        return may(principal, Action.METER_READ, target)
+
+    async def open_devices(self, principal: Principal, ids: Collection[str]) -> frozenset[str]:
+        """Return those of these devices which the caller may see."""
+        known = await self._devices.targets(ids)
+        return frozenset(id for id, target in known.items() if may(principal, Action.DEVICE_READ, target))
 
     async def open_to(self, principal: Principal, action: Action, names: Collection[str]) -> frozenset[str]:
         """Return those of these things to which the caller may do this."""

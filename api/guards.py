@@ -14,7 +14,7 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import Scope
 
-from api.gate import INSIDE, PREMISES, THINGS, Gate
+from api.gate import DEVICE, INSIDE, PREMISES, THINGS, Gate
 from api.problems import (
     CHALLENGE,
     FORBIDDEN,
@@ -50,7 +50,7 @@ STEP_UP_CHALLENGE: Final = (
 """As RFC 9470 has it."""
 STILL_MAY: Final = "still_may"
 """Where a stream finds what to ask while it is open."""
-CHECKED: Final = frozenset({*THINGS, PREMISES, *INSIDE})
+CHECKED: Final = frozenset({*THINGS, DEVICE, PREMISES, *INSIDE})
 """Parts of a path that the guard looks at itself."""
 _PART: Final = re.compile(r"{(\w+):")
 
@@ -96,7 +96,7 @@ class Guard:
     ) -> None:
         self._identify = identify
         self._challenge = challenge
-        self._gate = Gate(services.registry)
+        self._gate = Gate(services.registry, services.devices)
         self._step_ups = services.step_ups
         self._body_bytes_max = max(services.limits.body_bytes_max, services.settings.limits.request_bytes_max)
         self._body_timeout_s = services.limits.body_timeout_s

@@ -134,6 +134,16 @@ LIMIT: Final = in_query(
 CURSOR: Final = in_query("cursor", "`next` of the page before", {"type": "string"})
 FROM: Final = in_query("from", "Not earlier than this", TIME)
 TO: Final = in_query("to", "Not later than this", TIME)
+EXPECTED: Final = (
+    in_header(
+        "If-Match",
+        "Change only this version; without either field 428",
+        {"type": "string", "pattern": '^"[0-9]{1,16}"$'},
+        '"41"',
+    ),
+    in_header("If-None-Match", "Make only what is new", {"type": "string", "pattern": "^[*]$"}, "*"),
+)
+"""For what has versions and is put whole."""
 STEP_UP: Final = in_header(
     "Gnomon-Step-Up",
     "Token of a second factor shown for exactly this request; some roles need it here",

@@ -4,17 +4,27 @@ from typing import Final
 
 from api import problems
 from api.gate import PREMISES
+from api.logins import json_body, read
 from api.operations import NAME, WITH_BODY, Answer, Content, Operation, Route, in_path
-from api.reading import HttpRequest, decode, read_body, require_json, via_of
+from api.reading import HttpRequest, decode, query, read_body, require_json, via_of
 from api.replies import Reply, json_reply
-from api.schemas import OwnedPremisesDocument, PremisesBody, PremisesDocument
+from api.schemas import (
+    OwnedPremisesDocument,
+    PremisesBody,
+    PremisesDescriptionBody,
+    PremisesDocument,
+    PremisesList,
+)
 from api.services import ApiServices
 from registry.models import Premises
 from security.policy import Action, Principal, Scope, scope_of
 
+MINE_MAX: Final = 100
+"""Premises of one account that are listed; further ones are read by their ids."""
+
 
 class PremisesRoutes:
-    """Handlers of ``/v1/premises/{premises}``."""
+    """Handlers of ``/v1/premises/{premises}`` and ``/v1/me/premises``."""
 
     def __init__(self, services: ApiServices) -> None:
         self._services = services
@@ -25,6 +35,8 @@ class PremisesRoutes:
         return (
             Route("GET", path, GET_PREMISES, self.read),
             Route("PUT", path, PUT_PREMISES, self.put),
+            Route("PUT", f"{path}/description", DESCRIBE_PREMISES, self.describe),
+            Route("GET", "/v1/me/premises", LIST_MY_PREMISES, self.mine),
         )
 
     async def read(self, request: HttpRequest) -> Reply:
@@ -42,6 +54,21 @@ class PremisesRoutes:
         premises = await self._registry.hand_over(id, body.account or "", by, via_of(scope, sent))
         return json_reply(_shown(premises, by))
 
+    async def describe(self, request: HttpRequest) -> Reply:
+        body = await read(request, self._services, PremisesDescriptionBody)
+        by, via = request.scope["user"], via_of(request.scope)
+        id: str = request.scope["path_params"][PREMISES]
+        premises = await self._registry.describe_premises(
+            id, body.zone, body.feeder, body.service_point, by, via
+        )
+        return json_reply(_shown(premises, by))
+
+    async def mine(self, request: HttpRequest) -> Reply:
+        query(request.scope, ())
+        by: Principal = request.scope["user"]
+        found = await self._registry.premises_of(by.account, MINE_MAX) if by.account else ()
+        return json_reply(PremisesList([OwnedPremisesDocument.of(one) for one in found]))
+
 
 def _shown(premises: Premises, reader: Principal) -> PremisesDocument:
     """Return what a reader learns: field staff not whose they are."""
@@ -53,6 +80,7 @@ def _shown(premises: Premises, reader: Principal) -> PremisesDocument:
 TAG: Final = "Premises"
 _EXAMPLE: Final = {"id": "home-7", "epoch": 2, "since": "2026-09-21T12:00:00.000Z", "account": "account-7"}
 _CONTENT: Final = Content("application/json", OwnedPremisesDocument, _EXAMPLE)
+_PLACE: Final = {"zone": "north", "feeder": "f-12", "service_point": "sp-0007"}
 _PREMISES: Final = in_path(PREMISES, "Id of premises: random, no address", NAME, "home-7")
 
 GET_PREMISES: Final = Operation(
@@ -76,4 +104,22 @@ PUT_PREMISES: Final = Operation(
     bodies=(Content("application/json", PremisesBody, {"account": "account-7"}),),
     answers={200: Answer("The premises", _CONTENT)},
     refusals=(*WITH_BODY, problems.UNSUPPORTED_MEDIA_TYPE, problems.PREMISES_NOT_FOUND),
+)
+DESCRIBE_PREMISES: Final = Operation(
+    id="describePremises",
+    tag=TAG,
+    summary="Say where premises lie, in the utility's terms",
+    description="Programs are for zones, and feeders take so many devices. No address.",
+    action=Action.PREMISES_WRITE,
+    parameters=(_PREMISES,),
+    bodies=json_body(PremisesDescriptionBody, _PLACE),
+    answers={200: Answer("The premises", _CONTENT)},
+    refusals=(*WITH_BODY, problems.UNSUPPORTED_MEDIA_TYPE, problems.PREMISES_NOT_FOUND),
+)
+LIST_MY_PREMISES: Final = Operation(
+    id="listMyPremises",
+    tag="Own home",
+    summary="List one's own premises",
+    action=Action.HOME_READ,
+    answers={200: Answer("All of them", Content("application/json", PremisesList, {"items": [_EXAMPLE]}))},
 )

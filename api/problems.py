@@ -18,6 +18,7 @@ from infra.documents.port import InvalidCursorError, StoreError
 from infra.live import TooManyWatchersError
 from infra.machines import IllegalTransitionError
 from programs import errors as programs
+from infra.versions import OutdatedVersionError
 from registry import errors as registry
 from security.audited import RecordBusyError
 from security.hashing import HashingBusyError
@@ -188,7 +189,7 @@ PRECONDITION_FAILED = _kind(
     412,
     "precondition-failed",
     "The version is not the one you named",
-    "Look at `conflicts`; read, and try again.",
+    "Read it, look at `conflicts` if there are any, and try again.",
 )
 PAYLOAD_TOO_LARGE = _kind(
     413,
@@ -215,7 +216,7 @@ PRECONDITION_REQUIRED = _kind(
     428,
     "precondition-required",
     "This change needs If-Match",
-    "Read the shadow and send its ETag as If-Match.",
+    "Read it and send its ETag as If-Match; for what shall be new, `If-None-Match: *`.",
 )
 TOO_MANY_REQUESTS = _kind(
     429, "too-many-requests", "Too many requests", "Wait for the answers of this thing's other requests."
@@ -342,6 +343,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     programs.InvalidEntryError: INVALID_ENTRY,
     programs.InvalidConsentError: INVALID_CONSENT,
     programs.ProgramsBusyError: UNAVAILABLE,
+    OutdatedVersionError: PRECONDITION_FAILED,
     registry.ThingExistsError: THING_EXISTS,
     registry.PremisesFullError: PREMISES_FULL,
     registry.NotAGatewayError: NOT_A_GATEWAY,
@@ -460,6 +462,9 @@ def describe(error: Exception) -> Problem:
         case shadow.ShadowError():
             kind = _kind_of(error)
             return Problem(kind, error.message, error.detail, members=help_of(error))
+        case OutdatedVersionError():
+            members = {"currentVersion": error.current}
+            return Problem(PRECONDITION_FAILED, PRECONDITION_FAILED.title, str(error), members=members)
         case HTTPException():
             return _of_framework(error)
         case programs.IneligibleError():

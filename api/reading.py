@@ -21,6 +21,7 @@ from api.limits import IDEMPOTENCY_KEY_BYTES_MAX, PAGE_MAX, QUERY_BYTES_MAX, QUE
 from api.problems import (
     INVALID_CURSOR,
     INVALID_REQUEST,
+    PRECONDITION_REQUIRED,
     REQUEST_TIMEOUT,
     UNSUPPORTED_ENCODING,
     UNSUPPORTED_MEDIA_TYPE,
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
-_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 _NAME: Final = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _DIGITS: Final = re.compile(r"[0-9]{1,16}")
 _STRONG_TAG: Final = re.compile(r'"([\x21\x23-\x7e]*)"')
@@ -126,10 +127,14 @@ def instant_ms(fields: Mapping[str, str], name: str) -> int | None:
     if name not in fields:
         return None
     try:
-        instant = msgspec.convert(fields[name], type=_Instant)
-        return (instant - _EPOCH) // _MS
+        return ms_of(msgspec.convert(fields[name], type=Instant))
     except (msgspec.ValidationError, OverflowError) as error:
         raise invalid(f"{name} must be an RFC 3339 time with its offset, as 2026-09-21T12:00:00Z") from error
+
+
+def ms_of(instant: datetime) -> int:
+    """Return a time as milliseconds since 1970."""
+    return (instant - _EPOCH) // _MS
 
 
 def rfc3339(ms: int) -> str:
@@ -252,6 +257,22 @@ def is_current(scope: Scope, version: int) -> bool:
         return False
     tags = (tag.strip().removeprefix("W/") for tag in value.split(","))
     return any(tag in {ANY, f'"{version}"'} for tag in tags)
+
+
+def expected_version(scope: Scope) -> int:
+    """Return the version that a change is made for; 0 for what shall be new (``If-None-Match: *``)."""
+    if (absent := header(scope, b"if-none-match")) is not None:
+        if absent.strip() == ANY:
+            return 0
+        raise invalid("If-None-Match of a change is *, for what shall be new")
+    match = header(scope, b"if-match")
+    if match is None:
+        raise ApiError(PRECONDITION_REQUIRED, "send If-Match with the ETag of what you have read")
+    versions = [version_of(tag) for tag in entity_tags(match)]
+    if len(versions) != 1:
+        raise invalid('If-Match names one version, as "41"')
+    # A tag that can be no version of ours is one that there is not.
+    return VERSION_MAX if versions[0] is None else versions[0]
 
 
 def version_of(tag: str) -> int | None:

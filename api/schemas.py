@@ -76,27 +76,48 @@ class PremisesBody(Struct, forbid_unknown_fields=True):
     account: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9:_-]{1,128}$", examples=["account-7"])] | None
 
 
-class PremisesDocument(Struct):
+class PremisesDescriptionBody(Struct, forbid_unknown_fields=True):
+    """Where premises lie, in the utility's terms; empty where it is not known."""
+
+    zone: Annotated[str, Meta(max_length=128)]
+    feeder: Annotated[str, Meta(max_length=128)]
+    service_point: Annotated[str, Meta(max_length=128)]
+
+
+class PremisesDocument(Struct, kw_only=True, omit_defaults=True):
     """Premises; the epoch rises each time they change hands."""
 
     id: Name
     epoch: int
     since: Time
+    zone: str = ""
+    feeder: str = ""
+    service_point: str = ""
 
     @classmethod
     def of(cls, premises: Premises) -> "PremisesDocument":
-        return cls(premises.id, premises.epoch, rfc3339(premises.since_ms))
+        return cls(**_place(premises))
 
 
-class OwnedPremisesDocument(PremisesDocument):
+class OwnedPremisesDocument(PremisesDocument, kw_only=True):
     """Premises with whose they are."""
 
     account: str | None
 
     @classmethod
     def of(cls, premises: Premises) -> "OwnedPremisesDocument":
-        since = rfc3339(premises.since_ms)
-        return cls(premises.id, premises.epoch, since, premises.account or None)
+        return cls(**_place(premises), account=premises.account or None)
+
+
+def _place(premises: Premises) -> dict[str, Any]:
+    names = ("id", "epoch", "zone", "feeder", "service_point")
+    return {name: getattr(premises, name) for name in names} | {"since": rfc3339(premises.since_ms)}
+
+
+class PremisesList(Struct):
+    """Premises by id."""
+
+    items: list[OwnedPremisesDocument]
 
 
 class AttachmentDocument(Struct):

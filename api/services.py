@@ -11,6 +11,11 @@ from infra.ids import Ids
 from infra.live import Live
 from infra.settings import Settings
 from infra.telemetry import Metrics
+from registry.accounts import AccountService
+from registry.catalogue import ModelCatalogue
+from registry.devices import DeviceService
+from registry.gateways import GatewayService
+from registry.meters import MeterService
 from registry.service import RegistryService
 from security.audit import Refusals, Via
 from security.heads import Heads
@@ -63,6 +68,11 @@ class ApiServices:
 
     shadows: ShadowService
     registry: RegistryService
+    models: ModelCatalogue
+    accounts: AccountService
+    meters: MeterService
+    gateways: GatewayService
+    devices: DeviceService
     revoke: Revoke
     store: DocumentStore
     """Only to read the audit trail."""

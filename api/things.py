@@ -52,7 +52,7 @@ class Things:
     def __init__(self, services: ApiServices) -> None:
         self._services = services
         self._registry = services.registry
-        self._gate = Gate(services.registry)
+        self._gate = Gate(services.registry, services.devices)
 
     def routes(self) -> tuple[Route, ...]:
         return (

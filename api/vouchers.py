@@ -184,7 +184,7 @@ class VoucherRoutes:
         self._limits = services.limits
         self._clock = services.clock
         self._registry = services.registry
-        self._gate = Gate(services.registry)
+        self._gate = Gate(services.registry, services.devices)
 
     def routes(self) -> tuple[Route, ...]:
         return (

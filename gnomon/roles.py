@@ -525,6 +525,11 @@ async def _api(
     api = ApiServices(
         shadows=services.shadows,
         registry=services.registry,
+        models=services.models,
+        accounts=services.accounts,
+        meters=services.meters,
+        gateways=services.gateways,
+        devices=services.devices,
         revoke=revocations.revoke,
         store=services.store,
         refusals=services.refusals,

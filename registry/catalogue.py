@@ -17,6 +17,7 @@ import msgspec
 from infra.clock import Clock
 from infra.documents.port import Collection, DocumentStore, IndexValue
 from infra.documents.records import Records
+from infra.versions import check_version
 from registry.errors import InvalidDetailError, ModelNotFoundError
 from registry.rules import NAME_CHARS_MAX, check_text
 from security.audit import INSIDE, Via
@@ -107,8 +108,12 @@ def check(model: DeviceModel) -> None:
         raise InvalidDetailError(f"categories are numbers from 0 to {CATEGORY_MAX}")
 
 
-def revised(before: DeviceModel | None, new: DeviceModel) -> DeviceModel:
-    """Return a model as it is put: the next version of what there was, or the same if nothing differs."""
+def revised(before: DeviceModel | None, new: DeviceModel, expected: int | None = None) -> DeviceModel:
+    """Return a model as it is put: the next version of what there was, or the same if nothing differs.
+
+    Raises :class:`~infra.versions.OutdatedVersionError` if it was made for another version (0: for none).
+    """
+    check_version(0 if before is None else before.version, expected)
     if before is None:
         return replace(new, version=1)
     same = replace(new, version=before.version)
@@ -138,11 +143,13 @@ class ModelCatalogue:
         page = await self._records.page("listed", _LISTED, _LISTED, limit, cursor)
         return ModelPage(page.records, page.next)
 
-    async def put(self, model: DeviceModel, by: Principal, via: Via = INSIDE) -> DeviceModel:
-        """Keep a model, as the next version of the one of its id."""
+    async def put(
+        self, model: DeviceModel, by: Principal, via: Via = INSIDE, *, expected: int | None = None
+    ) -> DeviceModel:
+        """Keep a model, as the next version of the one of its id, which must be ``expected`` if given."""
         check(model)
         return await self._audited.change(
-            model.id, lambda before: revised(before, model), "device_model.write", by, via
+            model.id, lambda before: revised(before, model, expected), "device_model.write", by, via
         )
 
     async def recognise(self, maker: str, model: str, hw: int) -> DeviceModel | None:

@@ -21,11 +21,12 @@ from infra.documents.records import Records
 from registry import lifecycle
 from registry.errors import DeviceNotFoundError, ThingNotFoundError
 from registry.lifecycle import Change, Device
-from registry.service import RegistryService
+from registry.reach import device_target
+from registry.service import NOWHERE, RegistryService
 from registry.states import DeviceTrigger, Lifecycle
 from security.audit import INSIDE, Via
 from security.audited import Audited
-from security.policy import Principal, Role
+from security.policy import Principal, Role, Target
 
 __all__ = ["Device", "DevicePage", "DeviceService"]
 
@@ -89,6 +90,18 @@ class DeviceService:
     async def _page(self, field: str, value: str, limit: int, cursor: str | None) -> DevicePage:
         page = await self._records.page(field, value, value, limit, cursor)
         return DevicePage(page.records, page.next)
+
+    async def targets(self, ids: SizedIterable[str]) -> dict[str, Target]:
+        """Return the facts about devices for the permission table; one that is not known has none.
+
+        A device that is there, one of somebody else and one that is not cost the same look-ups.
+        """
+        devices = await self._records.load_all(ids)
+        standings = await self._registry.standings(ids)
+        homes = await self._registry.homes({one.premises or NOWHERE for one in devices.values()} or {NOWHERE})
+        return {
+            id: device_target(one, homes.get(one.premises), standings.get(id)) for id, one in devices.items()
+        }
 
     # Writing
 

@@ -161,6 +161,14 @@ class RegistryService:
             raise PremisesNotFoundError(id)
         return known
 
+    async def homes(self, ids: Collection[str]) -> dict[str, Premises]:
+        """Return those of these premises that are known."""
+        return await self._store.premises(ids)
+
+    async def premises_of(self, account: str, limit: int) -> tuple[Premises, ...]:
+        """Return the premises of an account by id, so many at most."""
+        return tuple(await self._store.premises_of(account, limit))
+
     async def hand_over(self, id: str, account: str, by: Principal, via: Via = INSIDE) -> Premises:
         """Let premises belong to an account (empty: to nobody); from then on the one before sees nothing."""
         return await self._change_premises(

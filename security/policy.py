@@ -74,8 +74,12 @@ class Scope(StrEnum):
     """It is their own, and it was a customer who stopped it."""
     CASE = "case"
     """The target's account is under a live verification by this representative."""
+    CASE_BOUND = "case_bound"
+    """It is, and the utility deals with the target: what else is in a home is nobody's business."""
     ORDER = "order"
     """The target's premises have an open work order assigned to this installer."""
+    ORDER_BOUND = "order_bound"
+    """They have, and the utility deals with the target."""
     ENROLLED = "enrolled"
     """The target belongs to the utility, or takes part in a program."""
     ANY = "any"
@@ -103,6 +107,19 @@ class Action(StrEnum):
     THING_RESUME = "thing.resume"
     ATTACHMENT_WRITE = "attachment.write"
     THING_DETACH = "thing.detach"
+    HOME_READ = "home.read"
+    """One's own premises, and the lists of what takes part there."""
+    DEVICE_READ = "device.read"
+    DEVICE_WRITE = "device.write"
+    """What the customer calls it, and in which room it is."""
+    DEVICE_RETIRE = "device.retire"
+    MODEL_READ = "model.read"
+    MODEL_WRITE = "model.write"
+    GATEWAY_WRITE = "gateway.write"
+    METER_READ = "meter.read"
+    METER_WRITE = "meter.write"
+    ACCOUNT_READ = "account.read"
+    ACCOUNT_WRITE = "account.write"
     PREMISES_READ = "premises.read"
     PREMISES_WRITE = "premises.write"
     CUSTOMER_FIND = "customer.find"
@@ -177,6 +194,8 @@ class Target:
     """Whose it is, in the current ownership."""
     premises: str = ""
     enrolled: bool = False
+    bound: bool = False
+    """The utility deals with it: it is registered for an account, takes part, or is the utility's own."""
     customers: bool = False
     """It is a customer's property."""
     liftable: bool = False
@@ -225,6 +244,23 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.THING_RESUME: {_R.CUSTOMER: _S.OWN_STOP} | _OPERATOR | _SECURITY,
         Action.ATTACHMENT_WRITE: _VISIT | _SECURITY,
         Action.THING_DETACH: _VISIT | {_R.CUSTOMER: _S.OWN} | _SECURITY,
+        Action.HOME_READ: {_R.CUSTOMER: _S.ACCOUNT},
+        Action.DEVICE_READ: {
+            _R.CUSTOMER: _S.ACCOUNT,
+            _R.REP: _S.CASE_BOUND,
+            _R.INSTALLER: _S.ORDER_BOUND,
+            _R.OPERATOR: _S.ENROLLED,
+        }
+        | _SYSTEM,
+        Action.DEVICE_WRITE: _VISIT,
+        Action.DEVICE_RETIRE: _VISIT | {_R.CUSTOMER: _S.OWN} | _SECURITY,
+        Action.MODEL_READ: dict.fromkeys(_PEOPLE, _S.ANY) | {_R.CCS: _S.ANY} | _SYSTEM,
+        Action.MODEL_WRITE: _OPERATOR | _SYSTEM,
+        Action.GATEWAY_WRITE: {_R.INSTALLER: _S.ORDER, _R.OPERATOR: _S.ENROLLED} | _SYSTEM,
+        Action.METER_READ: _VISIT | {_R.OPERATOR: _S.ENROLLED, _R.CCS: _S.ANY} | _SYSTEM,
+        Action.METER_WRITE: _OPERATOR | {_R.CCS: _S.ANY} | _SYSTEM,
+        Action.ACCOUNT_READ: _CASE | {_R.CCS: _S.ANY} | _SYSTEM,
+        Action.ACCOUNT_WRITE: {_R.CCS: _S.ANY} | _SYSTEM,
         Action.PREMISES_READ: _VISIT | {_R.CCS: _S.ANY} | _SYSTEM,
         Action.PREMISES_WRITE: {_R.CCS: _S.ANY} | _SYSTEM,
         Action.CUSTOMER_FIND: {_R.REP: _S.ANY},
@@ -282,7 +318,9 @@ STEP_UP: Final = frozenset(
         (_R.OPERATOR, Action.CAMPAIGN_RESUME),
         (_R.OPERATOR, Action.APPROVAL_WRITE),
         (_R.OPERATOR, Action.THING_RESUME),
+        (_R.OPERATOR, Action.MODEL_WRITE),
         (_R.SECURITY, Action.THING_RESUME),
+        (_R.SECURITY, Action.DEVICE_RETIRE),
         (_R.SECURITY, Action.CERTIFICATE_REVOKE),
         (_R.SECURITY, Action.INSTALL_CODE_WRITE),
         (_R.SECURITY, Action.PRINCIPAL_WRITE),
@@ -359,9 +397,13 @@ def covers(scope: Scope, principal: Principal, target: Target) -> bool:
         case Scope.OWN_STOP:
             return _is_own(principal, target) and target.customers and target.liftable
         case Scope.CASE:
-            return target.account != "" and target.account in principal.reach
+            return _is_in_case(principal, target)
+        case Scope.CASE_BOUND:
+            return _is_in_case(principal, target) and target.bound
         case Scope.ORDER:
-            return target.premises != "" and target.premises in principal.reach
+            return _is_ordered(principal, target)
+        case Scope.ORDER_BOUND:
+            return _is_ordered(principal, target) and target.bound
         case Scope.ENROLLED:
             return target.enrolled
         case Scope.ANY:
@@ -370,6 +412,14 @@ def covers(scope: Scope, principal: Principal, target: Target) -> bool:
 
 def _is_own(principal: Principal, target: Target) -> bool:
     return target.account != "" and principal.account == target.account
+
+
+def _is_in_case(principal: Principal, target: Target) -> bool:
+    return target.account != "" and target.account in principal.reach
+
+
+def _is_ordered(principal: Principal, target: Target) -> bool:
+    return target.premises != "" and target.premises in principal.reach
 
 
 # ---------------------------------------------------------------------------- shadows

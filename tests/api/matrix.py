@@ -13,9 +13,11 @@ import httpx
 import msgspec
 
 from api.app import all_routes
-from api.gate import INSIDE, PREMISES, THINGS
+from api.gate import DEVICE, INSIDE, PREMISES, THINGS
 from api.operations import Route
+from registry.lifecycle import Device
 from registry.models import NewThing, Owner, ThingKind
+from registry.states import DeviceTrigger
 from security.policy import (
     Access,
     Action,
@@ -37,6 +39,8 @@ TOKEN: Final = "walker"
 ROLES: Final = tuple(role for role in Role if role not in {Role.RELAY, Role.SYSTEM})
 """A relay's token is a gateway's, and our own workflows have none."""
 STORED: Final = ("get", "find", "find_in", "read", "scan", "commit", "append")
+NAMED: Final = frozenset({*THINGS, DEVICE, PREMISES})
+"""Parts of a path that name what is somebody's."""
 PLACES: Final = {"shadow": "@classic", "version": "1"}
 OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, BROKEN = 200, 400, 401, 403, 404, 500
 
@@ -81,20 +85,20 @@ class Walk:
 
     async def _route(self, role: Role, route: Route) -> None:
         parts = set(_parts(route))
-        if parts - {*THINGS, PREMISES, *INSIDE}:
+        if parts - {*NAMED, *INSIDE}:
             await self._elsewhere(role, route)
             return
-        none = await self._call(role, route, await self._cell("none"))
-        other_cell = await self._cell("other")
+        none = await self._call(role, route, await self._cell("none", route))
+        other_cell = await self._cell("other", route)
         before = await self._kept(other_cell)
         other = await self._call(role, route, other_cell)
         self._judge_other(role, route, none, other, other_cell.target)
         if self._is_refused(role, route, other_cell.target) and await self._kept(other_cell) != before:
             self._note(role, route, "other", "changed what is somebody else's")
-        if parts & {*THINGS, PREMISES}:
+        if parts & NAMED:
             self._judge_odd(role, route, await self._call(role, route, _odd()))
         if not route.operation.stream:
-            cell = await self._cell("own")
+            cell = await self._cell("own", route)
             self._judge_own(role, route, await self._call(role, route, cell), cell.target)
 
     async def _elsewhere(self, role: Role, route: Route) -> None:
@@ -114,7 +118,7 @@ class Walk:
                 self._expect(role, route, relation, seen, {FORBIDDEN})
                 if seen.work:
                     self._note(role, route, relation, f"refused after looking it up: {seen.work}")
-        elif self._is_refused(role, route, target) and not _may_read(role, target):
+        elif self._is_refused(role, route, target) and not _may_read(role, target, route):
             if (other.status, other.body) != (none.status, none.body):
                 self._note(
                     role, route, "other", f"answered {other.status} and not {none.status}, or otherwise"
@@ -123,7 +127,7 @@ class Walk:
                 self._note(role, route, "other", f"cost {other.work} and not {none.work}")
         elif self._is_refused(role, route, target):
             self._expect(role, route, "other", other, {FORBIDDEN})
-        elif not _named(route) and action is Action.THING_READ and not _may_read(role, target):
+        elif not _named(route) and action is Action.THING_READ and not _may_read(role, target, route):
             if any(word in str(other.body) for word in ("THING", "PREMISES", ELSEWHERE)):
                 self._note(role, route, "other", "lists what is somebody else's")
         elif other.status in {UNAUTHORIZED, FORBIDDEN} and self._may_touch(role, route):
@@ -188,7 +192,7 @@ class Walk:
     def _watching(self) -> "_Watching":
         return _Watching(self.rig.store, self._work)
 
-    async def _cell(self, relation: str) -> Cell:
+    async def _cell(self, relation: str, route: Route) -> Cell:
         """Return what nobody else uses; ``none`` is registered nowhere."""
         number = next(self._numbers)
         thing, gateway = f"t-{number}", f"g-{number}"
@@ -202,6 +206,8 @@ class Walk:
         await registry.hand_over(home, account, OPERATOR)
         for name, kind in ((thing, ThingKind.DEVICE), (gateway, ThingKind.GATEWAY)):
             await registry.register(NewThing(name, kind, "m", home, owner=owner), OPERATOR)
+        if DEVICE in _parts(route):
+            await self._make_device(thing, home, account, owner)
         if relation == "own":
             await self.rig.report(thing, {"on": True})
         facts = Target(
@@ -210,10 +216,16 @@ class Walk:
             account,
             home,
             enrolled=owner is Owner.UTILITY,
+            bound=True,
             customers=owner is Owner.CUSTOMER,
             liftable=True,
         )
         return Cell(relation, thing, gateway, home, facts)
+
+    async def _make_device(self, id: str, premises: str, account: str, owner: Owner) -> None:
+        new = Device(id=id, owner=owner, account=account, premises=premises, premises_epoch=1)
+        for trigger in (DeviceTrigger.SEEN, DeviceTrigger.PROVED, DeviceTrigger.REGISTER):
+            await self.rig.services.devices.apply(id, trigger, OPERATOR, new=new)
 
     async def _kept(self, cell: Cell) -> Mapping[str, Any]:
         store, names = self.rig.store, [cell.thing, cell.gateway]
@@ -221,6 +233,7 @@ class Walk:
         return {
             "things": await store.get("things", names),
             "premises": await store.get("premises", [cell.premises]),
+            "devices": await store.get("devices", [cell.thing]),
             "attachments": await store.get("attachments", [pair]),
             "shadows": await store.get("shadows", [f"{name}/" for name in names]),
             "at": [
@@ -267,8 +280,9 @@ def _principal(role: Role, target: Target | None) -> Principal:
     return replace(who, reach=frozenset({own.premises})) if own and role is Role.INSTALLER else who
 
 
-def _may_read(role: Role, target: Target | None) -> bool:
-    return target is not None and may(_principal(role, target), Action.THING_READ, target)
+def _may_read(role: Role, target: Target | None, route: Route) -> bool:
+    reading = Action.DEVICE_READ if DEVICE in _parts(route) else Action.THING_READ
+    return target is not None and may(_principal(role, target), reading, target)
 
 
 def _odd(name: str = "no%20body") -> Cell:
@@ -281,11 +295,12 @@ def _parts(route: Route) -> list[str]:
 
 def _named(route: Route) -> bool:
     """Tell whether a call names what it is about, in its path or in its body."""
-    return bool(set(_parts(route)) & {*THINGS, PREMISES}) or route.operation.id == "registerThing"
+    return bool(set(_parts(route)) & NAMED) or route.operation.id == "registerThing"
 
 
 def _path(route: Route, cell: Cell) -> str:
-    parts = {"thing": cell.thing, "gateway": cell.gateway, PREMISES: cell.premises, **PLACES}
+    parts = dict.fromkeys(("thing", DEVICE), cell.thing)
+    parts |= {"gateway": cell.gateway, PREMISES: cell.premises, **PLACES}
     path = route.path
     for name in _parts(route):
         path = path.replace(f"{{{name}:str}}", parts.get(name, cell.thing))

@@ -22,9 +22,14 @@ from infra.live import Live
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, ShadowLimits
 from infra.telemetry import Metrics
+from registry.accounts import AccountService
+from registry.catalogue import ModelCatalogue
+from registry.collections import COLLECTIONS
+from registry.devices import DeviceService
+from registry.gateways import GatewayService
+from registry.meters import MeterService
 from registry.models import NewThing, ThingKind
 from registry.service import RegistryService
-from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals, Via
 from security.blocks import BLOCKS
@@ -234,6 +239,11 @@ async def _over(
     services = ApiServices(
         shadows=shadows,
         registry=registry,
+        models=ModelCatalogue(store, clock),
+        accounts=AccountService(store, clock),
+        meters=MeterService(store, clock),
+        gateways=GatewayService(store, clock, registry),
+        devices=DeviceService(store, clock, registry),
         revoke=revoke,
         store=store,
         refusals=refusals,

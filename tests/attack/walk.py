@@ -121,7 +121,8 @@ class _Assigning(Walk):
         example = {**content.example, **more}
         changed = replace(content, example=example)
         operation = replace(route.operation, bodies=(changed, *route.operation.bodies[1:]))
-        return (await self._call(role, replace(route, operation=operation), await self._cell("own"))).status
+        cell = await self._cell("own", route)
+        return (await self._call(role, replace(route, operation=operation), cell)).status
 
 
 def _takes_a_struct(route: Route) -> bool:

@@ -93,6 +93,24 @@ anyone but device gateway relay installer never job.execute
 anyone but device gateway relay installer never image.read
 anyone but device gateway relay system stand_in never shadow.report
 anyone but customer operator system never shadow.history
+anyone but customer never home.read
+anyone but customer rep installer operator system never device.read
+anyone but customer rep installer never device.write
+anyone but customer rep installer security never device.retire
+anyone but operator system never model.write
+anyone but installer operator system never gateway.write
+anyone but customer rep installer operator ccs system never meter.read
+anyone but operator ccs system never meter.write
+anyone but customer rep ccs system never account.read
+anyone but ccs system never account.write
+security never device.read
+auditor never device.read
+ccs never device.read
+device never device.read
+gateway never device.read
+operator never device.write
+operator never account.read
+installer never account.read
 operator never consent.give
 operator never shadow.report
 operator never shadow.delete
@@ -146,6 +164,9 @@ audit.read and event.create
 audit.verify and stop_all
 premises.write and thing.read
 premises.write and shadow.desire
+premises.write and device.read
+account.write and device.read
+device.write and fleet.export
 customer.find and shadow.desire
 consent.give and fleet.export
 consent.give and event.create
@@ -399,8 +420,10 @@ def test_a_right_reaches_as_far_as_its_scope_and_no_further(role: Role, action: 
         Scope.ACCOUNT: {"own", "property", "stopped"},
         Scope.OWN: {"property", "stopped"},
         Scope.OWN_STOP: {"stopped"},
-        Scope.CASE: {"case"},
-        Scope.ORDER: {"order"},
+        Scope.CASE: {"case", "case-bound"},
+        Scope.CASE_BOUND: {"case-bound"},
+        Scope.ORDER: {"order", "order-bound"},
+        Scope.ORDER_BOUND: {"order-bound"},
         Scope.ENROLLED: {"enrolled"},
         Scope.ANY: set(RELATIONS),
         None: set[str](),

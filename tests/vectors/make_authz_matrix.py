@@ -39,7 +39,9 @@ RELATIONS: Final[Mapping[str, Target]] = MappingProxyType(
         "property": Target(thing="other", account=ACCOUNT, customers=True),
         "stopped": Target(thing="other", account=ACCOUNT, customers=True, liftable=True),
         "case": Target(thing="other", account="verified"),
+        "case-bound": Target(thing="other", account="verified", bound=True),
         "order": Target(thing="other", account="x", premises=PREMISES),
+        "order-bound": Target(thing="other", account="x", premises=PREMISES, bound=True),
         "enrolled": Target(thing="other", account="x", premises="x", enrolled=True),
         "none": Target(thing="other", gateways=frozenset({"x"}), account="x", premises="x"),
     }
@@ -48,6 +50,7 @@ RELATIONS: Final[Mapping[str, Target]] = MappingProxyType(
 LEGEND: Final = """\
 # By action: which relation to the target suffices for a role. any: whatever the target is.
 # property: own and not the utility's. stopped: that, and suspended by nobody but a customer.
+# case-bound, order-bound: only what the utility deals with already.
 # ^ a fresh second factor as well, 2 a second person as well.
 """
 
@@ -64,6 +67,7 @@ def cell(role: Role, action: Action) -> str:
         narrower = {"property", "stopped"}
     else:
         narrower = {"stopped"} if "property" in open_to else set()
+    narrower |= {f"{wider}-bound" for wider in ("case", "order") if wider in open_to}
     if not open_to:
         return "-"
     marks = ("^" if needs_step_up(role, action) else "") + ("2" if needs_second_person(role, action) else "")
