@@ -12,6 +12,8 @@ from api.schemas import AwsError, ProblemDocument
 from security.policy import Action
 
 REF: Final = "#/components/schemas/{name}"
+REFUSED: Final = "#/components/responses/"
+"""Begins what leads to a refusal: each stands once, however many operations may answer so."""
 
 HEADERS: Final[Mapping[str, Any]] = {
     "X-Request-Id": {"description": "Names this request in our log", "schema": {"type": "string"}},
@@ -58,6 +60,7 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "responses": _shared(route.operation for route in routes),
             "headers": dict(HEADERS),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
@@ -113,8 +116,23 @@ def _responses(operation: Operation) -> dict[str, Any]:
         if status in responses:
             responses[status]["content"] |= refused["content"]
         else:
-            responses[status] = refused
+            responses[status] = {"$ref": REFUSED + _name(status, kinds, aws=operation.aws)}
     return {str(status): responses[status] for status in sorted(responses)}
+
+
+def _shared(operations: Iterable[Operation]) -> dict[str, Any]:
+    """Return the refusals of all operations by the names that lead to them."""
+    shared = {
+        _name(status, kinds, aws=operation.aws): _refused(status, kinds, aws=operation.aws)
+        for operation in operations
+        for status, kinds in _by_status(refusals_of(operation)).items()
+        if status not in operation.answers
+    }
+    return dict(sorted(shared.items()))
+
+
+def _name(status: int, kinds: Sequence[Kind], *, aws: bool) -> str:
+    return "-".join((str(status), *(("aws",) if aws else ()), *(kind.slug for kind in kinds)))
 
 
 def refusals_of(operation: Operation) -> tuple[Kind, ...]:

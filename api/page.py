@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from api.openapi import REFUSED
 from api.problems import Kind
 
 STYLE: Final = """
@@ -42,8 +43,9 @@ def api_page(document: Mapping[str, Any]) -> bytes:
         for method, operation in item.items()
         if method in _METHODS
     ]
+    shared = {REFUSED + name: response for name, response in document["components"]["responses"].items()}
     sections = [
-        _section(tag["name"], [one for one in operations if one[2]["tags"] == [tag["name"]]])
+        _section(tag["name"], [one for one in operations if one[2]["tags"] == [tag["name"]]], shared)
         for tag in document["tags"]
     ]
     info = document["info"]
@@ -73,11 +75,17 @@ def _html(title: str, parts: Iterable[str]) -> bytes:
     ).encode()
 
 
-def _section(tag: str, operations: Iterable[tuple[str, str, Mapping[str, Any]]]) -> str:
-    return f"<h2>{escape(tag)}</h2>" + "".join(_operation(*one) for one in operations)
+def _section(
+    tag: str, operations: Iterable[tuple[str, str, Mapping[str, Any]]], shared: Mapping[str, Any]
+) -> str:
+    return f"<h2>{escape(tag)}</h2>" + "".join(_operation(*one, shared) for one in operations)
 
 
-def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
+def _operation(method: str, path: str, operation: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
+    responses = {
+        status: shared[one["$ref"]] if "$ref" in one else one
+        for status, one in operation["responses"].items()
+    }
     parts = [
         f'<details id="{operation["operationId"]}">',
         f'<summary><span class="m">{method.upper()}</span><code>{escape(path)}</code> ',
@@ -85,7 +93,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
         _prose(operation.get("description", "")),
         _parameters(operation.get("parameters", ())),
         *(f"<pre>{escape(call)}</pre>" for call in _calls(method, path, operation)),
-        _responses(operation["responses"]),
+        _responses(responses),
         "</details>",
     ]
     return "".join(parts)
