@@ -17,8 +17,8 @@ from api.replies import PROBLEM, Field, Reply, json_reply
 from infra.documents.port import InvalidCursorError, StoreError
 from infra.live import TooManyWatchersError
 from infra.machines import IllegalTransitionError
-from programs import errors as programs
 from infra.versions import OutdatedVersionError
+from programs import errors as programs
 from registry import errors as registry
 from security.audited import RecordBusyError
 from security.hashing import HashingBusyError
