@@ -25,6 +25,7 @@ from api.device_server import serve_devices
 from api.server import ListenError, listen, serve
 from api.services import ApiServices
 from api.transport import ServerTls
+from broker_bridge.attendance import Attendance
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
 from broker_bridge.janitor import Janitor
 from broker_bridge.link import Handler
@@ -174,6 +175,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             services.shadows.retain(),
             services.sealer.run(),
             services.devices.run(),
+            services.programs.worker.run(),
             services.outbox.run(services.care.deliver),
             sweep_people(services),
             watch_authorities(services.authority),
@@ -181,6 +183,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
     ):
         suspects.begin()
         await services.models.seed()
+        await services.programs.catalogue.seed()
         janitor = _janitor(services, broker)
         revocations = Revocations(
             services.store,
@@ -443,7 +446,7 @@ def _bridge(services: Services, broker: Mosquitto, suspects: Suspects, warden: W
         limits=services.settings.limits,
         settings=services.settings.bridge,
         logged=broker.logged,
-        warden=warden,
+        warden=Attendance(services.presence, warden),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gnomon.proofs import RegistryProofs
+from gnomon.reach import Reach
 from infra.clock import Clock
 from infra.documents.opening import open_store
 from infra.documents.port import Collection, DocumentStore
@@ -18,11 +19,16 @@ from infra.ids import Ids
 from infra.live import Live
 from infra.outbox import LANES, Outbox
 from infra.outbox import LOG as OUTBOX
+from infra.presence import Presence
 from infra.settings import Settings
 from infra.telemetry import Journeys, Metrics, open_journeys
+from programs.collections import COLLECTIONS as PROGRAMS
+from programs.collections import LOGS as PROGRAM_LOGS
+from programs.opening import Programs, open_programs
 from provisioning import care_embedded, care_http
 from provisioning.care import CustomerCare
 from provisioning.care_embedded import EmbeddedCare
+from provisioning.hans import Hans
 from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
 from registry.collections import COLLECTIONS
@@ -79,6 +85,8 @@ class Services:
     meters: MeterService
     gateways: GatewayService
     devices: DeviceService
+    presence: Presence
+    programs: Programs
     refusals: Refusals
     heads: Heads
     sealer: Sealer
@@ -116,6 +124,7 @@ async def open_services(
             [
                 SHADOWS,
                 *COLLECTIONS,
+                *PROGRAMS,
                 *TRUST,
                 *PEOPLE,
                 BLOCKS,
@@ -123,7 +132,7 @@ async def open_services(
                 *care_embedded.COLLECTIONS,
                 *collections,
             ],
-            [*LOGS, audit.LOG, OUTBOX, care_embedded.RECORDS, *logs],
+            [*LOGS, *PROGRAM_LOGS, audit.LOG, OUTBOX, care_embedded.RECORDS, *logs],
         )
         undo.push_async_callback(store.close)
         sampling = random.Random(ids.number())  # noqa: S311 - which requests are traced
@@ -139,7 +148,21 @@ async def open_services(
         heads = Heads.open(heads_file(settings), audit_key_file(settings), box, clock)
         sealer = Sealer(store, clock, heads)
         show_sealing(metrics, sealer)
+        shadows = ShadowService(shadow_store, clock, ids, settings.limits, metrics, live)
         registry, refusals = RegistryService(store, clock), Refusals(store, clock, ids)
+        models, accounts = ModelCatalogue(store, clock), AccountService(store, clock)
+        devices, presence = DeviceService(store, clock, registry), Presence()
+        programs = open_programs(
+            store,
+            clock,
+            devices=devices,
+            models=models,
+            accounts=accounts,
+            registry=registry,
+            shadows=shadows,
+            presence=Reach(presence, registry, Hans(shadows, settings.limits)),
+            limits=settings.limits,
+        )
         authority, issued = open_authority(settings, box, clock), IssuedStore(store, clock)
         trust = open_center(
             store,
@@ -163,13 +186,15 @@ async def open_services(
             metrics=metrics,
             journeys=journeys,
             live=live,
-            shadows=ShadowService(shadow_store, clock, ids, settings.limits, metrics, live),
+            shadows=shadows,
             registry=registry,
-            models=ModelCatalogue(store, clock),
-            accounts=AccountService(store, clock),
+            models=models,
+            accounts=accounts,
             meters=MeterService(store, clock),
             gateways=GatewayService(store, clock, registry),
-            devices=DeviceService(store, clock, registry),
+            devices=devices,
+            presence=presence,
+            programs=programs,
             refusals=refusals,
             heads=heads,
             sealer=sealer,

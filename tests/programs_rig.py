@@ -12,10 +12,12 @@ from infra.documents.port import DocumentStore
 from infra.live import Live
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Metrics
-from programs import consents, store
-from programs.catalogue import CATALOGUE, ProgramCatalogue
+from programs.catalogue import ProgramCatalogue
+from programs.collections import COLLECTIONS as PROGRAMS
+from programs.collections import LOGS as PROGRAM_LOGS
 from programs.consents import ConsentService
 from programs.enrolments import EnrolmentService
+from programs.opening import open_programs
 from programs.records import ConsentChannel, ConsentRecord, Enrolment, NewConsent
 from programs.worker import EnrolmentWorker
 from registry.accounts import Account, AccountService
@@ -39,8 +41,8 @@ from tests.fakes import FakeClock, SeededIds
 from tests.faulty_store import FaultyStore
 from tests.shadow_rig import CACHE_BYTES_MAX, running
 
-COLLECTIONS = (SHADOWS, *REGISTRY, CATALOGUE, consents.CONSENTS, store.ENROLMENTS, store.CLAIMS)
-ALL_LOGS = (*LOGS, consents.LOG, audit.LOG)
+COLLECTIONS = (SHADOWS, *REGISTRY, *PROGRAMS)
+ALL_LOGS = (*LOGS, *PROGRAM_LOGS, audit.LOG)
 TOOL = Principal("provisioning", Role.SYSTEM)
 ANNA = Principal("anna", Role.CUSTOMER, "a-1")
 RITA = Principal("rita", Role.REP)
@@ -187,13 +189,10 @@ def open_rig(
     shadows.listen(lambda outcomes: _deliver(shadows, outcomes))
     registry = RegistryService(kept, clock)
     devices, models = DeviceService(kept, clock, registry), ModelCatalogue(kept, clock)
-    accounts, catalogue = AccountService(kept, clock), ProgramCatalogue(kept, clock)
-    its_consents = ConsentService(kept, clock, catalogue)
-    enrolments = EnrolmentService(
+    accounts = AccountService(kept, clock)
+    programs = open_programs(
         kept,
         clock,
-        catalogue=catalogue,
-        consents=its_consents,
         devices=devices,
         models=models,
         accounts=accounts,
@@ -202,12 +201,9 @@ def open_rig(
         presence=presence,
         limits=limits,
     )
-    worker = EnrolmentWorker(
-        enrolments, catalogue=catalogue, consents=its_consents, shadows=shadows, clock=clock
-    )
     return Rig(
-        kept, clock, limits, presence, shadows, registry, devices, models, accounts, catalogue, its_consents,
-        enrolments, worker,
+        kept, clock, limits, presence, shadows, registry, devices, models, accounts,
+        programs.catalogue, programs.consents, programs.enrolments, programs.worker,
     )  # fmt: skip
 
 
