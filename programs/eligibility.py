@@ -98,7 +98,7 @@ def reasons(
     """
     found = (
         *_of_model(model, program),
-        *_of_device(device, program),
+        *_of_device(device, model, program),
         *_of_place(account, premises, program),
         *_of_enrolments(program, enrolments, now_ms),
         *_of_room(premises, program, counters),
@@ -133,9 +133,10 @@ def _of_model(model: ModelFacts | None, program: Program) -> Iterator[Reason]:
         yield Reason(Code.MODEL_NOT_VALIDATED, warning=not program.validated_only)
 
 
-def _of_device(device: DeviceFacts, program: Program) -> Iterator[Reason]:
-    if program.fw_min and is_below(device.fw, program.fw_min):
-        yield Reason(Code.FIRMWARE_BELOW, program.fw_min)
+def _of_device(device: DeviceFacts, model: ModelFacts | None, program: Program) -> Iterator[Reason]:
+    fw_min = program.fw_min if model is None or is_below(model.fw_min, program.fw_min) else model.fw_min
+    if fw_min and is_below(device.fw, fw_min):
+        yield Reason(Code.FIRMWARE_BELOW, fw_min)
     if device.lifecycle == SUSPENDED:
         yield Reason(Code.SUSPENDED)
     elif device.lifecycle != REGISTERED:

@@ -29,6 +29,8 @@ SPREAD_MAX: Final = 100
 """Devices that hear of one change of the catalogue in one round, so that a herd does not answer at once."""
 POLL_S_MAX: Final = 5.0
 POLL_S_MIN: Final = 0.2
+REST_S: Final = 0.05
+"""Between two rounds, however much is heard: a device that talks without end has one look in it."""
 HELD_S: Final = 60.0
 """So long a device whose look failed is left alone."""
 HELD_MAX: Final = 10_000
@@ -74,6 +76,7 @@ class EnrolmentWorker:
             except StoreUnavailableError as error:
                 _log.warning("enrolments_wait_for_store", reason=str(error))
                 pause_s = POLL_S_MAX
+            await asyncio.sleep(REST_S)
             await self._sleep(pause_s)
 
     async def round(self) -> bool:

@@ -41,6 +41,7 @@ class Model:
     categories: frozenset[int] = frozenset({0})
     capabilities: frozenset[str] = frozenset({"price", "load.offset"})
     validated: bool = True
+    fw_min: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ def test_what_fits_has_no_reason():
         ({"model": Model(validated=False)}, ["MODEL_NOT_VALIDATED"]),
         ({"device": Device(fw="1.3.9")}, ["FIRMWARE_BELOW:1.4"]),
         ({"device": Device(fw="")}, ["FIRMWARE_BELOW:1.4"]),
+        ({"model": Model(fw_min="1.5.0")}, ["FIRMWARE_BELOW:1.5.0"]),
+        ({"model": Model(fw_min="1.2.0"), "device": Device(fw="1.3")}, ["FIRMWARE_BELOW:1.4"]),
+        ({"model": Model(fw_min="1.4.1"), "program": replace(CPP, fw_min="")}, ["FIRMWARE_BELOW:1.4.1"]),
         ({"device": Device(lifecycle="AUTHENTICATED")}, ["NOT_REGISTERED"]),
         ({"device": Device(lifecycle="DEREGISTERED")}, ["NOT_REGISTERED"]),
         ({"device": Device(lifecycle="SUSPENDED")}, ["SUSPENDED"]),
