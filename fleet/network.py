@@ -37,6 +37,8 @@ class _Sight:
 
     boxed: Boxed
     at: float
+    grant: object = None
+    """The id of the grant it was given last."""
     auth: str = ""
     key: bytes = b""
     answers_at: float = math.inf
@@ -180,8 +182,9 @@ class Network:
 
     def _grant(self, eui64: str, grant: Tree) -> None:
         one = self._seen.get(eui64)
-        if one is None or self._key is None or one.key:
+        if one is None or self._key is None or one.grant == grant.get("id"):
             return
+        one.grant, one.auth = grant.get("id"), ""  # a new code: what came of the last one no longer counts
         try:
             sealed = urlsafe_b64decode(grant["sealed"] + "==")
             info = grant_info(grant["id"], eui64, grant["until"])

@@ -11,7 +11,9 @@ from typing import Final
 
 import structlog
 
+from infra.lanes import LaneFullError
 from infra.machines import IllegalTransitionError
+from programs.errors import ProgramsBusyError
 from provisioning import han
 from provisioning.effects import (
     Alarm,
@@ -58,6 +60,7 @@ from registry.states import DeviceTrigger, Lifecycle
 from security.audited import RecordBusyError
 from security.policy import Principal, Role
 from security.trust.issued import IssuedStore
+from shadow.errors import ShadowError
 from shadow.service import ShadowService
 
 SYSTEM: Final = Principal("provisioning", Role.SYSTEM)
@@ -65,7 +68,15 @@ GATEWAY_CAPACITY: Final = "GATEWAY_CAPACITY"
 IN_USE: Final = "IN_USE"
 ATTACHED_MAX: Final = 64
 BOUND: Final = frozenset({Lifecycle.REGISTERED, Lifecycle.SUSPENDED})
-LATER: Final = (HanRefusedError, RegistryBusyError, RecordBusyError, RoutesBusyError)
+LATER: Final = (
+    HanRefusedError,
+    LaneFullError,
+    ProgramsBusyError,
+    RecordBusyError,
+    RegistryBusyError,
+    RoutesBusyError,
+    ShadowError,
+)
 """What may be done at another time."""
 CONTROLS_LOAD: Final = "load."
 
@@ -123,9 +134,14 @@ class Executor:
                 _log.warning("effect_put_off", session=session.id, effect=_name(effect), reason=str(error))
             except (WillNotWorkError, RegistryError, IllegalTransitionError, BadSealKeyError) as error:
                 _log.warning("effect_refused", session=session.id, effect=_name(effect), reason=repr(error))
-                if isinstance(effect, AttachDevice | RegisterDevice | Enrol):
-                    code = error.code if isinstance(error, WillNotWorkError) else type(error).__name__
-                    outcome.refused[effect.device.eui64] = code
+                code = error.code if isinstance(error, WillNotWorkError) else type(error).__name__
+                match effect:
+                    case AttachDevice(device) | RegisterDevice(device) | Enrol(device):
+                        outcome.refused[device.eui64] = code
+                    case GiveConsent(_, consent):
+                        outcome.refused[consent.device] = code
+                    case _:
+                        pass  # it concerns no device; wanted again at the next look
 
     async def _do(self, session: Session, effect: Effect) -> None:
         match effect:

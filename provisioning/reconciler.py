@@ -19,6 +19,7 @@ from provisioning.effects import Effect
 from provisioning.executor import Executor, Outcome
 from provisioning.observing import Observing
 from provisioning.store import LATER, SOON, SessionStore
+from provisioning.verifications import Verifications
 
 ROUNDS_MAX: Final = 40
 """Looks at one session in a row: a step of each device and some more."""
@@ -37,11 +38,18 @@ class Reconciler:
     """Looks at sessions."""
 
     def __init__(
-        self, sessions: SessionStore, observing: Observing, executor: Executor, clock: Clock, live: Live
+        self,
+        sessions: SessionStore,
+        observing: Observing,
+        executor: Executor,
+        verifications: Verifications,
+        clock: Clock,
+        live: Live,
     ) -> None:
         self._sessions = sessions
         self._observing = observing
         self._executor = executor
+        self._verifications = verifications
         self._clock = clock
         self._live = live
         self._looked_later_s = -LATER_S
@@ -97,6 +105,7 @@ class Reconciler:
         if now_s - self._swept_s >= SWEEP_S:
             self._swept_s = now_s
             await self._sessions.drop_over(self._clock.now_ms() - KEPT_MS)
+            await self._verifications.sweep()
 
     async def _carefully(self, id: str) -> None:
         try:

@@ -240,7 +240,9 @@ class Process:
             outgoing=world.outgoing,
             **parts,
         )
-        self.reconciler = Reconciler(self.sessions, self.observing, self.executor, clock, self.live)
+        self.reconciler = Reconciler(
+            self.sessions, self.observing, self.executor, self.verifications, clock, self.live
+        )
         self.moves = Moves(
             store,
             clock,

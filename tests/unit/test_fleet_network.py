@@ -168,6 +168,17 @@ def test_a_grant_with_the_right_code_lets_a_device_in_and_another_does_not(code,
     assert house.han["seen"][HALL.eui64]["auth"] == auth
 
 
+def test_a_second_code_is_tried_after_a_wrong_one_in_the_same_window():
+    house = House(HALL)
+    until = house.open()
+    house.bench.pass_time(1)
+    house.grant(HALL, printed(bytes(16)), until, id="g-1")
+    assert house.han["seen"][HALL.eui64]["auth"] == "failed"
+    house.grant(HALL, HALL.code, until, id="g-2")
+    house.bench.pass_time(10)
+    assert house.han["seen"][HALL.eui64]["auth"] == "ok"
+
+
 def test_a_grant_sealed_for_another_moment_is_worth_nothing():
     house = House(HALL)
     until = house.open()

@@ -299,6 +299,26 @@ async def test_a_typing_error_costs_no_try_and_too_many_codes_lock_the_device(wo
         assert refused.value.retry_s == 3_600
 
 
+async def test_a_second_code_for_a_device_counts_after_a_wrong_one(world):
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.opened()
+        how = Discovery(grants=(one.label("upstairs"),))
+        await one.service.discover(session.id, how, world.ask())
+        for _ in range(4):
+            await one.live_on(2)
+        device = eui64(world, "upstairs")
+        session = await one.service.session(session.id)
+        assert session.devices[device].state is DeviceState.AUTH_FAILED
+        right = next(boxed.code for boxed in world.scene.home.boxed if boxed.eui64 == device)
+        again = replace(one.label("upstairs"), value=Secret(right))
+        await one.service.grant(session.id, again, world.ask())
+        for _ in range(4):
+            await one.live_on(2)
+        session = await one.service.session(session.id)
+        assert session.devices[device].state is DeviceState.AUTH_OK
+
+
 @covers("O9")
 async def test_more_grants_than_the_gateway_takes_are_refused_with_both_numbers(world):
     async with world.process() as one:
