@@ -207,6 +207,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
                 warden.run(),
                 services.trust.enrolment.run(superseded=revocations.relist),
                 Expiry(services.trust.issued, services.clock, janitor.kick).run(),
+                *services.provisioning.runs(),
             ),
             _api(services, bridge, readiness, revocations) as (api_url, device_url),
         ):

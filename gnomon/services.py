@@ -28,7 +28,10 @@ from programs.opening import Programs, open_programs
 from provisioning import care_embedded, care_http
 from provisioning.care import CustomerCare
 from provisioning.care_embedded import EmbeddedCare
+from provisioning.center import COLLECTIONS as PROVISIONING
+from provisioning.center import ProvisioningCenter, Registers, open_provisioning
 from provisioning.hans import Hans
+from provisioning.taking_part import TakingPart
 from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
 from registry.collections import COLLECTIONS
@@ -98,6 +101,7 @@ class Services:
     people: People
     outbox: Outbox
     care: CustomerCare
+    provisioning: ProvisioningCenter
 
 
 @asynccontextmanager
@@ -125,6 +129,7 @@ async def open_services(
                 SHADOWS,
                 *COLLECTIONS,
                 *PROGRAMS,
+                *PROVISIONING,
                 *TRUST,
                 *PEOPLE,
                 BLOCKS,
@@ -152,6 +157,8 @@ async def open_services(
         registry, refusals = RegistryService(store, clock), Refusals(store, clock, ids)
         models, accounts = ModelCatalogue(store, clock), AccountService(store, clock)
         devices, presence = DeviceService(store, clock, registry), Presence()
+        meters, gateways = MeterService(store, clock), GatewayService(store, clock, registry)
+        hans = Hans(shadows, settings.limits)
         programs = open_programs(
             store,
             clock,
@@ -160,7 +167,7 @@ async def open_services(
             accounts=accounts,
             registry=registry,
             shadows=shadows,
-            presence=Reach(presence, registry, Hans(shadows, settings.limits)),
+            presence=Reach(presence, registry, hans),
             limits=settings.limits,
         )
         authority, issued = open_authority(settings, box, clock), IssuedStore(store, clock)
@@ -170,7 +177,7 @@ async def open_services(
             issued=issued,
             box=box,
             hashing=hashing,
-            proofs=RegistryProofs(registry),
+            proofs=RegistryProofs(registry, devices),
             refusals=refusals,
             clock=clock,
             ids=ids,
@@ -178,6 +185,32 @@ async def open_services(
         )
         care = open_care(settings, store, clock)
         undo.push_async_callback(care.close)
+        outbox = Outbox(store, clock, random.Random(ids.number()), metrics)  # noqa: S311 - jitter of retries
+        provisioning = open_provisioning(
+            store,
+            clock=clock,
+            ids=ids,
+            live=live,
+            presence=presence,
+            settings=settings.provisioning,
+            limits=settings.limits,
+            registers=Registers(registry, gateways, devices, models, meters),
+            shadows=shadows,
+            hans=hans,
+            box=box,
+            issued=issued,
+            pins=trust.pins,
+            programs=TakingPart(
+                catalogue=programs.catalogue,
+                consents=programs.consents,
+                enrolments=programs.enrolments,
+                accounts=accounts,
+                devices=devices,
+                models=models,
+            ),
+            outbox=outbox,
+            care=care,
+        )
         yield Services(
             settings=settings,
             clock=clock,
@@ -190,8 +223,8 @@ async def open_services(
             registry=registry,
             models=models,
             accounts=accounts,
-            meters=MeterService(store, clock),
-            gateways=GatewayService(store, clock, registry),
+            meters=meters,
+            gateways=gateways,
             devices=devices,
             presence=presence,
             programs=programs,
@@ -204,8 +237,9 @@ async def open_services(
             issued=issued,
             trust=trust,
             people=await open_people(store, clock, ids, box, hashing, refusals, demo=settings.people.demo),
-            outbox=Outbox(store, clock, random.Random(ids.number()), metrics),  # noqa: S311 - jitter of retries
+            outbox=outbox,
             care=care,
+            provisioning=provisioning,
         )
 
 

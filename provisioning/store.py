@@ -8,7 +8,7 @@ from infra.documents.records import Kept, Records
 from provisioning.session import Session
 from provisioning.states import SessionState
 
-SESSIONS: Final = Collection("sessions", ("premises", "opener", "due_ms", "watched", "over_ms"))
+SESSIONS: Final = Collection("provisioning_sessions", ("premises", "opener", "due_ms", "watched", "over_ms"))
 PAGE_MAX: Final = 500
 SOON: Final = "soon"
 """Sessions in which something is about to happen outside."""

@@ -13,28 +13,34 @@ import msgspec
 
 from fleet import provisioning as scenes
 from fleet.network import Network
+from fleet.program import Programs
 from infra.documents.memory import MemoryStore
 from infra.live import Live
 from infra.presence import Presence
 from infra.settings.model import ProvisioningSettings, ShadowLimits
 from infra.telemetry import Metrics
+from programs.collections import COLLECTIONS as PROGRAMS
+from programs.collections import LOGS as PROGRAM_LOGS
+from programs.opening import open_programs
 from programs.states import LIVE, EnrolmentState
 from provisioning.asking import Ask
-from provisioning.desk import SEARCHES
+from provisioning.center import COLLECTIONS as PROVISIONING
 from provisioning.executor import Executor
-from provisioning.grants import LINK_KEYS, LinkKeys
+from provisioning.grants import LinkKeys
 from provisioning.hans import Hans
-from provisioning.moves import MOVES, Moves
+from provisioning.moves import Moves
 from provisioning.observed import Enrolled
 from provisioning.observing import Observing
 from provisioning.ports import Candidate, Offer, WillNotWorkError
 from provisioning.reconciler import Reconciler
-from provisioning.routes import ROUTES, RouteKeeper
+from provisioning.routes import RouteKeeper
 from provisioning.service import Discovery, NewGrant, NewSession, SessionService
 from provisioning.session import Consent, Proof, Record, Session, pair
-from provisioning.store import SESSIONS, SessionStore
-from provisioning.verifications import VERIFICATIONS, NewVerification, Outcome, Verifications
-from provisioning.work_orders import WORK_ORDERS, WorkOrders
+from provisioning.store import SessionStore
+from provisioning.taking_part import TakingPart
+from provisioning.verifications import NewVerification, Outcome, Verifications
+from provisioning.work_orders import WorkOrders
+from registry.accounts import Account, AccountService
 from registry.catalogue import ModelCatalogue
 from registry.collections import COLLECTIONS
 from registry.devices import DeviceService
@@ -66,20 +72,15 @@ ADA = Principal("ada", Role.CUSTOMER, account="ac-0007")
 PREMISES, ACCOUNT = "pr-0007", "ac-0007"
 ALL = [
     *COLLECTIONS,
+    *PROGRAMS,
     *TRUST,
+    *PROVISIONING,
     SHADOWS,
-    SESSIONS,
-    ROUTES,
-    LINK_KEYS,
-    VERIFICATIONS,
-    WORK_ORDERS,
-    MOVES,
-    SEARCHES,
 ]
 
 
 def open_store() -> MemoryStore:
-    return MemoryStore(ALL, [*LOGS, audit.LOG])
+    return MemoryStore(ALL, [*LOGS, *PROGRAM_LOGS, audit.LOG])
 
 
 class FakePrograms:
@@ -152,6 +153,13 @@ class FakePrograms:
         return next(key for key, one in self.made.items() if one.id == enrolment)
 
 
+class Everybody:
+    """All can be reached."""
+
+    async def online(self, things: Collection[str]) -> set[str]:
+        return set(things)
+
+
 class FakeOutgoing:
     """An outbox: each key once, in order."""
 
@@ -169,12 +177,15 @@ class FakeOutgoing:
 class World:
     """What outlives a process: the store, time, the home, and what programs and the outbox keep."""
 
-    def __init__(self, directory: Path, scene: scenes.Scene | None = None) -> None:
+    def __init__(self, directory: Path, scene: scenes.Scene | None = None, *, real: bool = False) -> None:
         self.store = open_store()
         self.clock = FakeClock()
         self.directory = directory
         self.scene = scene or scenes.recognised(7)
         self.programs = FakePrograms()
+        self.real = real
+        """With the real programs, and devices that answer through their gateways."""
+        self.equipment: dict[str, Programs] = {}
         self.outgoing = FakeOutgoing()
         self.networks: dict[str, Network] = {}
         self.away: set[str] = set()
@@ -210,6 +221,28 @@ class Process:
         self.issued = IssuedStore(store, clock)
         self.hans = Hans(self.shadows, LIMITS)
         self.keys = LinkKeys(store, clock, box)
+        self.accounts = AccountService(store, clock)
+        part = open_programs(
+            store,
+            clock,
+            devices=self.devices,
+            models=self.models,
+            accounts=self.accounts,
+            registry=self.registry,
+            shadows=self.shadows,
+            presence=Everybody(),
+            limits=LIMITS,
+        )
+        self.catalogue, self.consents, self.enrolments = part.catalogue, part.consents, part.enrolments
+        self.taking_part = TakingPart(
+            catalogue=self.catalogue,
+            consents=self.consents,
+            enrolments=self.enrolments,
+            accounts=self.accounts,
+            devices=self.devices,
+            models=self.models,
+        )
+        programs: Any = self.taking_part if world.real else world.programs
         self.verifications = Verifications(store, clock)
         self.work_orders = WorkOrders(store, clock, self.registry)
         self.sessions = SessionStore(store)
@@ -230,7 +263,7 @@ class Process:
             "hans": self.hans,
             "keys": self.keys,
             "issued": self.issued,
-            "programs": world.programs,
+            "programs": programs,
         }
         self.observing = Observing(presence=self.presence, **parts)
         self.executor = Executor(
@@ -257,7 +290,7 @@ class Process:
             routes=self.routes,
             keys=self.keys,
             executor=self.executor,
-            programs=world.programs,
+            programs=programs,
             outgoing=world.outgoing,
         )
         self.service = SessionService(
@@ -270,7 +303,7 @@ class Process:
             meters=self.meters,
             verifications=self.verifications,
             work_orders=self.work_orders,
-            programs=world.programs,
+            programs=programs,
             keys=self.keys,
             pins=_NoPins(),  # type: ignore[arg-type] # the Trust Center's own suite has them
             issued=self.issued,
@@ -287,6 +320,8 @@ class Process:
     async def settle_in(self) -> None:
         """Make the home known: its premises, its gateways and its meter."""
         await self.models.seed()
+        await self.catalogue.seed()
+        await self.accounts.put(Account(id=ACCOUNT, customer="cu-7", tariff="res"), OPERATOR)
         await self.registry.hand_over(PREMISES, ACCOUNT, OPERATOR)
         for plan in self.world.scene.home.gateways:
             await self.bring(plan.name, GatewayKind(plan.kind))
@@ -338,6 +373,7 @@ class Process:
             for name in sorted(self.world.networks):
                 if name not in self.world.away:
                     await self._gateway_acts(name)
+                    await self._devices_act(name)
             await self.reconciler.pass_once()
             await self.routes.pass_once()
             await self.moves.pass_once()
@@ -351,19 +387,33 @@ class Process:
         network.pass_time(self.world.clock.now_ms() / 1_000)
         patch = merge_patch_between(reported, network.readings())
         if patch:
-            (outcome,) = await self.shadows.submit(
-                [
-                    update(
-                        ShadowId(name, "han"),
-                        Origin(name, Role.GATEWAY, Channel.MQTT),
-                        {"reported": patch},
-                        LIMITS,
-                        None,
-                        msgspec.json.encode(patch),
-                    )
-                ]
-            )
-            assert isinstance(outcome, Accepted), outcome.error
+            await self._report(ShadowId(name, "han"), Origin(name, Role.GATEWAY, Channel.MQTT), patch)
+
+    async def _devices_act(self, gateway: str) -> None:
+        """Let the devices that a gateway speaks for obey, and answer through it."""
+        if not self.world.real:
+            return
+        for thing in self.world.networks[gateway].attached:
+            id = ShadowId(thing, "program")
+            try:
+                shadow = await self.shadows.view(id)
+            except NoShadowError:
+                continue
+            subject = self.world.equipment.setdefault(thing, Programs())
+            desired, reported = shadow.desired.state, shadow.reported.state
+            subject.pass_time(self.world.clock.now_ms() / 1_000)
+            subject.document(desired, reported)
+            subject.obey(delta(desired, reported))
+            subject.pass_time(self.world.clock.now_ms() / 1_000)
+            patch = merge_patch_between(reported, {**subject.settings, **subject.readings()})
+            if patch:
+                await self._report(id, Origin(gateway, Role.RELAY, Channel.MQTT, gateway), patch)
+
+    async def _report(self, id: ShadowId, origin: Origin, patch: Any) -> None:
+        payload = msgspec.json.encode(patch)
+        state = {"reported": msgspec.json.decode(payload)}
+        (outcome,) = await self.shadows.submit([update(id, origin, state, LIMITS, None, payload)])
+        assert isinstance(outcome, Accepted), outcome.error
 
     async def han(self, gateway: str) -> tuple[Any, Any]:
         with contextlib.suppress(NoShadowError):

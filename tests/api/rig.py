@@ -225,7 +225,7 @@ async def _over(
         issued=IssuedStore(store, clock),
         box=box,
         hashing=hashing,
-        proofs=RegistryProofs(registry),
+        proofs=RegistryProofs(registry, DeviceService(store, clock, registry)),
         refusals=refusals,
         clock=clock,
         ids=ids,

@@ -15,8 +15,9 @@ from gnomon import demo
 from gnomon.proofs import RegistryProofs
 from infra.documents.memory import MemoryStore
 from infra.settings import Settings
+from registry.collections import COLLECTIONS
+from registry.devices import DeviceService
 from registry.service import RegistryService
-from registry.store import COLLECTIONS
 from security import audit
 from security.audit import Refusals
 from security.hashing import Hashing
@@ -53,7 +54,7 @@ class Town:
             tries=Tries(clock),
             hashing=Hashing(cores=1),
             authority=authority,
-            proofs=RegistryProofs(registry),
+            proofs=RegistryProofs(registry, DeviceService(self.store, clock, registry)),
             refusals=Refusals(self.store, clock, SeededIds()),
             clock=clock,
         )
