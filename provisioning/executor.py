@@ -228,7 +228,12 @@ class Executor:
         await self.make_thing(device.thing, device.model_id, session.premises)
         standing = (await self._registry.standings([device.thing]))[device.thing]
         if gateway not in standing.gateways:
-            await self.check_room(gateway, device.thing, device.caps)
+            try:
+                await self.check_room(gateway, device.thing, device.caps)
+            except WillNotWorkError:
+                if standing.gateways:
+                    return  # another one speaks for it: that is enough
+                raise
             await self._registry.attach(gateway, device.thing, SYSTEM)
         await self._routes.ensure(device.thing, device.eui64)
 

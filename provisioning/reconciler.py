@@ -68,11 +68,15 @@ class Reconciler:
             if changed:
                 if not await self._sessions.put(after.session, kept.revision):
                     continue  # somebody else was first: look again
-                self._live.announce(topic(id))
+                self.announce(id)
             elif after.effects == last:
                 return  # nothing is wanted, or nothing came of it: that is tried again at the next look
             await self._executor.carry_out(after.session, after.effects, outcome)
             last = after.effects
+
+    def announce(self, id: str) -> None:
+        """Wake whoever follows a session: it has changed."""
+        self._live.announce(topic(id))
 
     async def run(self) -> None:
         """Look at whatever waits, until cancelled. A broken store alone ends it."""

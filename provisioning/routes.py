@@ -34,6 +34,8 @@ ROUTES: Final = Collection("routes", ("due_ms",))
 DIRTY_MAX: Final = 100_000
 """Things and gateways that wait to be looked at; of more, each comes when its time does."""
 DUE_PAGE: Final = 200
+AT_ONCE: Final = 1_000
+"""Names that are looked up together."""
 POLL_S: Final = 5.0
 ROUNDS_MAX: Final = 8
 """Looks at one device in a row; what goes on after that is looked at again soon."""
@@ -254,16 +256,25 @@ class RouteKeeper:
         """Look once at all that waits."""
         names, self._dirty = list(self._dirty), {}
         due = await self._records.page("due_ms", 0, self._clock.now_ms(), DUE_PAGE)
-        things = dict.fromkeys([*(one.thing for one in due.records), *names])
-        for name in names:
-            for pair in (await self._registry.attached_to(name, PAGE)).attachments:
-                things[pair.thing] = None
-            things |= dict.fromkeys((await self._hans.of(name)).wanted)
+        things = dict.fromkeys(one.thing for one in due.records)
+        for first in range(0, len(names), AT_ONCE):
+            things |= dict.fromkeys(await self._concerned(names[first : first + AT_ONCE]))
         for thing in things:
             try:
                 await self.reconcile(thing)
             except HanRefusedError:
                 self.look_at(thing)  # the others do not wait for it
+
+    async def _concerned(self, names: Sequence[str]) -> list[str]:
+        """Return the devices that these are, or that these gateways speak for.
+
+        Most of those who come and go are neither: a herd of them costs two look-ups together.
+        """
+        things = [*await self._records.load_all(names)]
+        for gateway in await self._gateways.gateways(names):
+            things += [pair.thing for pair in (await self._registry.attached_to(gateway, PAGE)).attachments]
+            things += (await self._hans.of(gateway)).wanted
+        return things
 
     async def _step(self, kept: Kept[Routes]) -> bool:
         """Look once; True when nothing was left to do."""

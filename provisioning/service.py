@@ -575,6 +575,7 @@ class SessionService:
             if await self._sessions.put(
                 after, kept.revision, self._entry(ask, action, after, kept.revision, what)
             ):
+                self._reconciler.announce(id)
                 return await self._looked_at(id)
         raise SessionBusyError
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -12,14 +13,19 @@ from fleet import provisioning as scenes
 from infra.machines import IllegalTransitionError
 from programs.states import EnrolmentState
 from provisioning.acts import Assignment, Choice
+from provisioning.asking import Ask
 from provisioning.errors import ProvisioningError
+from provisioning.moves import MoveState
 from provisioning.service import Discovery
 from provisioning.session import Consent, pair
 from provisioning.states import DEVICE_IN_SESSION, SESSION, DeviceState, SessionState, SessionTrigger
+from registry.gateways import GatewayKind
+from registry.meters import Meter
 from registry.states import Lifecycle
 from tests.covers import covers
+from tests.fakes import NOW_MS
 from tests.faulty_store import Crash, FaultyStore
-from tests.provisioning_rig import Process, World
+from tests.provisioning_rig import ACCOUNT, OPERATOR, PREMISES, Process, World
 
 SCENES = {"meter": scenes.recognised, "twice": scenes.reachable_twice}
 ACTS = [
@@ -196,17 +202,19 @@ async def finish(walk: Walk) -> SessionState:
         return kept.record.state
 
 
-steps = st.lists(st.tuples(st.sampled_from(ACTS), st.none() | st.integers(0, 12)), min_size=4, max_size=14)
+steps = st.lists(st.tuples(st.sampled_from(ACTS), st.none() | st.integers(0, 4)), min_size=4, max_size=14)
 slow = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @slow
-@given(steps, st.integers(0, 2**32), st.sampled_from(sorted(SCENES)))
-def test_a_walk_with_crashes_stays_legal_and_never_enrols_what_is_not_registered(walked, seed, scene):
+@given(steps, st.integers(0, len(JOURNEY)), st.integers(0, 2**32), st.sampled_from(sorted(SCENES)))
+def test_a_walk_with_crashes_stays_legal_and_never_enrols_what_is_not_registered(walked, far, seed, scene):
     async def run() -> None:
         with tempfile.TemporaryDirectory() as directory:
             walk = await begin(Path(directory), seed, scene)
-            for act, crash_in in walked:
+            chance = random.Random(seed)
+            journey = [(act, chance.choice([None, 0, 1, 2])) for act in JOURNEY[:far] for _ in range(2)]
+            for act, crash_in in (*journey, *walked):
                 await walk.take(act, crash_in)
                 await walk.check()
             await finish(walk)
@@ -217,7 +225,7 @@ def test_a_walk_with_crashes_stays_legal_and_never_enrols_what_is_not_registered
 
 @covers("3.2/12")
 @slow
-@given(st.integers(0, len(JOURNEY) - 1), st.integers(0, 30), st.integers(0, 2**32))
+@given(st.integers(0, len(JOURNEY) - 1), st.integers(0, 8), st.integers(0, 2**32))
 def test_a_death_at_any_commit_of_scenario_3_2_leads_to_the_same_end(position, crash_in, seed):
     async def run() -> None:
         with tempfile.TemporaryDirectory() as directory:
@@ -235,5 +243,72 @@ def test_a_death_at_any_commit_of_scenario_3_2_leads_to_the_same_end(position, c
             )
             enrolled = [call for call in walk.world.programs.calls if call[0] == "enrol"]
             assert len(enrolled) == len(set(enrolled)) == 2
+
+    asyncio.run(run())
+
+
+class Change:
+    """A home that is provisioned, in which something is changed."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk, self.world = walk, walk.world
+        self.move = ""
+
+    async def begin(self, what: str) -> None:
+        await finish(self.walk)
+        async with self.world.process() as one:
+            if what == "exchange":
+                meter = await one.meters.meter("m-7")
+                await one.meters.put(replace(meter, gateway="gw-0007-meter"), OPERATOR)
+                await one.bring("gw-0007-new", GatewayKind.METER)
+
+    async def ask(self, what: str, crash_in: int | None) -> None:
+        """Ask for the change under one key, in a process that may die."""
+        if crash_in is not None:
+            self.walk._plant(crash_in)
+        ask = Ask(by=OPERATOR, key=what, digest=what)
+        now_ms = self.world.clock.now_ms()
+        try:
+            async with self.world.process() as one:
+                if what == "exchange":
+                    new = Meter(id="m-8", model="acme", premises=PREMISES, gateway="gw-0007-new")
+                    self.move = (await one.moves.exchange("m-7", new, NOW_MS, "", ask)).id
+                else:
+                    self.move = (await one.moves.move_out(PREMISES, ACCOUNT, now_ms, ask)).id
+                await one.live_on(6)
+        except Died:
+            pass
+        finally:
+            self.walk.faulty.crash = None
+            self.walk.faulty.before_commit.clear()
+
+
+@slow
+@given(st.sampled_from(["exchange", "move_out"]), st.integers(0, 40), st.integers(0, 2**32))
+def test_a_death_at_any_commit_of_a_change_leads_to_the_same_end(what, crash_in, seed):
+    async def run() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            walk = await begin(Path(directory), seed, "meter")
+            walk.world.programs.answer = EnrolmentState.READY
+            for act in JOURNEY:
+                await walk.take(act, None)
+            change = Change(walk)
+            await change.begin(what)
+            await change.ask(what, crash_in)
+            await change.ask(what, None)
+            async with walk.world.process() as one:
+                for _ in range(8):
+                    await one.live_on(6)
+                move = await one.moves.move(change.move)
+                assert (move.state, move.missing) == (MoveState.DONE, ())
+                kinds = walk.world.outgoing.kinds()
+                if what == "exchange":
+                    assert kinds.count("han.meter.exchanged") == 1
+                    for eui64 in (walk.world.scene.eui64s[name] for name in PLANS):
+                        pairs = await one.registry.gateways_of(eui64)
+                        assert [pair.gateway for pair in pairs] == ["gw-0007-new"]
+                else:
+                    assert kinds.count("han.device.removed") == len(PLANS)
+                    assert (await one.registry.premises(PREMISES)).account == ""
 
     asyncio.run(run())

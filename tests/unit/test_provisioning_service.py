@@ -1,5 +1,6 @@
 """Sessions over real services and the fleet's own gateway: scenarios 3.2 and 3.3, and what goes wrong."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,7 @@ from provisioning.errors import (
     VerificationMissingError,
     WorkOrderMissingError,
 )
+from provisioning.reconciler import topic
 from provisioning.service import Discovery, NewSession
 from provisioning.session import Cause, Consent
 from provisioning.states import DeviceState, SessionState
@@ -359,6 +361,42 @@ async def test_a_gateway_that_was_away_all_the_time_opened_nothing(world):
         one.find(GATEWAY)
         await one.live_on(1)
         assert (await one.han(GATEWAY))[0] == {}
+
+
+@covers("3.2/7", "X11")
+async def test_whoever_follows_a_session_is_told_when_something_appears(world):
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.opened()
+        with one.live.watch(topic(session.id)) as watcher:
+            await one.service.discover(session.id, Discovery(), world.ask())
+            await asyncio.wait_for(watcher.wait(), 1)
+            for _ in range(3):
+                await one.live_on(2)
+            await asyncio.wait_for(watcher.wait(), 1)
+        devices = await one.service.devices(session.id)
+        assert [device.state for device in devices] == [DeviceState.RECOGNIZED] * 4
+        assert all(device.changed_at_ms for device in devices)
+        assert {device.model_name for device in devices} >= {"Acme thermostat"}
+
+
+async def test_a_device_that_two_gateways_see_is_brought_in_by_the_one_that_has_room(tmp_path):
+    world = World(tmp_path, scenes.reachable_twice(7))
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.discovered("thermostat")
+        await one.service.discover(session.id, Discovery(gateway="gw-0007-home"), world.ask())
+        for _ in range(3):
+            await one.live_on(2)
+        await one.service.stop_discovery(session.id, world.ask())
+        known = await one.gateways.gateway(GATEWAY)
+        await one.gateways.put(replace(known, devices_max=0, load_control_max=0), OPERATOR)
+        await chosen(one, session, thermostat=["cpp-27"])
+        await one.service.provision(session.id, world.ask())
+        await one.live_on(2)
+        assert (await one.service.session(session.id)).state is SessionState.RECORDED
+        (pair,) = await one.registry.gateways_of(eui64(world, "thermostat"))
+        assert pair.gateway == "gw-0007-home"
 
 
 # ---------------------------------------------------------------------------- choosing and sending
