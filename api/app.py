@@ -16,6 +16,7 @@ from api.device_models import DeviceModels
 from api.devices import Devices
 from api.docs import Docs
 from api.edge import Counts, Edge
+from api.enrolments import Enrolments
 from api.gate import OutOfReachError
 from api.gateways import Gateways
 from api.guards import ByToken, Guard, refuse_unguarded
@@ -35,6 +36,7 @@ from api.problems import (
     is_aws,
     problem_reply,
 )
+from api.programs import ProgramRoutes
 from api.reading import HttpRequest, request_id, via_of
 from api.replies import Reply
 from api.services import ApiServices
@@ -83,6 +85,8 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *Gateways(services).routes(),
         *PremisesRoutes(services).routes(),
         *Devices(services).routes(),
+        *ProgramRoutes(services).routes(),
+        *Enrolments(services).routes(),
         *DeviceModels(services).routes(),
         *Meters(services).routes(),
         *AccountRoutes(services).routes(),

@@ -1,6 +1,7 @@
 """Devices: what a home has that takes part, could take part, or has done so."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,12 +21,15 @@ from api.operations import (
     in_path,
     in_query,
 )
+from api.program_schemas import OptionDocument, OptionList
 from api.reading import HttpRequest, a_name, invalid, page_limit, query, via_of
 from api.replies import Reply, json_reply, no_content
 from api.services import ApiServices
+from infra.documents.port import StoreUnavailableError
 from registry.devices import Device, DevicePage
 from registry.states import DeviceTrigger
 from security.policy import Action, Principal, may, scope_of
+from shadow.errors import ShadowError
 
 
 class Devices:
@@ -34,6 +38,7 @@ class Devices:
     def __init__(self, services: ApiServices) -> None:
         self._services = services
         self._devices = services.devices
+        self._programs = services.programs
         self._gate = Gate(services.registry, services.devices)
 
     def routes(self) -> tuple[Route, ...]:
@@ -45,6 +50,7 @@ class Devices:
             Route("POST", f"{one}/suspend", SUSPEND_DEVICE, self.suspend),
             Route("POST", f"{one}/lift", LIFT_DEVICE, self.lift),
             Route("POST", f"{one}/retire", RETIRE_DEVICE, self.retire),
+            Route("GET", f"{one}/options", GET_OPTIONS, self.options),
             Route("GET", "/v1/me/devices", LIST_MY_DEVICES, self.mine),
         )
 
@@ -84,10 +90,23 @@ class Devices:
     async def retire(self, request: HttpRequest) -> Reply:
         return await self._step(request, DeviceTrigger.RETIRE)
 
+    async def options(self, request: HttpRequest) -> Reply:
+        query(request.scope, ())
+        found = await self._programs.enrolments.options(device_id(request))
+        programs = await self._programs.catalogue.programs_of(found)
+        items = [OptionDocument.of(programs[id], found[id]) for id in sorted(found) if id in programs]
+        return json_reply(OptionList(items))
+
     async def _step(self, request: HttpRequest, trigger: DeviceTrigger) -> Reply:
         body = await read(request, self._services, ReasonBody)
         by, via = request.scope["user"], via_of(request.scope)
-        device = await self._devices.apply(device_id(request), trigger, by, via, reason=body.reason)
+        id = device_id(request)
+        if trigger is DeviceTrigger.RETIRE:
+            await self._programs.enrolments.end_all(id, by, via, reason="retired")
+        device = await self._devices.apply(id, trigger, by, via, reason=body.reason)
+        # What is not done now, the worker does: what is enrolled is looked at again and again.
+        with suppress(StoreUnavailableError, ShadowError):
+            await self._programs.enrolments.reconcile(id)
         return await self._shown(request, device)
 
     async def _page(self, request: HttpRequest, page: DevicePage) -> Reply:
@@ -177,6 +196,35 @@ GET_DEVICE: Final = Operation(
     action=Action.DEVICE_READ,
     parameters=(DEVICE_PART,),
     answers={200: Answer("The device", _DEVICE)},
+    refusals=(problems.DEVICE_NOT_FOUND,),
+)
+GET_OPTIONS: Final = Operation(
+    id="getDeviceOptions",
+    tag=TAG,
+    summary="See which programs a device fits, and everything that keeps it out of the others",
+    description="A device is never refused for its brand. A warning keeps nobody out.",
+    action=Action.DEVICE_READ,
+    parameters=(DEVICE_PART,),
+    answers={
+        200: Answer(
+            "Every program on offer",
+            Content(
+                "application/json",
+                OptionList,
+                {
+                    "items": [
+                        {
+                            "program": "cpp-27",
+                            "name": "Critical peaks",
+                            "eligible": False,
+                            "reasons": [{"code": "CAPABILITY", "detail": "load.offset"}],
+                            "consent_text_version": "1",
+                        }
+                    ]
+                },
+            ),
+        )
+    },
     refusals=(problems.DEVICE_NOT_FOUND,),
 )
 LABEL_DEVICE: Final = Operation(

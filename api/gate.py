@@ -5,7 +5,7 @@ not there. Who may do something to a thing without reading it, as a security off
 (spec: security, 3.2)
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -95,6 +95,10 @@ class Gate:
         check_premises(premises)
         target = replace(await self._registry.place(premises), enrolled=True)
         return may(principal, Action.METER_READ, target)
+
+    async def devices(self, ids: Collection[str]) -> Mapping[str, Target]:
+        """Return the facts about those devices that are known."""
+        return await self._devices.targets(ids)
 
     async def open_devices(self, principal: Principal, ids: Collection[str]) -> frozenset[str]:
         """Return those of these devices which the caller may see."""

@@ -243,6 +243,12 @@ APPROVAL_NEEDED = _kind(
     "A second person has to approve this first",
     "Ask somebody who may; see `/v1/approvals`.",
 )
+ACT_OUTDATED = _kind(
+    409,
+    "act-outdated",
+    "What was asked for does not fit any more",
+    "Read `detail`, and what it is about; ask anew.",
+)
 APPROVAL_CLOSED = _kind(
     409, "approval-closed", "This does not wait any more", "Read it to see what became of it; ask anew."
 )
@@ -364,6 +370,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     people.LastOfficerError: LAST_OFFICER,
     people.ApprovalNeededError: APPROVAL_NEEDED,
     people.ApprovalClosedError: APPROVAL_CLOSED,
+    people.ActOutdatedError: ACT_OUTDATED,
     people.OwnApprovalError: FORBIDDEN,
     people.NotTheirsToApproveError: FORBIDDEN,
     people.PeopleBusyError: UNAVAILABLE,

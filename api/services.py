@@ -11,6 +11,7 @@ from infra.ids import Ids
 from infra.live import Live
 from infra.settings import Settings
 from infra.telemetry import Metrics
+from programs.opening import Programs
 from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
 from registry.devices import DeviceService
@@ -73,6 +74,7 @@ class ApiServices:
     meters: MeterService
     gateways: GatewayService
     devices: DeviceService
+    programs: Programs
     revoke: Revoke
     store: DocumentStore
     """Only to read the audit trail."""

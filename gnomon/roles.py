@@ -534,6 +534,7 @@ async def _api(
         meters=services.meters,
         gateways=services.gateways,
         devices=services.devices,
+        programs=services.programs,
         revoke=revocations.revoke,
         store=services.store,
         refusals=services.refusals,

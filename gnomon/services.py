@@ -25,6 +25,7 @@ from infra.telemetry import Journeys, Metrics, open_journeys
 from programs.collections import COLLECTIONS as PROGRAMS
 from programs.collections import LOGS as PROGRAM_LOGS
 from programs.opening import Programs, open_programs
+from programs.writing import Writing
 from provisioning import care_embedded, care_http
 from provisioning.care import CustomerCare
 from provisioning.care_embedded import EmbeddedCare
@@ -236,7 +237,16 @@ async def open_services(
             hashing=hashing,
             issued=issued,
             trust=trust,
-            people=await open_people(store, clock, ids, box, hashing, refusals, demo=settings.people.demo),
+            people=await open_people(
+                store,
+                clock,
+                ids,
+                box,
+                hashing,
+                refusals,
+                demo=settings.people.demo,
+                more=Writing(programs.catalogue).table(),
+            ),
             outbox=outbox,
             care=care,
             provisioning=provisioning,

@@ -15,6 +15,7 @@ import msgspec
 from infra.clock import Clock
 from infra.documents.port import Collection as StoreCollection
 from infra.documents.port import Document, DocumentStore, IndexValue, Write
+from infra.versions import check_version
 from programs.errors import (
     CatalogueFullError,
     InvalidEntryError,
@@ -121,22 +122,37 @@ class ProgramCatalogue:
         """Return those of these programs that there are."""
         return {id: _program(one.body).item for id, one in (await self._get("program", ids)).items()}
 
-    async def put(self, program: Program, by: Principal, via: Via = INSIDE) -> Program:
-        """Write a draft, or another version of what is there; its state stays as it is."""
+    async def check(self, program: Program) -> None:
+        """Raise unless the catalogue could have this program."""
         check_program(program)
         await self._check_references(program)
+
+    async def put(
+        self, program: Program, by: Principal, via: Via = INSIDE, *, expected: int | None = None
+    ) -> Program:
+        """Write a draft, or another version of what is there; its state stays as it is.
+
+        Raises :class:`~infra.versions.OutdatedVersionError` where it would change another version than
+        ``expected`` (0: none).
+        """
+        await self.check(program)
 
         def after(before: Program | None) -> Program:
             state = PROGRAM.after(None if before is None else before.state, ProgramTrigger.WRITE)
             version = 0 if before is None else before.version
             written = replace(program, state=state, version=version)
-            return before if before == written else replace(written, version=version + 1)
+            if before == written:
+                return before
+            check_version(version, expected)
+            return replace(written, version=version + 1)
 
         return await self._change_program(program.id, after, by, via)
 
-    async def publish(self, id: str, by: Principal, via: Via = INSIDE) -> Program:
-        """Offer a draft to customers. What is published stays so."""
-        return await self._move(id, ProgramTrigger.PUBLISH, ProgramState.PUBLISHED, by, via)
+    async def publish(
+        self, id: str, by: Principal, via: Via = INSIDE, *, expected: int | None = None
+    ) -> Program:
+        """Offer a draft to customers, in this version. What is published stays so."""
+        return await self._move(id, ProgramTrigger.PUBLISH, ProgramState.PUBLISHED, by, via, expected)
 
     async def close(self, id: str, by: Principal, via: Via = INSIDE) -> Program:
         """End a program for good, and with it every enrolment. What is closed stays so."""
@@ -154,6 +170,13 @@ class ProgramCatalogue:
         if found is None:
             raise ShapeNotFoundError(id)
         return _shape(found.body).item
+
+    async def check_new_shape(self, shape: Shape) -> None:
+        """Raise unless this shape could be added, or is there already."""
+        check_shape(shape)
+        kept = (await self._get("shape", [shape.id])).get(shape.id)
+        if kept is not None and _shape(kept.body).item != shape:
+            raise ShapeFixedError(shape.id)
 
     async def put_shape(self, shape: Shape, by: Principal, via: Via = INSIDE) -> Shape:
         """Add a shape. The same once more is no change; another one under its name is refused."""
@@ -185,15 +208,32 @@ class ProgramCatalogue:
         """Return those of these tariffs that there are."""
         return {id: _tariff(one.body).item for id, one in (await self._get("tariff", ids)).items()}
 
-    async def put_tariff(self, id: str, shape: str, body: Body, by: Principal, via: Via = INSIDE) -> Tariff:
-        """Write a tariff; a changed one gets the next rev and goes to every device that has it."""
+    async def check_tariff(self, id: str, shape: str, body: Body) -> None:
+        """Raise unless the catalogue could have this tariff."""
         check_id(id)
         await self._check(shape, ShapeKind.TARIFF, body, f"tariff/{id}")
+
+    async def put_tariff(
+        self,
+        id: str,
+        shape: str,
+        body: Body,
+        by: Principal,
+        via: Via = INSIDE,
+        *,
+        expected: int | None = None,
+    ) -> Tariff:
+        """Write a tariff; a changed one gets the next rev and goes to every device that has it.
+
+        ``expected`` is as for a program.
+        """
+        await self.check_tariff(id, shape, body)
         for _ in range(SAVE_ATTEMPTS_MAX):
             kept = (await self._get("tariff", [id])).get(id)
             before = None if kept is None else _tariff(kept.body).item
             if before is not None and before == Tariff(id, shape, body, before.rev):
                 return before
+            check_version(0 if before is None else before.rev, expected)
             if kept is None:
                 await self._check_room("tariff")
             after = Tariff(id, shape, body, 1 if before is None else before.rev + 1)
@@ -236,13 +276,20 @@ class ProgramCatalogue:
     # Details
 
     async def _move(
-        self, id: str, trigger: ProgramTrigger, to: ProgramState, by: Principal, via: Via
+        self,
+        id: str,
+        trigger: ProgramTrigger,
+        to: ProgramState,
+        by: Principal,
+        via: Via,
+        expected: int | None = None,
     ) -> Program:
         def after(before: Program | None) -> Program:
             if before is None:
                 raise ProgramNotFoundError(id)
             if before.state is to:
                 return before
+            check_version(before.version, expected)
             return replace(before, state=PROGRAM.after(before.state, trigger), version=before.version + 1)
 
         return await self._change_program(id, after, by, via)

@@ -109,6 +109,8 @@ class Action(StrEnum):
     THING_DETACH = "thing.detach"
     HOME_READ = "home.read"
     """One's own premises, and the lists of what takes part there."""
+    HOME_WRITE = "home.write"
+    """To take part in programs oneself, and to leave them: a customer's own yes, given by nobody else."""
     DEVICE_READ = "device.read"
     DEVICE_WRITE = "device.write"
     """What the customer calls it, and in which room it is."""
@@ -131,12 +133,16 @@ class Action(StrEnum):
     SESSION_ABORT = "session.abort"
     SESSION_TAKE_OVER = "session.take_over"
     METER_EXCHANGE = "meter.exchange"
+    ENROLMENT_READ = "enrolment.read"
     ENROLMENT_REQUEST = "enrolment.request"
+    CONSENT_READ = "consent.read"
     CONSENT_GIVE = "consent.give"
     CONSENT_WITHDRAW = "consent.withdraw"
     EVENT_OPT_OUT = "event.opt_out"
     ACCOUNT_EXPORT = "account.export"
     ACCOUNT_ERASE = "account.erase"
+    PROGRAM_READ = "program.read"
+    """The catalogue: programs, shapes, tariffs."""
     PROGRAM_WRITE = "program.write"
     EVENT_CREATE = "event.create"
     EVENT_APPROVE = "event.approve"
@@ -245,6 +251,7 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.ATTACHMENT_WRITE: _VISIT | _SECURITY,
         Action.THING_DETACH: _VISIT | {_R.CUSTOMER: _S.OWN} | _SECURITY,
         Action.HOME_READ: {_R.CUSTOMER: _S.ACCOUNT},
+        Action.HOME_WRITE: {_R.CUSTOMER: _S.ACCOUNT},
         Action.DEVICE_READ: {
             _R.CUSTOMER: _S.ACCOUNT,
             _R.REP: _S.CASE_BOUND,
@@ -271,12 +278,15 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.SESSION_ABORT: _ON_SITE,
         Action.SESSION_TAKE_OVER: _ON_SITE,
         Action.METER_EXCHANGE: _ON_SITE | {_R.CCS: _S.ANY},
+        Action.ENROLMENT_READ: _VISIT | {_R.OPERATOR: _S.ENROLLED} | _SYSTEM,
+        Action.CONSENT_READ: _CASE | _SYSTEM,
         Action.ENROLMENT_REQUEST: _CASE,
         Action.CONSENT_GIVE: _CASE,
         Action.CONSENT_WITHDRAW: _CASE,
         Action.EVENT_OPT_OUT: _CASE | {_R.DEVICE: _S.SELF},
         Action.ACCOUNT_EXPORT: {_R.CUSTOMER: _S.ACCOUNT},
         Action.ACCOUNT_ERASE: {_R.CUSTOMER: _S.ACCOUNT, _R.CCS: _S.ANY},
+        Action.PROGRAM_READ: dict.fromkeys(_PEOPLE, _S.ANY) | {_R.CCS: _S.ANY, _R.BL: _S.ANY} | _SYSTEM,
         Action.PROGRAM_WRITE: _OPERATOR | {_R.BL: _S.ANY},
         Action.EVENT_CREATE: _OPERATOR | {_R.BL: _S.ANY},
         Action.EVENT_APPROVE: _OPERATOR,

@@ -49,6 +49,10 @@ class ConflictError(PeopleError):
     """What we hold speaks against it."""
 
 
+class ActOutdatedError(ConflictError):
+    """What was asked for cannot be done any more: what it is about has changed since."""
+
+
 class LoginTakenError(ConflictError):
     """The login name is somebody's."""
 

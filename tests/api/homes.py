@@ -31,7 +31,7 @@ async def furnish(rig: Rig) -> None:
         (FOREIGN, OTHER_HOME, Owner.CUSTOMER),
     ):
         await registry.register(NewThing(name, ThingKind.DEVICE, "m", home, False, owner), OPERATOR)
-    await add(rig, HALL, eui64="00124B0014B5D2A1", fw="1.4.0", name="Thermostat", location="hall")
+    await add(rig, HALL, eui64="00124B0014B5D2A1", name="Thermostat", location="hall")
     await add(rig, SWITCH, model="acme-lcs-1", owner=Owner.UTILITY)
     await add(rig, SENSOR, (DeviceTrigger.JOINED,), model="door sensor", account="")
     await add(rig, FOREIGN, premises=OTHER_HOME, account=OTHER_ACCOUNT)
@@ -41,6 +41,7 @@ async def add(rig: Rig, id: str, triggers: tuple[DeviceTrigger, ...] = _REGISTER
     """Make a device known, by default registered in home 7."""
     known: dict[str, Any] = {
         "model": "acme-pct-2",
+        "fw": "1.4.0",
         "account": ACCOUNT,
         "premises": HOME,
         "premises_epoch": 1,

@@ -22,6 +22,10 @@ from infra.live import Live
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, ShadowLimits
 from infra.telemetry import Metrics
+from programs.collections import COLLECTIONS as PROGRAMS
+from programs.collections import LOGS as PROGRAM_LOGS
+from programs.opening import open_programs
+from programs.writing import Writing
 from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
 from registry.collections import COLLECTIONS
@@ -51,6 +55,7 @@ from shadow.service import ShadowService
 from shadow.store import ShadowStore
 from tests.fakes import FakeClock, SeededIds
 from tests.people_rig import CHEAP
+from tests.programs_rig import FakePresence
 
 OPERATOR = Principal("operator", Role.OPERATOR)
 HALL = "hall"
@@ -166,8 +171,8 @@ async def api(
     """Start the API over SQLite in ``directory``, with some things registered."""
     store = await open_store(
         url or f"sqlite:{directory}/gnomon.db",
-        [SHADOWS, *COLLECTIONS, *PEOPLE, *TRUST, BLOCKS],
-        [*LOGS, audit.LOG],
+        [SHADOWS, *COLLECTIONS, *PROGRAMS, *PEOPLE, *TRUST, BLOCKS],
+        [*LOGS, *PROGRAM_LOGS, audit.LOG],
         testing=True,
     )
     hashing = Hashing()
@@ -206,7 +211,22 @@ async def _over(
     )
     shadows.listen(lambda outcomes: _deliver(shadows, outcomes))
     box, refusals = SecretBox.open(directory / "secrets" / "master.key", ids), Refusals(store, clock, ids)
-    people = await open_people(store, clock, ids, box, hashing, refusals, cost=CHEAP)
+    registry = RegistryService(store, clock)
+    models, accounts = ModelCatalogue(store, clock), AccountService(store, clock)
+    devices = DeviceService(store, clock, registry)
+    programs = open_programs(
+        store,
+        clock,
+        devices=devices,
+        models=models,
+        accounts=accounts,
+        registry=registry,
+        shadows=shadows,
+        presence=FakePresence(),
+        limits=settings.limits,
+    )
+    acts = Writing(programs.catalogue).table()
+    people = await open_people(store, clock, ids, box, hashing, refusals, cost=CHEAP, more=acts)
     bearer = Tokens(people)
     bearer.holders = {f"token-{role}": principal_of(role) for role in Role}
     confirmations = Confirmations(people)
@@ -218,7 +238,6 @@ async def _over(
     async def figures() -> Mapping[str, int | float | str]:
         return {"things": 1, "connected": 0}
 
-    registry = RegistryService(store, clock)
     trust = open_center(
         store,
         authority=Authority.open(directory / "ca", box, clock),
@@ -239,11 +258,12 @@ async def _over(
     services = ApiServices(
         shadows=shadows,
         registry=registry,
-        models=ModelCatalogue(store, clock),
-        accounts=AccountService(store, clock),
+        models=models,
+        accounts=accounts,
         meters=MeterService(store, clock),
         gateways=GatewayService(store, clock, registry),
-        devices=DeviceService(store, clock, registry),
+        devices=devices,
+        programs=programs,
         revoke=revoke,
         store=store,
         refusals=refusals,

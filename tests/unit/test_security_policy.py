@@ -82,6 +82,13 @@ anyone but rep installer operator ccs never meter.exchange
 anyone but customer rep never consent.give
 anyone but customer rep never consent.withdraw
 anyone but customer rep never enrolment.request
+anyone but customer rep installer operator system never enrolment.read
+anyone but customer rep system never consent.read
+anyone but customer rep installer operator security auditor ccs bl system never program.read
+operator never enrolment.request
+operator never consent.read
+installer never consent.read
+installer never enrolment.request
 anyone but device customer rep never event.opt_out
 anyone but customer never account.export
 anyone but customer ccs never account.erase
@@ -94,6 +101,8 @@ anyone but device gateway relay installer never image.read
 anyone but device gateway relay system stand_in never shadow.report
 anyone but customer operator system never shadow.history
 anyone but customer never home.read
+anyone but customer never home.write
+rep never home.write
 anyone but customer rep installer operator system never device.read
 anyone but customer rep installer never device.write
 anyone but customer rep installer security never device.retire
