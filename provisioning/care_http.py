@@ -161,7 +161,8 @@ class HttpCare:
         except (TimeoutError, httpx.TimeoutException):
             problem = f"the customer care system did not answer within {ANSWER_S_MAX:.0f} s"
             raise CareUnavailableError(problem) from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
+            # OSError: that our certificate is refused comes with TLS 1.3 when we read, and unwrapped.
             problem = f"the customer care system cannot be reached ({type(error).__name__})"
             raise CareUnavailableError(problem) from error
 

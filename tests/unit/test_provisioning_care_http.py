@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 from typing import Any
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
@@ -19,6 +20,7 @@ from provisioning.care_http import (
     FIELDS,
     TITLE_CHARS_MAX,
     CareSetupError,
+    HttpCare,
     connect,
     field_names,
     pick,
@@ -173,6 +175,15 @@ async def test_a_receipt_that_cannot_be_read_is_a_receipt_all_the_same(server):
     server.said = b"thank you"
     async with asking(server.url) as care:
         assert (await care.deliver(ITEM)).reference == ""
+
+
+async def test_a_certificate_that_is_refused_late_is_a_system_that_cannot_be_reached():
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        raise ssl.SSLError("certificate required")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse), base_url="https://care") as http:
+        with pytest.raises(CareUnavailableError, match="cannot be reached"):
+            await HttpCare(http, FIELDS, FakeClock()).customer(ADA.ref)
 
 
 # What remains of what it says
