@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from infra.machines import IllegalTransitionError
+from programs.records import ConsentChannel
 from programs.states import EnrolmentState
 from provisioning import records
 from provisioning.errors import (
@@ -74,7 +75,7 @@ TRIES_MAX: Final = 5
 LOCK_MS: Final = HOUR_MS
 CHOSEN: Final = frozenset({DeviceState.AUTH_OK, DeviceState.SELECTED, DeviceState.LEFT_OUT})
 """States of a device about which the customer can say whether it takes part."""
-CHANNELS: Final = frozenset({"phone", "app", "paper"})
+CHANNELS: Final = frozenset(ConsentChannel)
 RETRIED: Final = frozenset({DeviceState.FAILED, DeviceState.LATE})
 
 

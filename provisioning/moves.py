@@ -558,7 +558,7 @@ class Moves:
 
     async def _forget_words(self, premises: str) -> None:
         """Take the customer's words out of the sessions that were held here."""
-        for session in await self._sessions.at(premises, SESSIONS_MAX):
+        for session in (await self._sessions.at(premises, SESSIONS_MAX)).sessions:
             kept = await self._sessions.load(session.id)
             if kept is not None and kept.record.is_over:
                 bare = without_words(kept.record)

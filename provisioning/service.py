@@ -61,7 +61,7 @@ from provisioning.session import (
     touch,
 )
 from provisioning.states import DeviceState, SessionState
-from provisioning.store import SessionStore
+from provisioning.store import SessionPage, SessionStore
 from provisioning.verifications import Verifications
 from provisioning.work_orders import WorkOrders
 from registry.errors import PremisesNotFoundError
@@ -169,6 +169,10 @@ class SessionService:
         """Return the devices of a session, in a fixed order."""
         return tuple(one for _, one in sorted((await self.session(id)).devices.items()))
 
+    async def at(self, premises: str, limit: int, cursor: str | None = None) -> SessionPage:
+        """Return a page of the sessions that were opened for premises, those that are over too."""
+        return await self._sessions.at(premises, limit, cursor)
+
     async def options(self, id: str) -> Mapping[str, Mapping[str, Sequence[str]]]:
         """Return for each device why it does not fit, by program: nothing where it does."""
         session = await self.session(id)
@@ -202,10 +206,9 @@ class SessionService:
         await self._check_right(new, ask)
         await self._check_ready(new)
         opener = ask.by.name
-        if await self._sessions.open_of(opener, self._settings.sessions_open_max + 1) > (
-            self._settings.sessions_open_max
-        ):
-            raise TooManySessionsError(self._settings.sessions_open_max)
+        at_most = self._settings.sessions_open_max
+        if kept is None and await self._sessions.open_of(opener, at_most) >= at_most:
+            raise TooManySessionsError(at_most)
         if new.take_over:
             await self._take_over(new.premises, ask)
         if kept is None:

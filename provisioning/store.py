@@ -1,6 +1,7 @@
 """Sessions to documents and back. No decisions."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from infra.documents.port import Collection, DocumentStore, Entry, IndexValue
@@ -20,6 +21,14 @@ _WATCHED: Final[Mapping[SessionState, str]] = {
     SessionState.PARTIAL: LATER,
     SessionState.AWAITING_REMEDY: LATER,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Sessions in a fixed order; ``next`` continues after the last, None = no more."""
+
+    sessions: tuple[Session, ...]
+    next: str | None
 
 
 class SessionStore:
@@ -59,9 +68,10 @@ class SessionStore:
         """Return how many sessions somebody has open, as far as ``at_most``."""
         return len((await self._records.page("opener", opener, opener, at_most)).ids)
 
-    async def at(self, premises: str, limit: int, cursor: str | None = None) -> tuple[Session, ...]:
-        """Return sessions of premises, by id."""
-        return (await self._records.page("premises", premises, premises, limit, cursor)).records
+    async def at(self, premises: str, limit: int, cursor: str | None = None) -> SessionPage:
+        """Return a page of the sessions of premises that anybody may know of, by id."""
+        page = await self._records.page("premises", premises, premises, limit, cursor)
+        return SessionPage(tuple(one for one in page.records if one.is_visible), page.next)
 
     async def drop_over(self, until_ms: int) -> int:
         """Delete sessions that were over before this; return how many."""

@@ -1,43 +1,26 @@
 """The `han` shadow: whatever a gateway reports is read, and nothing of it is believed to be well formed."""
 
+from pathlib import Path
+from typing import Any
+
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioning import han
 
 EUI64 = "00124B0014B5D2A1"
-DOCUMENT = {
-    "desired": {
-        "permitJoin": {"seq": 12, "until": 1790000600, "mode": "grants"},
-        "grants": {EUI64: {"id": "g-81", "proof": "install_code", "sealed": "…", "until": 1790000600}},
-        "attach": {"dev-7f3": {"eui64": EUI64, "state": "on", "active": True, "epoch": 3}},
-    },
-    "reported": {
-        "net": {"state": "NORMAL", "tech": "zigbee-se1", "channel": 20, "panId": "1A62"},
-        "capacity": {"devices": 10, "used": 4, "loadControl": 8, "usedLoadControl": 2},
-        "permitJoin": {
-            "seq": 12,
-            "until": 1790000600,
-            "mode": "grants",
-            "state": "open",
-            "sealKey": "BKx2",
-        },
-        "seen": {
-            EUI64: {
-                "at": 1790000412,
-                "maker": "Acme",
-                "model": "PCT-2",
-                "hw": 3,
-                "fw": "1.4.0",
-                "cat": 1,
-                "caps": ["price", "load.offset"],
-                "rssi": -61,
-                "auth": "ok",
-            }
-        },
-        "attach": {"dev-7f3": {"eui64": EUI64, "state": "on", "active": True, "epoch": 3, "online": True}},
-    },
-}
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
+
+
+def example() -> dict[str, Any]:
+    """Return the document that the page for device makers shows."""
+    text = PAGE.read_text(encoding="utf-8").partition("home area network\n")[2]
+    found: dict[str, Any] = msgspec.json.decode(text.partition("```json\n")[2].partition("```")[0])
+    return found
+
+
+DOCUMENT = example()
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=80)
 trees = st.dictionaries(
@@ -61,7 +44,7 @@ def read(document=DOCUMENT):
     return han.read(document["desired"], document["reported"])
 
 
-def test_the_example_of_the_specification_is_read_whole():
+def test_the_example_for_device_makers_is_read_whole():
     report = read()
     assert report.net == han.Net("NORMAL", "zigbee-se1")
     assert report.room == han.Room(10, 4, 8, 2)

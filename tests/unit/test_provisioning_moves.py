@@ -176,7 +176,7 @@ async def test_move_out_takes_the_customers_device_and_leaves_the_utilitys(world
         assert await one.keys.of([mine]) == {}
         assert {made.state for made in world.programs.made.values()} == {EnrolmentState.ENDED}
         assert world.outgoing.kinds().count("han.device.removed") == 2
-        for session in await one.sessions.at(PREMISES, 10):
+        for session in (await one.service.at(PREMISES, 10)).sessions:
             assert session.note == ""
             assert {device.name for device in session.devices.values()} == {""}
 

@@ -23,6 +23,7 @@ from provisioning.errors import (
     RevisionConflictError,
     SessionExistsError,
     SessionNotFoundError,
+    TooManySessionsError,
     VerificationExpiredError,
     VerificationMissingError,
     WorkOrderMissingError,
@@ -278,6 +279,24 @@ async def test_a_way_that_is_off_is_refused_with_its_name(world):
         with pytest.raises(PolicyOffError) as refused:
             await one.opened()
         assert refused.value.policy == "customer_install"
+
+
+async def test_one_person_has_so_many_sessions_open_and_not_one_more(world):
+    async with world.process(ProvisioningSettings(sessions_open_max=2)) as one:
+        await one.settle_in()
+        for number in range(3):
+            await one.registry.hand_over(f"pr-100{number}", ACCOUNT, OPERATOR)
+        verification = await one.verified()
+        news = [
+            NewSession(premises=f"pr-100{number}", account=ACCOUNT, verification=verification)
+            for number in range(3)
+        ]
+        first = await one.service.open(news[0], world.ask())
+        await one.service.open(news[1], world.ask())
+        with pytest.raises(TooManySessionsError):
+            await one.service.open(news[2], world.ask())
+        await one.service.abort(first.id, "done", world.ask())
+        assert (await one.service.open(news[2], world.ask())).state is SessionState.OPEN
 
 
 # ---------------------------------------------------------------------------- discovery
