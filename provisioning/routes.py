@@ -44,6 +44,8 @@ PAGE: Final = 1_000
 FORGET_MS: Final = 7 * 86_400_000
 """How long a gateway is waited for that is to forget a device: one that was taken out never answers."""
 RETRY_S: Final = 1.0
+REST_S: Final = 0.1
+"""Between two looks, however much is heard: what comes meanwhile is looked at together."""
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -251,6 +253,7 @@ class RouteKeeper:
             except Exception as error:  # noqa: BLE001 - looked at again when its time comes
                 _log.warning("routes_not_kept", reason=repr(error))
                 await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(REST_S)
 
     async def pass_once(self) -> None:
         """Look once at all that waits."""

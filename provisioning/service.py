@@ -200,7 +200,7 @@ class SessionService:
         id = ask.id("ps-")
         kept = await self._sessions.load(id)
         if kept is not None and kept.record.is_visible:
-            _check_key(kept.record, ask)
+            self._is_repeat(kept.record, ask)  # refuses what was opened for another request
             return kept.record
         self._check_policy(ask)
         await self._check_right(new, ask)
@@ -621,11 +621,6 @@ class SessionService:
         )
         # One that was never opened is deleted, and may be opened under the same key later.
         return audit.entry(row, before + 1, life=session.opened_at_ms)
-
-
-def _check_key(session: Session, ask: Ask) -> None:
-    if session.keys and (session.keys[0].key, session.keys[0].digest) != (ask.key_hash, ask.digest):
-        raise IdempotencyMismatchError
 
 
 def _candidate(session: Session, device: SessionDevice) -> Candidate:

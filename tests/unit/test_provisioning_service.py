@@ -30,7 +30,7 @@ from provisioning.errors import (
 )
 from provisioning.reconciler import topic
 from provisioning.service import Discovery, NewSession
-from provisioning.session import Cause, Consent
+from provisioning.session import KEYS_MAX, Cause, Consent
 from provisioning.states import DeviceState, SessionState
 from provisioning.verifications import NewVerification, Outcome
 from registry.errors import PremisesNotFoundError
@@ -197,6 +197,17 @@ async def test_a_repeat_under_the_same_key_has_its_effect_once_also_in_another_p
             await other.service.discover(session.id, Discovery(), replace(discover, digest="other"))
         with pytest.raises(IdempotencyMismatchError):
             await other.service.open(new, replace(ask, digest="other"))
+
+
+async def test_a_session_is_found_by_the_key_it_was_opened_under_however_much_was_done_in_it(world):
+    async with world.process() as one:
+        await one.settle_in()
+        ask = world.ask()
+        new = NewSession(premises=PREMISES, account=ACCOUNT, verification=await one.verified())
+        session = await one.service.open(new, ask)
+        for _ in range(KEYS_MAX):
+            await one.service.verify(session.id, session.verification, world.ask())
+        assert (await one.service.open(new, ask)).id == session.id
 
 
 async def test_an_act_on_what_has_changed_since_is_refused_and_changes_nothing(world):
