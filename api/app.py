@@ -43,6 +43,7 @@ from api.services import ApiServices
 from api.shadow_changes import ShadowChanges
 from api.shadows import Shadows
 from api.status import Status
+from api.streams import Places
 from api.things import Things
 from api.vouchers import VoucherRoutes
 from infra.documents.port import StoreBrokenError
@@ -76,11 +77,11 @@ def create_app(services: ApiServices, on_broken: Callable[[StoreBrokenError], No
 
 def all_routes(services: ApiServices) -> tuple[Route, ...]:
     """Return every route there is, that of the API page last."""
-    desk = Desk(services)
+    desk, places = Desk(services), Places(services.limits.streams_max)
     before = (
         *Shadows(services, desk).routes(),
         *ShadowChanges(services, desk).routes(),
-        *LiveShadows(services).routes(),
+        *LiveShadows(services, places).routes(),
         *Things(services).routes(),
         *Gateways(services).routes(),
         *PremisesRoutes(services).routes(),
