@@ -24,7 +24,9 @@ from api.live import LiveShadows
 from api.logins import Logins
 from api.me import Me
 from api.meters import Meters
+from api.moves import MoveRoutes
 from api.operations import Route
+from api.outbox import OutboxRoutes
 from api.people import People
 from api.premises import PremisesRoutes
 from api.problems import (
@@ -40,12 +42,15 @@ from api.programs import ProgramRoutes
 from api.reading import HttpRequest, request_id, via_of
 from api.replies import Reply
 from api.services import ApiServices
+from api.sessions import Sessions
 from api.shadow_changes import ShadowChanges
 from api.shadows import Shadows
 from api.status import Status
 from api.streams import Places
 from api.things import Things
+from api.verifications import VerificationRoutes
 from api.vouchers import VoucherRoutes
+from api.work_orders import WorkOrderRoutes
 from infra.documents.port import StoreBrokenError
 
 _log: Final = structlog.get_logger(__name__)
@@ -96,6 +101,11 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
     after = (
         *People(services).routes(),
         *VoucherRoutes(services).routes(),
+        *VerificationRoutes(services).routes(),
+        *WorkOrderRoutes(services).routes(),
+        *Sessions(services, places).routes(),
+        *MoveRoutes(services).routes(),
+        *OutboxRoutes(services).routes(),
         *Audit(services).routes(),
         *Status(services).routes(),
         *AwsShadows(services, desk).routes(),

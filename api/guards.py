@@ -6,6 +6,7 @@ shadow is the table of shadows (``security.policy``), asked where the shadow is.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import Final, Protocol
@@ -52,6 +53,8 @@ STILL_MAY: Final = "still_may"
 """Where a stream finds what to ask while it is open."""
 CHECKED: Final = frozenset({*THINGS, DEVICE, PREMISES, *INSIDE})
 """Parts of a path that the guard looks at itself."""
+BY_REACH: Final = frozenset({Role.REP, Role.INSTALLER})
+"""Whose rights come and go with a verification or a work order; looked up for each request."""
 _PART: Final = re.compile(r"{(\w+):")
 
 COMPAT: Final = Principal("compat", Role.STAND_IN)
@@ -97,6 +100,7 @@ class Guard:
         self._identify = identify
         self._challenge = challenge
         self._gate = Gate(services.registry, services.devices)
+        self._reach_of = services.provisioning.reach_of
         self._step_ups = services.step_ups
         self._body_bytes_max = max(services.limits.body_bytes_max, services.settings.limits.request_bytes_max)
         self._body_timeout_s = services.limits.body_timeout_s
@@ -124,6 +128,9 @@ class Guard:
         # Before anything is looked up: who may do this to no target learns nothing about any.
         if not may_at_all(principal.role, action):
             raise ApiError(FORBIDDEN)
+        if principal.role in BY_REACH:
+            reach = principal.reach | await self._reach_of(principal)
+            scope["user"] = replace(principal, reach=reach)
         if not scope["route_handler"].opt["operation"].own_check:
             await self._gate.admit(scope)
 

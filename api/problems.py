@@ -17,8 +17,11 @@ from api.replies import PROBLEM, Field, Reply, json_reply
 from infra.documents.port import InvalidCursorError, StoreError
 from infra.live import TooManyWatchersError
 from infra.machines import IllegalTransitionError
+from infra.outbox import UnknownItemError
 from infra.versions import OutdatedVersionError
 from programs import errors as programs
+from provisioning import care, moves
+from provisioning import errors as provisioning
 from registry import errors as registry
 from security.audited import RecordBusyError
 from security.hashing import HashingBusyError
@@ -164,7 +167,7 @@ CATALOGUE_FULL = _kind(
     "Use an entry again that is not needed.",
 )
 INELIGIBLE = _kind(
-    422, "ineligible", "The device does not fit the program", "Read `reasons`: all of them are there."
+    422, "ineligible", "A device does not fit a program", "Read `reasons`, or those of each of `pairs`."
 )
 INVALID_ENTRY = _kind(
     422, "invalid-entry", "The catalogue takes no such entry", "Read `problems`; nothing was kept."
@@ -310,6 +313,117 @@ INVALID_LABEL = _kind(
 )
 INVALID_PIN = _kind(422, "invalid-pin", "This can be no PIN", "Type the six digits of the label again.")
 
+CUSTOMER_NOT_FOUND = _kind(
+    404, "customer-not-found", "No customer is found by this", "Ask for another way to find them."
+)
+VERIFICATION_NOT_FOUND = _kind(404, "verification-not-found", "No such verification", "Correct the id.")
+WORK_ORDER_NOT_FOUND = _kind(404, "work-order-not-found", "No such work order", "Correct the id.")
+SESSION_NOT_FOUND = _kind(
+    404,
+    "provisioning-session-not-found",
+    "No such provisioning session",
+    "Correct the id; only those of customers you work for are there for you.",
+)
+OUTBOX_ITEM_NOT_FOUND = _kind(404, "outbox-item-not-found", "No such item", "See the list of what waits.")
+MOVE_NOT_FOUND = _kind(404, "move-not-found", "No such change", "Correct the id.")
+NOT_REPLACEABLE = _kind(
+    409,
+    "not-replaceable",
+    "One of these devices can not take the place of the other",
+    "Read `detail`; let the new one be seen and prove itself first.",
+)
+CONFIRMATION_NEEDED = _kind(
+    409, "confirmation-needed", "This takes everything away", "Send it again with `confirm`."
+)
+VERIFICATION_MISSING = _kind(
+    403, "verification-missing", "The customer has to be verified first", "Record a verification that passed."
+)
+VERIFICATION_EXPIRED = _kind(
+    403,
+    "verification-expired",
+    "The verification has expired",
+    "Verify the customer again, and say by which.",
+)
+WORK_ORDER_MISSING = _kind(
+    403,
+    "work-order-missing",
+    "No open work order of yours is for these premises",
+    "Ask the operator for one.",
+)
+POLICY_OFF = _kind(
+    409, "policy-off", "This utility does not offer it", "Read `detail`: a setting decides; take another way."
+)
+NOT_READY = _kind(
+    409,
+    "precondition",
+    "The premises are not ready for a session",
+    "See to everything that `codes` names, then open it.",
+)
+SESSION_EXISTS = _kind(
+    409,
+    "session-exists",
+    "Another session is open at these premises",
+    "Go on with `session`, or send `take_over`.",
+)
+TOO_MANY_SESSIONS = _kind(
+    409, "too-many-sessions", "You have as many open sessions as one may have", "Finish or abort one."
+)
+WINDOW_OPEN = _kind(
+    409, "window-open", "Discovery is running", "Add a grant, wait for its end, or stop it first."
+)
+WINDOW_CLOSED = _kind(409, "window-closed", "No discovery is running", "Start one.")
+GATEWAY_CAPACITY = _kind(
+    409,
+    "gateway-capacity",
+    "The gateway takes no more devices",
+    "Read `detail` for both numbers; detach one.",
+)
+AUTH_NOT_OK = _kind(
+    409,
+    "auth-not-ok",
+    "A device has not proved itself",
+    "See in `devices` how far each is; enter its code again.",
+)
+CONSENT_MISSING = _kind(
+    409, "consent-missing", "Consent is missing", "Ask the customer about all of `pairs`, and record it."
+)
+NOTHING_TO_RETRY = _kind(
+    409, "nothing-to-retry", "Nothing of it has failed or is late", "Read the devices; wait, or go on."
+)
+NOT_RECORDED = _kind(
+    409, "not-recorded", "There is nothing to confirm yet", "Wait for the devices, or accept the part."
+)
+REMEDY_NOT_OFFERED = _kind(
+    409, "remedy-not-offered", "This remedy is not on offer here", "Take one that `remedies` lists."
+)
+INSTALL_CODE_CRC = _kind(
+    422, "install-code-crc", "The install code is mistyped", "Type it again from the label: it costs no try."
+)
+PIN_CHECKSUM = _kind(
+    422, "pin-checksum", "The PIN is mistyped", "Type it again from the label: it costs no try."
+)
+EXCLUSIVE_PROGRAMS = _kind(
+    422,
+    "exclusive-programs",
+    "Programs were chosen together that exclude each other",
+    "Leave one of each of `pairs` out; nothing was kept.",
+)
+CREDENTIAL_LOCKED = _kind(
+    423,
+    "credential-locked",
+    "Too many codes were entered for this device",
+    "Wait as long as `Retry-After` says; compare with the label.",
+)
+TOO_MANY_SEARCHES = _kind(
+    429, "too-many-searches", "Too many customers were searched for", "Wait as long as `Retry-After` says."
+)
+CCS_UNAVAILABLE = _kind(
+    503,
+    "ccs-unavailable",
+    "The customer care system does not answer",
+    "Try again in a moment; without it nobody is verified.",
+)
+
 KINDS: Final = tuple(_KINDS)
 
 _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
@@ -404,6 +518,40 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     pins.PinStoppedError: TOO_MANY_TRIES,
     pins.PinBusyError: UNAVAILABLE,
     InvalidCursorError: INVALID_CURSOR,
+    provisioning.InvalidRequestError: INVALID_REQUEST,
+    provisioning.SessionNotFoundError: SESSION_NOT_FOUND,
+    provisioning.VerificationNotFoundError: VERIFICATION_NOT_FOUND,
+    provisioning.WorkOrderNotFoundError: WORK_ORDER_NOT_FOUND,
+    provisioning.CustomerNotFoundError: CUSTOMER_NOT_FOUND,
+    provisioning.TooManySearchesError: TOO_MANY_SEARCHES,
+    provisioning.VerificationMissingError: VERIFICATION_MISSING,
+    provisioning.VerificationExpiredError: VERIFICATION_EXPIRED,
+    provisioning.WorkOrderMissingError: WORK_ORDER_MISSING,
+    provisioning.PolicyOffError: POLICY_OFF,
+    provisioning.PreconditionError: NOT_READY,
+    provisioning.SessionExistsError: SESSION_EXISTS,
+    provisioning.TooManySessionsError: TOO_MANY_SESSIONS,
+    provisioning.RevisionConflictError: PRECONDITION_FAILED,
+    provisioning.IdempotencyMismatchError: IDEMPOTENCY_MISMATCH,
+    provisioning.SessionBusyError: UNAVAILABLE,
+    provisioning.WindowOpenError: WINDOW_OPEN,
+    provisioning.WindowClosedError: WINDOW_CLOSED,
+    provisioning.GatewayCapacityError: GATEWAY_CAPACITY,
+    provisioning.CredentialLockedError: CREDENTIAL_LOCKED,
+    provisioning.InstallCodeCrcError: INSTALL_CODE_CRC,
+    provisioning.PinChecksumError: PIN_CHECKSUM,
+    provisioning.AuthNotOkError: AUTH_NOT_OK,
+    provisioning.IneligiblePairsError: INELIGIBLE,
+    provisioning.ConsentMissingError: CONSENT_MISSING,
+    provisioning.NothingToRetryError: NOTHING_TO_RETRY,
+    provisioning.NotRecordedError: NOT_RECORDED,
+    provisioning.RemedyNotOfferedError: REMEDY_NOT_OFFERED,
+    moves.MoveNotFoundError: MOVE_NOT_FOUND,
+    moves.NotReplaceableError: NOT_REPLACEABLE,
+    moves.ConfirmationNeededError: CONFIRMATION_NEEDED,
+    care.BadSearchError: INVALID_REQUEST,
+    care.CareError: CCS_UNAVAILABLE,
+    UnknownItemError: OUTBOX_ITEM_NOT_FOUND,
     StoreError: UNAVAILABLE,
     TooManyWatchersError: TOO_MANY_STREAMS,
 }
@@ -480,6 +628,8 @@ def describe(error: Exception) -> Problem:
             return Problem(INVALID_ENTRY, INVALID_ENTRY.title, members={"problems": error.problems})
         case people.LoginRefusedError():
             return Problem(UNAUTHORIZED, UNAUTHORIZED.title, fields=CHALLENGE)
+        case provisioning.ProvisioningError():
+            return _of_provisioning(error)
         case _:
             kind = _kind_of(error)
             said = None if kind.status >= 500 or kind is UNAUTHORIZED else str(error)  # noqa: PLR2004 - 5xx
@@ -534,9 +684,38 @@ def help_of(error: shadow.ShadowError) -> dict[str, Any]:
     return told
 
 
+def _of_provisioning(error: provisioning.ProvisioningError) -> Problem:
+    """Return the problem with everything that is wrong: whoever is on the telephone asks once."""
+    kind = _kind_of(error)
+    members: dict[str, Any] = {}
+    match error:
+        case provisioning.PreconditionError():
+            members = {"codes": list(error.codes)}
+        case provisioning.SessionExistsError():
+            members = {"session": error.id}
+        case provisioning.RevisionConflictError():
+            members = {"currentVersion": error.revision}
+        case provisioning.AuthNotOkError():
+            members = {"devices": error.devices}
+        case provisioning.ConsentMissingError():
+            members = {"pairs": [{"device": device, "program": program} for device, program in error.pairs]}
+        case provisioning.IneligiblePairsError():
+            kind = EXCLUSIVE_PROGRAMS if error.exclusive_only else INELIGIBLE
+            members = {
+                "pairs": [
+                    {"device": device, "program": program, "reasons": list(reasons)}
+                    for (device, program), reasons in error.pairs.items()
+                ]
+            }
+        case _:
+            pass
+    said = None if kind.status >= 500 else str(error)  # noqa: PLR2004 - 5xx
+    return Problem(kind, kind.title, said, _waiting(error), members)
+
+
 def _waiting(error: Exception) -> tuple[Field, ...]:
     """Return the header that says how long to wait, if the error knows."""
-    retry_s = getattr(error, "retry_s", None)
+    retry_s = getattr(error, "retry_s", None) or getattr(error, "retry_after_s", None)
     return () if retry_s is None else ((RETRY_AFTER, b"%d" % math.ceil(retry_s)),)
 
 

@@ -394,6 +394,10 @@ class ProblemDocument(Struct, omit_defaults=True):
     currentVersion: Version | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
     conflicts: list[str] | msgspec.UnsetType = msgspec.UNSET
     currentSequence: Json | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the protocol's name
+    codes: list[str] | msgspec.UnsetType = msgspec.UNSET
+    session: str | msgspec.UnsetType = msgspec.UNSET
+    devices: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    pairs: list[Json] | msgspec.UnsetType = msgspec.UNSET
 
 
 class AwsError(Struct, omit_defaults=True):

@@ -9,9 +9,12 @@ from infra.clock import Clock
 from infra.documents.port import DocumentStore
 from infra.ids import Ids
 from infra.live import Live
+from infra.outbox import Outbox
 from infra.settings import Settings
 from infra.telemetry import Metrics
 from programs.opening import Programs
+from provisioning.care import CustomerCare
+from provisioning.center import ProvisioningCenter
 from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
 from registry.devices import DeviceService
@@ -89,6 +92,9 @@ class ApiServices:
     readiness: Readiness
     figures: Figures
     trust: TrustCenter
+    provisioning: ProvisioningCenter
+    care: CustomerCare
+    outbox: Outbox
     version: str
     """Of this Gnomon."""
     heads: Heads | None = None

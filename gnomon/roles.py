@@ -550,6 +550,9 @@ async def _api(
         readiness=readiness.reasons,
         figures=figures,
         trust=services.trust,
+        provisioning=services.provisioning,
+        care=services.care,
+        outbox=services.outbox,
         version=version("gnomon"),
     )
     folder, name = services.settings.directory / "api", services.settings.broker.hosts[0]

@@ -127,6 +127,7 @@ class Action(StrEnum):
     CUSTOMER_FIND = "customer.find"
     VERIFICATION_CREATE = "verification.create"
     WORK_ORDER_WRITE = "work_order.write"
+    SESSION_READ = "session.read"
     SESSION_WORK = "session.work"
     """Open, discover, grant, select and push: all of a provisioning session but to confirm it."""
     SESSION_CONFIRM = "session.confirm"
@@ -138,6 +139,11 @@ class Action(StrEnum):
     CONSENT_READ = "consent.read"
     CONSENT_GIVE = "consent.give"
     CONSENT_WITHDRAW = "consent.withdraw"
+    MOVE_READ = "move.read"
+    """How far an exchange, a replacement or a move-out is."""
+    HAN_CLEAR = "han.clear"
+    OUTBOX_READ = "outbox.read"
+    OUTBOX_RETRY = "outbox.retry"
     EVENT_OPT_OUT = "event.opt_out"
     ACCOUNT_EXPORT = "account.export"
     ACCOUNT_ERASE = "account.erase"
@@ -273,6 +279,7 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.CUSTOMER_FIND: {_R.REP: _S.ANY},
         Action.VERIFICATION_CREATE: {_R.REP: _S.ANY},
         Action.WORK_ORDER_WRITE: _OPERATOR | {_R.CCS: _S.ANY},
+        Action.SESSION_READ: _VISIT | _OPERATOR,
         Action.SESSION_WORK: _VISIT,
         Action.SESSION_CONFIRM: _CASE,
         Action.SESSION_ABORT: _ON_SITE,
@@ -283,6 +290,10 @@ GRANTS: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         Action.ENROLMENT_REQUEST: _CASE,
         Action.CONSENT_GIVE: _CASE,
         Action.CONSENT_WITHDRAW: _CASE,
+        Action.MOVE_READ: _VISIT | _OPERATOR | {_R.CCS: _S.ANY},
+        Action.HAN_CLEAR: _VISIT | {_R.CUSTOMER: _S.OWN, _R.OPERATOR: _S.ENROLLED},
+        Action.OUTBOX_READ: _OPERATOR,
+        Action.OUTBOX_RETRY: _OPERATOR,
         Action.EVENT_OPT_OUT: _CASE | {_R.DEVICE: _S.SELF},
         Action.ACCOUNT_EXPORT: {_R.CUSTOMER: _S.ACCOUNT},
         Action.ACCOUNT_ERASE: {_R.CUSTOMER: _S.ACCOUNT, _R.CCS: _S.ANY},

@@ -15,6 +15,7 @@ from fleet import provisioning as scenes
 from fleet.network import Network
 from fleet.program import Programs
 from infra.documents.memory import MemoryStore
+from infra.documents.port import DocumentStore
 from infra.live import Live
 from infra.presence import Presence
 from infra.settings.model import ProvisioningSettings, ShadowLimits
@@ -31,7 +32,7 @@ from provisioning.hans import Hans
 from provisioning.moves import Moves
 from provisioning.observed import Enrolled
 from provisioning.observing import Observing
-from provisioning.ports import Candidate, Offer, WillNotWorkError
+from provisioning.ports import Candidate, Offer, Outgoing, WillNotWorkError
 from provisioning.reconciler import Reconciler
 from provisioning.routes import RouteKeeper
 from provisioning.service import Discovery, NewGrant, NewSession, SessionService
@@ -177,9 +178,17 @@ class FakeOutgoing:
 class World:
     """What outlives a process: the store, time, the home, and what programs and the outbox keep."""
 
-    def __init__(self, directory: Path, scene: scenes.Scene | None = None, *, real: bool = False) -> None:
-        self.store = open_store()
-        self.clock = FakeClock()
+    def __init__(
+        self,
+        directory: Path,
+        scene: scenes.Scene | None = None,
+        *,
+        real: bool = False,
+        store: DocumentStore | None = None,
+        clock: FakeClock | None = None,
+    ) -> None:
+        self.store: DocumentStore = store or open_store()
+        self.clock = clock or FakeClock()
         self.directory = directory
         self.scene = scene or scenes.recognised(7)
         self.programs = FakePrograms()
@@ -206,14 +215,24 @@ class World:
 class Process:
     """The services of one process."""
 
-    def __init__(self, world: World, settings: ProvisioningSettings | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        settings: ProvisioningSettings | None = None,
+        *,
+        live: Live | None = None,
+        shadows: ShadowService | None = None,
+        registry: RegistryService | None = None,
+        outgoing: Outgoing | None = None,
+    ) -> None:
+        """Make them; those that are given are shared with who gives them."""
         self.world, clock, store, ids = world, world.clock, world.store, SeededIds(world.asked)
         box = SecretBox.open(world.directory / "master.key", SeededIds())
-        self.live, self.presence = Live(), Presence()
-        self.shadows = ShadowService(
+        self.live, self.presence = live or Live(), Presence()
+        self.shadows = shadows or ShadowService(
             ShadowStore(store, LIMITS, 10_000_000), clock, ids, LIMITS, Metrics(), self.live
         )
-        self.registry = RegistryService(store, clock)
+        self.registry = registry or RegistryService(store, clock)
         self.gateways = GatewayService(store, clock, self.registry)
         self.devices = DeviceService(store, clock, self.registry)
         self.models = ModelCatalogue(store, clock)
@@ -270,7 +289,7 @@ class Process:
             sessions=self.sessions,
             shadows=self.shadows,
             routes=self.routes,
-            outgoing=world.outgoing,
+            outgoing=outgoing or world.outgoing,
             **parts,
         )
         self.reconciler = Reconciler(
@@ -291,7 +310,7 @@ class Process:
             keys=self.keys,
             executor=self.executor,
             programs=programs,
-            outgoing=world.outgoing,
+            outgoing=outgoing or world.outgoing,
         )
         self.service = SessionService(
             sessions=self.sessions,

@@ -15,6 +15,8 @@ import msgspec
 from api.app import all_routes
 from api.gate import DEVICE, INSIDE, PREMISES, THINGS
 from api.operations import Route
+from provisioning.verifications import VERIFICATIONS
+from provisioning.work_orders import WORK_ORDERS
 from registry.lifecycle import Device
 from registry.models import NewThing, Owner, ThingKind
 from registry.states import DeviceTrigger
@@ -41,6 +43,8 @@ ROLES: Final = tuple(role for role in Role if role not in {Role.RELAY, Role.SYST
 STORED: Final = ("get", "find", "find_in", "read", "scan", "commit", "append")
 NAMED: Final = frozenset({*THINGS, DEVICE, PREMISES})
 """Parts of a path that name what is somebody's."""
+STANDING: Final = frozenset({VERIFICATIONS.name, WORK_ORDERS.name})
+"""Read to learn how the caller stands, before anything is looked up for them."""
 PLACES: Final = {"shadow": "@classic", "version": "1"}
 OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, BROKEN = 200, 400, 401, 403, 404, 500
 
@@ -64,6 +68,11 @@ class Seen:
     body: Any
     work: tuple[tuple[str, str], ...]
     """Calls of the store, in order."""
+
+    @property
+    def is_barred(self) -> bool:
+        """Whether the table said no; that a verification is missing is another thing."""
+        return self.status == UNAUTHORIZED or (self.status == FORBIDDEN and "#forbidden" in str(self.body))
 
 
 @dataclass
@@ -130,13 +139,13 @@ class Walk:
         elif not _named(route) and action is Action.THING_READ and not _may_read(role, target, route):
             if any(word in str(other.body) for word in ("THING", "PREMISES", ELSEWHERE)):
                 self._note(role, route, "other", "lists what is somebody else's")
-        elif other.status in {UNAUTHORIZED, FORBIDDEN} and self._may_touch(role, route):
+        elif other.is_barred and self._may_touch(role, route):
             self._note(role, route, "other", f"refused with {other.status}, though the table allows it")
 
     def _judge_own(self, role: Role, route: Route, own: Seen, target: Target | None) -> None:
         if self._is_refused(role, route, target):
             self._expect(role, route, "own", own, {FORBIDDEN, NOT_FOUND} if _named(route) else {FORBIDDEN})
-        elif own.status in {UNAUTHORIZED, FORBIDDEN} and self._may_touch(role, route):
+        elif own.is_barred and self._may_touch(role, route):
             self._note(role, route, "own", f"refused with {own.status}, though the table allows it")
         elif own.status >= BROKEN:
             self._note(role, route, "own", f"answered {own.status}")
@@ -265,7 +274,8 @@ class _Watching:
 
         def noted(*arguments: Any, **more: Any) -> Any:
             where = arguments[0] if isinstance(arguments[0], str) else ""
-            self._work.append((name, where))
+            if where not in STANDING:
+                self._work.append((name, where))
             return original(*arguments, **more)
 
         return noted

@@ -1,6 +1,7 @@
 """The API in process: the real services over a real store, called through HTTP without a socket."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,16 +20,21 @@ from gnomon.proofs import RegistryProofs
 from infra.documents.opening import open_store
 from infra.documents.port import DocumentStore, StoreBrokenError
 from infra.live import Live
+from infra.outbox import LANES, Outbox
+from infra.outbox import LOG as OUTBOX
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, ShadowLimits
 from infra.telemetry import Metrics
-from programs.collections import COLLECTIONS as PROGRAMS
 from programs.collections import LOGS as PROGRAM_LOGS
 from programs.opening import open_programs
 from programs.writing import Writing
+from provisioning import care_embedded
+from provisioning.care_embedded import EmbeddedCare
+from provisioning.center import ProvisioningCenter
+from provisioning.desk import Desk
+from provisioning.outgoing import OutboxOutgoing
 from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
-from registry.collections import COLLECTIONS
 from registry.devices import DeviceService
 from registry.gateways import GatewayService
 from registry.meters import MeterService
@@ -45,17 +51,17 @@ from security.policy import Action, Principal, Role
 from security.secretbox import SecretBox
 from security.trust.authority import Authority
 from security.trust.center import open_center
-from security.trust.collections import COLLECTIONS as TRUST
 from security.trust.issued import IssuedStore
 from shadow.commands import Channel, Origin, parse_update
 from shadow.decisions import Accepted, Outcome
 from shadow.document import ShadowId
-from shadow.records import LOGS, SHADOWS
+from shadow.records import LOGS
 from shadow.service import ShadowService
 from shadow.store import ShadowStore
 from tests.fakes import FakeClock, SeededIds
 from tests.people_rig import CHEAP
 from tests.programs_rig import FakePresence
+from tests.provisioning_rig import ALL, Process, World
 
 OPERATOR = Principal("operator", Role.OPERATOR)
 HALL = "hall"
@@ -88,6 +94,8 @@ class Rig:
     broken: list[StoreBrokenError]
     tokens: "Tokens"
     confirmations: "Confirmations"
+    home: Process
+    """Provisioning, with a home at the other end; nobody lives there until it is settled in."""
 
     async def confirmed(
         self, role: Role, action: Action, method: str, path: str, body: bytes = b"", **headers: str
@@ -171,8 +179,8 @@ async def api(
     """Start the API over SQLite in ``directory``, with some things registered."""
     store = await open_store(
         url or f"sqlite:{directory}/gnomon.db",
-        [SHADOWS, *COLLECTIONS, *PROGRAMS, *PEOPLE, *TRUST, BLOCKS],
-        [*LOGS, *PROGRAM_LOGS, audit.LOG],
+        [*ALL, *PEOPLE, BLOCKS, LANES, *care_embedded.COLLECTIONS],
+        [*LOGS, *PROGRAM_LOGS, audit.LOG, OUTBOX, care_embedded.RECORDS],
         testing=True,
     )
     hashing = Hashing()
@@ -255,6 +263,16 @@ async def _over(
         await registry.revoke(name, by, via)
         return True
 
+    outbox = Outbox(store, clock, random.Random(0), metrics)
+    home = Process(
+        World(directory, store=store, clock=clock),
+        settings.provisioning,
+        live=live,
+        shadows=shadows,
+        registry=registry,
+        outgoing=OutboxOutgoing(outbox),
+    )
+    care = EmbeddedCare(store, clock)
     services = ApiServices(
         shadows=shadows,
         registry=registry,
@@ -277,6 +295,22 @@ async def _over(
         readiness=readiness,
         figures=figures,
         trust=trust,
+        provisioning=ProvisioningCenter(
+            home.service,
+            Desk(
+                store,
+                clock,
+                care=care,
+                verifications=home.verifications,
+                searches_hour_max=settings.provisioning.searches_hour_max,
+            ),
+            home.verifications,
+            home.work_orders,
+            home.moves,
+            home.routes,
+        ),
+        care=care,
+        outbox=outbox,
         version="0.1.0",
         heads=Heads.open(
             directory / "elsewhere" / "heads.jsonl", directory / "secrets" / "audit.key", box, clock
@@ -297,7 +331,19 @@ async def _over(
             for role in Role
         }
         yield Rig(
-            services, app, http, by, stranger, OWNER, clock, store, reasons, broken, bearer, confirmations
+            services,
+            app,
+            http,
+            by,
+            stranger,
+            OWNER,
+            clock,
+            store,
+            reasons,
+            broken,
+            bearer,
+            confirmations,
+            home,
         )
 
 

@@ -46,6 +46,16 @@ async def test_every_part_of_a_path_is_declared(rig: Rig):
             assert declared == set(re.findall(r"{(\w+)}", path))
 
 
+def test_no_two_shapes_have_one_name():
+    """The document knows a shape by its name alone."""
+    names = [
+        name
+        for source in sorted((Path(__file__).parents[2] / "api").glob("*.py"))
+        for name in re.findall(r"^class (\w+)\(Struct", source.read_text(), re.MULTILINE)
+    ]
+    assert sorted(set(names)) == sorted(names)
+
+
 async def test_every_reference_leads_somewhere(rig: Rig):
     document = await _document(rig)
     for reference in set(re.findall(r'"\$ref":"#/([^"]+)"', msgspec.json.encode(document).decode())):

@@ -59,7 +59,7 @@ class Walk:
         self.random = random.Random(seed)
         self.faulty = FaultyStore(world.store)
         self.faulty.crash_with = Died()
-        world.store = self.faulty  # type: ignore[assignment] # stands in for it
+        world.store = self.faulty  # stands in for it
         self.session = ""
 
     async def take(self, act: str, crash_in: int | None) -> None:

@@ -74,8 +74,13 @@ anyone but customer rep installer ccs system never premises.read
 anyone but rep never customer.find
 anyone but rep never verification.create
 anyone but operator ccs never work_order.write
+anyone but customer rep installer operator never session.read
 anyone but customer rep installer never session.work
 anyone but customer rep never session.confirm
+anyone but customer rep installer operator ccs never move.read
+anyone but customer rep installer operator never han.clear
+anyone but operator never outbox.read
+anyone but operator never outbox.retry
 anyone but rep installer operator never session.abort
 anyone but rep installer operator never session.take_over
 anyone but rep installer operator ccs never meter.exchange
