@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from api import problems
 from api.gate import Gate
+from api.limits import PAGE_MAX
 from api.logins import json_body, read
 from api.operations import (
     CURSOR,
@@ -32,8 +33,11 @@ from api.program_schemas import (
     EnrolmentDocument,
     EnrolmentList,
     MyEnrolmentBody,
+    MyProgramDocument,
+    MyProgramList,
     NewEnrolmentBody,
     SaidYes,
+    page_of,
 )
 from api.reading import HttpRequest, a_name, instant_ms, invalid, page_limit, query, via_of
 from api.replies import Reply, json_reply, no_content
@@ -42,6 +46,7 @@ from infra.documents.port import StoreUnavailableError
 from programs.eligibility import Code, blocking
 from programs.errors import EnrolmentNotFoundError, IneligibleError
 from programs.records import ConsentChannel, Enrolment, NewConsent
+from programs.states import ProgramState
 from registry.devices import Device
 from security.audit import Via
 from security.policy import Action, Principal, Target, may, scope_of
@@ -75,6 +80,7 @@ class Enrolments:
             Route("POST", f"{one}/retry", RETRY_ENROLMENT, self.retry),
             Route("POST", f"{one}/pause", PAUSE_ENROLMENT, self.pause),
             Route("POST", f"{one}/lift", LIFT_ENROLMENT, self.lift),
+            Route("GET", "/v1/me/programs", LIST_MY_PROGRAMS, self.programs),
             Route("GET", mine, LIST_MY_ENROLMENTS, self.mine),
             Route("POST", mine, ENROL_MINE, self.enrol_mine),
             Route("DELETE", f"{mine}/{{enrolment:str}}", LEAVE, self.leave),
@@ -104,6 +110,20 @@ class Enrolments:
         by: Principal = request.scope["user"]
         page = await self._enrolments.of_account(by.account, page_limit(fields), fields.get("cursor"))
         return await self._page(by, page.enrolments, page.next)
+
+    async def programs(self, request: HttpRequest) -> Reply:
+        fields = query(request.scope, ("limit", "cursor"))
+        by: Principal = request.scope["user"]
+        offered = await self._catalogue.programs(ProgramState.PUBLISHED)
+        page, following = page_of(offered, page_limit(fields), fields.get("cursor"))
+        there = (await self._enrolments.of_account(by.account, PAGE_MAX)).enrolments
+        items = [
+            MyProgramDocument.of(
+                program, sorted(one.device for one in there if one.program == program.id and one.is_live)
+            )
+            for program in page
+        ]
+        return json_reply(MyProgramList(items, following))
 
     async def read(self, request: HttpRequest) -> Reply:
         query(request.scope, ())
@@ -396,6 +416,35 @@ PAUSE_ENROLMENT: Final = _acting(
     "pauseEnrolment", "Let a device stay out for a while", Action.CONSENT_WITHDRAW
 )
 LIFT_ENROLMENT: Final = _acting("liftEnrolment", "Let a paused device go on", Action.ENROLMENT_REQUEST)
+LIST_MY_PROGRAMS: Final = Operation(
+    id="listMyPrograms",
+    tag=HOME,
+    summary="List the programs on offer, and which of one's devices take part",
+    description="Whether another device fits is told by its options.",
+    action=Action.HOME_READ,
+    parameters=(LIMIT, CURSOR),
+    answers={
+        200: Answer(
+            "A page",
+            Content(
+                "application/json",
+                MyProgramList,
+                {
+                    "items": [
+                        {
+                            "id": "cpp-27",
+                            "name": "Critical peaks",
+                            "type": "CPP",
+                            "description": "",
+                            "consent_text_version": "1",
+                            "devices": ["hall-thermostat"],
+                        }
+                    ]
+                },
+            ),
+        )
+    },
+)
 LIST_MY_ENROLMENTS: Final = Operation(
     id="listMyEnrolments",
     tag=HOME,

@@ -135,6 +135,35 @@ class ProgramList(Struct, omit_defaults=True):
     next: str | None = None
 
 
+class MyProgramDocument(Struct):
+    """A program on offer, and which of one's devices take part in it."""
+
+    id: ProgramId
+    name: str
+    type: ProgramType
+    description: str
+    consent_text_version: Annotated[str, Meta(description="Of the text to say yes to")]
+    devices: list[Name]
+
+    @classmethod
+    def of(cls, program: Program, devices: list[str]) -> "MyProgramDocument":
+        return cls(
+            program.id,
+            program.name,
+            program.type,
+            program.description,
+            program.consent_text_version,
+            devices,
+        )
+
+
+class MyProgramList(Struct, omit_defaults=True):
+    """A page of programs on offer, by id."""
+
+    items: list[MyProgramDocument]
+    next: str | None = None
+
+
 class ShapeBody(Struct, forbid_unknown_fields=True):
     """A shape, but for its id."""
 

@@ -55,6 +55,18 @@ async def test_a_customer_says_which_device_takes_part_in_what_and_leaves_when_t
     assert "withdrawn_at" in said
 
 
+@covers("3.2/3", "A13")
+async def test_a_customer_sees_what_is_offered_and_which_of_their_devices_take_part(rig: Rig):
+    before = (await rig.http.get("/v1/me/programs")).json()["items"]
+    assert {one["id"] for one in before} >= {PROGRAM, "cpp-27"}
+    assert all(one["devices"] == [] for one in before)
+    await rig.http.post("/v1/me/enrolments", json=MINE)
+    page = (await rig.http.get("/v1/me/programs?limit=1")).json()
+    rest = (await rig.http.get(f"/v1/me/programs?cursor={page['next']}")).json()
+    after = page["items"] + rest["items"]
+    assert {one["id"]: one["devices"] for one in after if one["devices"]} == {PROGRAM: [HALL]}
+
+
 @covers("A13")
 async def test_a_customer_leaves_from_a_date(rig: Rig):
     await rig.http.post("/v1/me/enrolments", json=MINE)
