@@ -12,6 +12,7 @@ from api.schemas import AwsError, ProblemDocument
 from security.policy import Action
 
 REF: Final = "#/components/schemas/{name}"
+PARAMETERS: Final = "#/components/parameters/"
 REFUSED: Final = "#/components/responses/"
 """Begins what leads to a refusal: each stands once, however many operations may answer so."""
 
@@ -45,6 +46,7 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
     for route in routes:
         described = _operation(route.operation)
         paths.setdefault(_path(route.path), {})[route.method.lower()] = described
+    parameters = _share_parameters(paths)
     schemas = _components(route.operation for route in routes)
     return {
         "openapi": "3.1.0",
@@ -60,6 +62,7 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "parameters": parameters,
             "responses": _shared(route.operation for route in routes),
             "headers": dict(HEADERS),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -109,6 +112,40 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return described if parameter.example is None else described | {"example": parameter.example}
 
 
+def _share_parameters(paths: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Put what several operations take in the place that is returned, and what leads there in theirs."""
+    used = [one for item in paths.values() for operation in item.values() for one in _taken(operation)]
+    shared: dict[str, Any] = {}
+    for one in used:
+        if used.count(one) > 1 and one not in shared.values():
+            alike = sum(name.startswith(f"{one['in']}-{one['name']}-") for name in shared)
+            shared[f"{one['in']}-{one['name']}-{alike + 1}"] = one
+    for item in paths.values():
+        for operation in item.values():
+            if "parameters" in operation:
+                operation["parameters"] = [_reference(one, shared) for one in operation["parameters"]]
+    return dict(sorted(shared.items()))
+
+
+def _taken(operation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    taken: Sequence[Mapping[str, Any]] = operation.get("parameters", ())
+    return taken
+
+
+def _reference(parameter: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any]:
+    names = [name for name, one in shared.items() if one == parameter]
+    return {"$ref": PARAMETERS + names[0]} if names else parameter
+
+
+def resolve(document: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a part of the document, or what it leads to."""
+    if "$ref" not in part:
+        return part
+    _, _, kind, name = part["$ref"].split("/")
+    found: Mapping[str, Any] = document["components"][kind][name]
+    return found
+
+
 def _responses(operation: Operation) -> dict[str, Any]:
     responses = {status: _answer(answer) for status, answer in operation.answers.items()}
     for status, kinds in _by_status(refusals_of(operation)).items():
@@ -132,7 +169,9 @@ def _shared(operations: Iterable[Operation]) -> dict[str, Any]:
 
 
 def _name(status: int, kinds: Sequence[Kind], *, aws: bool) -> str:
-    return "-".join((str(status), *(("aws",) if aws else ()), *(kind.slug for kind in kinds)))
+    # What every operation may answer with tells none from another.
+    slugs = (kind.slug for kind in kinds if kind not in ALWAYS)
+    return "-".join((str(status), *(("aws",) if aws else ()), *slugs))
 
 
 def refusals_of(operation: Operation) -> tuple[Kind, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from api.openapi import REFUSED
+from api.openapi import resolve
 from api.problems import Kind
 
 STYLE: Final = """
@@ -38,14 +38,13 @@ _METHODS: Final = ("get", "post", "put", "patch", "delete")
 def api_page(document: Mapping[str, Any]) -> bytes:
     """Return the page that tells what the API can do."""
     operations = [
-        (method, path, operation)
+        (method, path, _whole(document, operation))
         for path, item in document["paths"].items()
         for method, operation in item.items()
         if method in _METHODS
     ]
-    shared = {REFUSED + name: response for name, response in document["components"]["responses"].items()}
     sections = [
-        _section(tag["name"], [one for one in operations if one[2]["tags"] == [tag["name"]]], shared)
+        _section(tag["name"], [one for one in operations if one[2]["tags"] == [tag["name"]]])
         for tag in document["tags"]
     ]
     info = document["info"]
@@ -75,17 +74,21 @@ def _html(title: str, parts: Iterable[str]) -> bytes:
     ).encode()
 
 
-def _section(
-    tag: str, operations: Iterable[tuple[str, str, Mapping[str, Any]]], shared: Mapping[str, Any]
-) -> str:
-    return f"<h2>{escape(tag)}</h2>" + "".join(_operation(*one, shared) for one in operations)
-
-
-def _operation(method: str, path: str, operation: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
-    responses = {
-        status: shared[one["$ref"]] if "$ref" in one else one
-        for status, one in operation["responses"].items()
+def _whole(document: Mapping[str, Any], operation: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an operation with everything in place that it leads to."""
+    responses = operation["responses"].items()
+    return {
+        **operation,
+        "parameters": [resolve(document, one) for one in operation.get("parameters", ())],
+        "responses": {status: resolve(document, one) for status, one in responses},
     }
+
+
+def _section(tag: str, operations: Iterable[tuple[str, str, Mapping[str, Any]]]) -> str:
+    return f"<h2>{escape(tag)}</h2>" + "".join(_operation(*one) for one in operations)
+
+
+def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
     parts = [
         f'<details id="{operation["operationId"]}">',
         f'<summary><span class="m">{method.upper()}</span><code>{escape(path)}</code> ',
@@ -93,7 +96,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], shared: Map
         _prose(operation.get("description", "")),
         _parameters(operation.get("parameters", ())),
         *(f"<pre>{escape(call)}</pre>" for call in _calls(method, path, operation)),
-        _responses(responses),
+        _responses(operation["responses"]),
         "</details>",
     ]
     return "".join(parts)
