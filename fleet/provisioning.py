@@ -11,13 +11,12 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from fleet.link_keys import printed
-from fleet.plan import Boxed, GatewayPlan, Home
+from fleet.plan import Boxed, GatewayPlan, Home, Plan
 from fleet.program import WELL, Behaviour
 
 Way = Literal["meter", "broadband"]
 
 THERMOSTAT, HEATER, DISPLAY, UPSTAIRS, DOOR = "thermostat", "heater", "display", "upstairs", "door"
-ZIGBEE, ZWAVE = "zigbee-se1", "zwave"
 CODE_BYTES: Final = 16
 
 
@@ -62,6 +61,12 @@ def with_new_meter(number: int) -> GatewayPlan:
 def with_bridge(number: int) -> GatewayPlan:
     """Return the gateway that such a home gets when its customer installs a bridge."""
     return GatewayPlan(f"gw-{number:04d}-bridge", "bridge", "hearth-bridge-1")
+
+
+def with_scenes(plan: Plan) -> Plan:
+    """Return a city in which the homes of the scenes are as they are before the customer calls."""
+    scenes = {scene.home.premises: scene.home for scene in SCENES.values()}
+    return Plan(tuple(scenes.get(home.premises, home) for home in plan.homes))
 
 
 def _equipment(number: int, behaviours: Mapping[str, Behaviour]) -> dict[str, Boxed]:
@@ -130,3 +135,16 @@ def _eui64(number: int, device: int) -> str:
 
 def _code(number: int, what: str) -> str:
     return printed(blake2b(f"{number}/{what}".encode(), digest_size=CODE_BYTES).digest())
+
+
+METER, BROADBAND, TWICE, NO_METER, BRIDGE = 50, 52, 53, 51, 54
+SCENES: Final[Mapping[int, Scene]] = MappingProxyType(
+    {
+        METER: recognised(METER),
+        NO_METER: without_gateway(NO_METER),
+        BROADBAND: recognised(BROADBAND, "broadband"),
+        TWICE: reachable_twice(TWICE),
+        BRIDGE: without_gateway(BRIDGE),
+    }
+)
+"""The homes of the demo city where somebody is about to call, by number."""

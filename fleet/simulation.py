@@ -137,6 +137,8 @@ class Simulation:
         self._wakes_at: dict[str, float] = {}
         self._order = itertools.count()  # devices cannot be compared
         self._stopping = asyncio.Event()
+        self._door = asyncio.Semaphore(OPENING_MAX)
+        self._tasks = asyncio.TaskGroup()  # of the run
         for home in plan.homes:
             self._move_in(home)
 
@@ -147,11 +149,11 @@ class Simulation:
 
     async def run(self) -> None:
         """Connect everything and keep it alive; returns after ``stop``, once all have said goodbye."""
-        door = asyncio.Semaphore(OPENING_MAX)
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             tasks.create_task(self._let_time_pass(), name="fleet time")
             for post in self._posts.values():
-                post.connection = self._connection(post, door)
+                post.connection = self._connection(post, self._door)
                 tasks.create_task(post.connection.run(), name=f"fleet {post.name}")
 
     def stop(self) -> None:
@@ -160,6 +162,18 @@ class Simulation:
         for post in self._posts.values():
             if post.connection is not None:
                 post.connection.stop()
+
+    def install(self, home: Home, plan: GatewayPlan) -> None:
+        """Bring a further gateway to life in a home while the city runs: a new meter, or a bridge."""
+        if plan.name in self._carried or self._stopping.is_set():
+            return
+        box = self._box(plan, lambda: self._loads_behind(plan.name))
+        gateway = self._device(plan.name, box, self._network(plan, home.boxed, 0))
+        self._settle(gateway, (own_route(gateway.name),))
+        self._wake(gateway, self.now())
+        post = self._posts[plan.name]
+        post.connection = self._connection(post, self._door)
+        self._tasks.create_task(post.connection.run(), name=f"fleet {plan.name}")
 
     def cut(self, name: str) -> None:
         """Break the connection of a thing with a certificate, as a power cut would; it comes back."""
@@ -240,7 +254,7 @@ class Simulation:
         devices = [self._device(plan.name, self._appliance(plan.name, plan.kind)) for plan in home.devices]
         attached = Counter(name for plan in home.devices for name in plan.gateways)
         for gateway_plan in home.gateways:  # first: a gateway subscribes before those it carries speak
-            box = self._box(gateway_plan, devices)
+            box = self._box(gateway_plan, lambda: sum(one.appliance.power_w() for one in devices))
             network = self._network(gateway_plan, home.boxed, attached[gateway_plan.name])
             gateway = self._device(gateway_plan.name, box, network)
             self._settle(gateway, (own_route(gateway.name),))
@@ -307,11 +321,15 @@ class Simulation:
             case "display":
                 return Display(chance)
 
-    def _box(self, plan: GatewayPlan, devices: list[Device]) -> Appliance:
+    def _loads_behind(self, gateway: str) -> float:
+        carried = self._posts[gateway].carried.values()
+        return sum(one.device.appliance.power_w() for one in carried if not one.device.is_gateway)
+
+    def _box(self, plan: GatewayPlan, loads: Callable[[], float]) -> Appliance:
         chance = self._chance(plan.name)
         match plan.kind:
             case "meter":
-                return MeterGateway(chance, lambda: sum(one.appliance.power_w() for one in devices))
+                return MeterGateway(chance, loads)
             case "customer_broadband" | "bridge":
                 return BroadbandGateway(chance)
 
