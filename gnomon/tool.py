@@ -119,6 +119,14 @@ class Tool:
         body = {"remedies": list(remedies), "answer": answer, "chosen": chosen}
         return self._call("POST", _path(id, "remedy-notice"), body)
 
+    def shadow(self, thing: str, shadow: str) -> Document:
+        """Return a shadow of a device of the customer who is verified."""
+        return self._call("GET", f"/v1/things/{thing}/shadows/{shadow}")
+
+    def pause(self) -> None:
+        """Let a moment pass before the next look."""
+        self._wait(LOOK_S)
+
     def wait_while_moving(
         self, id: str, seconds_max: float, look: Callable[[Document], bool] = lambda _: False
     ) -> Document:
@@ -131,7 +139,7 @@ class Tool:
             session = self.session(id)
             if session["state"] not in MOVING or look(self.devices(id)) or waited >= seconds_max:
                 return session
-            self._wait(LOOK_S)
+            self.pause()
             waited += LOOK_S
 
     def _items(self, method: str, path: str, body: Document | None = None) -> list[Document]:

@@ -52,7 +52,9 @@ class Gnomon:
         settings: Mapping[str, object] | None = None,
         faults: Sequence[str] = (),
         holes: Sequence[str] = (),
+        command: Sequence[str] = ("up",),
     ) -> None:
+        self.command = command
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.settings: dict[str, object] = {
@@ -103,7 +105,7 @@ class Gnomon:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "tests.system.up", *self.faults, "up", *self._arguments()],
+                [*prefix, sys.executable, "-m", "tests.system.up", *self.faults, *self._arguments()],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -367,7 +369,8 @@ class Gnomon:
     # ------------------------------------------------------------------ details
 
     def _arguments(self) -> list[str]:
-        return [part for key, value in self.settings.items() for part in ("--set", f"{key}={value}")]
+        pairs = [part for key, value in self.settings.items() for part in ("--set", f"{key}={value}")]
+        return [*self.command, *pairs]
 
     def _running(self) -> "subprocess.Popen[bytes]":
         assert self.process is not None, "start() comes first"

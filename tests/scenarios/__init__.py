@@ -1,0 +1,1 @@
+"""The scenarios of the use case, played against a running Gnomon."""

@@ -1,0 +1,29 @@
+"""``python -m tests.scenarios 3.2``: play a scenario of the use case, each way in turn, step by step."""
+
+import argparse
+import sys
+
+from tests.scenarios.stage import StepFailedError, staged
+from tests.scenarios.walks import SCENARIOS
+
+
+def main() -> int:
+    """Play; 0 if every step came out as it should."""
+    parser = argparse.ArgumentParser(prog="tests.scenarios", description=__doc__)
+    parser.add_argument("scenario", choices=sorted(SCENARIOS))
+    failed = 0
+    for way, number, walk in SCENARIOS[parser.parse_args().scenario]:
+        print(f"== {way}")
+        with staged(number) as stage:
+            try:
+                walk(stage)
+            except StepFailedError as error:
+                failed += 1
+                print(f"FAILED     {error}")
+                print(stage.gnomon.log_text()[-2_000:])
+    print("FAILED" if failed else "all steps as the use case says")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
