@@ -6,9 +6,7 @@ mutual TLS like any device; their certificates and keys lie below ``var/demo`` b
 
 import asyncio
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -18,23 +16,18 @@ from rich.live import Live
 from rich.table import Table
 
 from fleet.connection import Certificates, Endpoint
-from fleet.plan import DevicePlan, Plan, city
+from fleet.plan import Plan, city
+from fleet.provisioning import with_scenes
 from fleet.simulation import Simulation
 from fleet.statistics import Histogram, Statistics
-from gnomon import demo_people
+from gnomon import demo_crew
+from gnomon.demo_city import DEMO, devices, settle_in, write_labels
 from gnomon.roles import System, interruptible, running, stop_signal, tasks, welcome
 from gnomon.services import Services
 from infra.settings import Settings
-from registry.errors import PremisesNotFoundError
-from registry.models import NewThing, Owner, ThingKind
-from security import private_files
-from security.audit import INSIDE
-from security.policy import Principal, Role
-from security.trust import keys
 from shadow.commands import Channel, Origin, update
 from shadow.document import ShadowId
 
-DEMO: Final = Principal("demo", Role.OPERATOR)
 WISH_EVERY_S: Final = 1.0
 STATUS_EVERY_S: Final = 1.0
 PLAIN_STATUS_EVERY_S: Final = 5.0
@@ -45,8 +38,6 @@ STOP_FLEET_S_MAX: Final = 1.0
 NOT_FOUND: Final = 404
 HEAT_C_MIN, HEAT_C_MAX = 18.0, 23.0
 HEAT_STEP_C: Final = 0.5
-ENROLLED_AT_ONCE: Final = 32
-"""Their records share commits, which is what takes the time."""
 
 
 async def run(settings: Settings, *, homes: int, seed: int) -> None:
@@ -54,13 +45,14 @@ async def run(settings: Settings, *, homes: int, seed: int) -> None:
     settings = structs.replace(settings, people=structs.replace(settings.people, demo=True))
     with interruptible():
         async with running(settings) as system:
-            await _demonstrate(system, city(homes, seed), seed)
+            await _demonstrate(system, with_scenes(city(homes, seed)), seed)
 
 
 async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
     console, services = Console(), system.services
     certificates = services.settings.directory / "demo" / "certificates"
-    await _settle_in(services, plan, certificates)
+    await settle_in(services, plan, certificates)
+    write_labels(services.settings.directory / "demo" / "labels")
     simulation = Simulation(
         plan,
         endpoint=Endpoint("localhost", system.broker.device_port),
@@ -73,6 +65,7 @@ async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
     async with tasks(
         _wish(services, plan, random.Random(seed)),  # noqa: S311 - simulated customers
         _show(console, system, simulation.statistics),
+        demo_crew.work(services, simulation, certificates),
     ):
         await _live(simulation)
 
@@ -87,84 +80,10 @@ async def _live(simulation: Simulation) -> None:
         fleet.cancel()
 
 
-# ---------------------------------------------------------------------------- the city
-
-
-async def _settle_in(services: Services, plan: Plan, directory: Path) -> None:
-    """Register whatever is not registered yet, and give each thing with a certificate its files."""
-    trusted = _trust(services, directory)
-    for one in plan.homes:
-        await _make_known(services, one.premises)
-    things = list(_things(plan))
-    known = await services.registry.standings([thing.name for thing in things])
-    for thing in things:
-        if thing.name not in known:
-            await services.registry.register(thing, DEMO)
-    bare = [
-        thing.name
-        for thing in things
-        if thing.has_certificate and not (trusted and (directory / f"{thing.name}.key").exists())
-    ]
-    for first in range(0, len(bare), ENROLLED_AT_ONCE):
-        async with asyncio.TaskGroup() as group:
-            for name in bare[first : first + ENROLLED_AT_ONCE]:
-                group.create_task(_enrol(services, name, directory), name=f"enrol {name}")
-    home = plan.homes[0].premises
-    if (await services.registry.place(home)).account != demo_people.ACCOUNT:
-        await services.registry.hand_over(home, demo_people.ACCOUNT, DEMO)
-    for device in _devices(plan):
-        attached = known[device.name].gateways if device.name in known else frozenset()
-        for gateway in device.gateways:
-            if gateway not in attached:
-                await services.registry.attach(gateway, device.name, DEMO)
-
-
-async def _make_known(services: Services, premises: str) -> None:
-    """Put premises there, as a customer care system does before anything is registered; nobody's as yet."""
-    try:
-        await services.registry.premises(premises)
-    except PremisesNotFoundError:
-        await services.registry.hand_over(premises, "", DEMO)
-
-
-def _things(plan: Plan) -> Iterator[NewThing]:
-    for home in plan.homes:
-        for gateway in home.gateways:
-            yield NewThing(gateway.name, ThingKind.GATEWAY, gateway.model, home.premises, owner=Owner.UTILITY)
-        for device in home.devices:
-            yield NewThing(device.name, ThingKind.DEVICE, device.model, home.premises, device.has_certificate)
-
-
-def _devices(plan: Plan) -> Iterator[DevicePlan]:
-    for home in plan.homes:
-        yield from home.devices
-
-
-def _trust(services: Services, directory: Path) -> bool:
-    """Write down the root that all trust; False when it is another one, so that no certificate holds."""
-    private_files.make_directory(directory)
-    file, root = directory / "ca.crt", services.authority.root_pem
-    same = file.exists() and file.read_bytes() == root
-    if not same:
-        for key in directory.glob("*.key"):
-            key.unlink()
-        private_files.replace(file, root)
-    return same
-
-
-async def _enrol(services: Services, name: str, directory: Path) -> None:
-    """Have a simulated thing make its key; it is we who answer for it, so no code is needed."""
-    key = keys.make_key()
-    issued = await services.trust.enrolment.certify(name, keys.request(key, name), DEMO, INSIDE)
-    private_files.replace(directory / f"{name}.crt", issued.chain_pem)
-    # The key last: where there is one, there is a certificate to it.
-    private_files.replace(directory / f"{name}.key", keys.key_pem(key))
-
-
 def _describe(plan: Plan) -> str:
     gateways = sum(len(home.gateways) for home in plan.homes)
     devices = sum(len(home.devices) for home in plan.homes)
-    certificates = gateways + sum(device.has_certificate for device in _devices(plan))
+    certificates = gateways + sum(device.has_certificate for device in devices(plan))
     return (
         f"city         {len(plan.homes)} homes, {gateways} gateways, {devices} devices; "
         f"{certificates} connect by themselves"
@@ -176,7 +95,7 @@ def _describe(plan: Plan) -> str:
 
 async def _wish(services: Services, plan: Plan, chance: random.Random) -> None:
     """Have customers change their thermostats, one every so often, until cancelled."""
-    thermostats = [device.name for device in _devices(plan) if device.kind == "thermostat"]
+    thermostats = [device.name for device in devices(plan) if device.kind == "thermostat"]
     origin = Origin(DEMO.name, DEMO.role, Channel.HTTP)
     steps = round((HEAT_C_MAX - HEAT_C_MIN) / HEAT_STEP_C)
     while thermostats:
