@@ -82,10 +82,10 @@ async def _live(simulation: Simulation) -> None:
 
 def _describe(plan: Plan) -> str:
     gateways = sum(len(home.gateways) for home in plan.homes)
-    devices = sum(len(home.devices) for home in plan.homes)
+    inside = sum(len(home.devices) for home in plan.homes)
     certificates = gateways + sum(device.has_certificate for device in devices(plan))
     return (
-        f"city         {len(plan.homes)} homes, {gateways} gateways, {devices} devices; "
+        f"city         {len(plan.homes)} homes, {gateways} gateways, {inside} devices; "
         f"{certificates} connect by themselves"
     )
 

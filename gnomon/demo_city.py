@@ -102,7 +102,9 @@ async def _accounts(services: Services, plan: Plan) -> None:
             await services.registry.hand_over(home.premises, owner, DEMO)
         if account is not None and customer is not None and known != owner:
             status = AccountStatus(account.status)
-            await services.accounts.put(Account(account.id, customer.ref, account.tariff, status), DEMO)
+            await services.accounts.put(
+                Account(id=account.id, customer=customer.ref, tariff=account.tariff, status=status), DEMO
+            )
 
 
 def _things(plan: Plan) -> Iterator[NewThing]:
@@ -124,9 +126,9 @@ async def _know_gateway(services: Services, home: Home, plan: GatewayPlan) -> No
     except GatewayNotFoundError:
         await services.gateways.put(
             Gateway(
-                plan.name,
-                GatewayKind(plan.kind),
-                home.premises,
+                id=plan.name,
+                kind=GatewayKind(plan.kind),
+                premises=home.premises,
                 wan="AMI" if plan.kind == "meter" else "broadband",
                 technologies=frozenset({plan.technology}),
                 devices_max=DEVICES_MAX,
@@ -147,9 +149,9 @@ async def _know_meter(services: Services, home: Home) -> None:
         installed_at_ms = now_ms
     await services.meters.put(
         Meter(
-            id,
-            "acme-amg-4" if radio else "acme-am-1",
-            home.premises,
+            id=id,
+            model="acme-amg-4" if radio else "acme-am-1",
+            premises=home.premises,
             installed_at_ms=installed_at_ms,
             technologies=frozenset({radio.technology}) if radio else frozenset(),
             comms_seen_at_ms=now_ms,

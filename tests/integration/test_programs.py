@@ -9,7 +9,7 @@ import pytest
 from fleet.connection import Certificates, Endpoint
 from fleet.plan import DevicePlan, GatewayPlan, Home, Plan
 from fleet.simulation import Simulation
-from gnomon import demo, roles
+from gnomon import demo_city, roles
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, BrokerSettings
 from programs.states import EnrolmentState
@@ -48,7 +48,7 @@ async def system(tmp_path, monkeypatch):
         api=ApiSettings(port=0, device_port=0),
     )
     async with roles.running(settings) as system:
-        await demo._settle_in(system.services, PLAN, tmp_path / "certificates")
+        await demo_city.settle_in(system.services, PLAN, tmp_path / "certificates")
         await system.services.registry.hand_over(HOME, ACCOUNT, TOOL)
         for name, model in MODELS.items():
             await _register(system.services.devices, name, model)

@@ -11,12 +11,15 @@ import pytest
 
 from fleet.plan import city
 from fleet.statistics import Histogram, Statistics
-from gnomon import demo
+from gnomon import demo, demo_city
 from gnomon.proofs import RegistryProofs
 from infra.documents.memory import MemoryStore
 from infra.settings import Settings
+from registry.accounts import AccountService
 from registry.collections import COLLECTIONS
 from registry.devices import DeviceService
+from registry.gateways import GatewayService
+from registry.meters import MeterService
 from registry.service import RegistryService
 from security import audit
 from security.audit import Refusals
@@ -38,7 +41,7 @@ DEVICES = {device.name: device for home in PLAN.homes for device in home.devices
 
 
 class Town:
-    """What `_settle_in` needs of the services, over a store that outlives a run."""
+    """What `settle_in` needs of the services, over a store that outlives a run."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -59,8 +62,16 @@ class Town:
             clock=clock,
         )
         trust = SimpleNamespace(enrolment=center)
-        services: Any = SimpleNamespace(registry=registry, authority=authority, trust=trust)
-        await demo._settle_in(services, plan, self.certificates)
+        services: Any = SimpleNamespace(
+            registry=registry,
+            authority=authority,
+            trust=trust,
+            clock=clock,
+            accounts=AccountService(self.store, clock),
+            gateways=GatewayService(self.store, clock, registry),
+            meters=MeterService(self.store, clock),
+        )
+        await demo_city.settle_in(services, plan, self.certificates)
         return services.registry
 
     @property
