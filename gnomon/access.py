@@ -4,7 +4,7 @@ Beside that file lies a private one with the session, so that a second factor is
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +27,9 @@ SPARE_S: Final = 30
 LOGINS_MAX: Final = 3
 """A code may have been used by another program in the same half minute: then the next one is shown."""
 UNAUTHORIZED: Final = 401
+PRECONDITION_FAILED: Final = 412
+CHANGES_MAX: Final = 5
+"""Tries more at what others change at the same time."""
 JSON: Final = {"Content-Type": "application/json"}
 CODE: Final = "code of the second factor"
 MAYBE_CODE: Final = f"{CODE} (just Enter if the account has none)"
@@ -130,15 +133,31 @@ class Access:
         """
         if confirms is not None and not self._must_confirm(confirms):
             confirms = None
-        content = b"" if body is None else msgspec.json.encode(body)
-        answer = self._request(method, path, content, confirms)
-        if answer.status_code == UNAUTHORIZED:
-            # The session may have been ended elsewhere.
-            self.forget()
-            answer = self._request(method, path, content, confirms)
+        answer = self._request(method, path, body, {}, confirms)
         if not answer.is_success:
             raise refusal(answer)
         return answer.json() if answer.content else None
+
+    def change(self, method: str, path: str, body: Any, seen: str) -> Any:  # noqa: ANN401 - JSON
+        """Change what is at ``seen``, or a part of it, as it is now; return what the service answers.
+
+        Raises:
+            AccessError: it was refused, or others kept changing it.
+        """
+        answer = self._changed(method, path, body, seen)
+        for _ in range(CHANGES_MAX):
+            if answer.status_code != PRECONDITION_FAILED:
+                break
+            answer = self._changed(method, path, body, seen)
+        if not answer.is_success:
+            raise refusal(answer)
+        return answer.json() if answer.content else None
+
+    def _changed(self, method: str, path: str, body: Any, seen: str) -> httpx.Response:  # noqa: ANN401 - JSON
+        read = self._request("GET", seen, None, {}, None)
+        if not read.is_success:
+            raise refusal(read)
+        return self._request(method, path, body, {"If-Match": read.headers["etag"]}, None)
 
     def step_up(self, action: Action, target: str, content: bytes) -> str:
         """Return a token for one act, by a fresh code.
@@ -163,11 +182,29 @@ class Access:
         shown: str = answer.json()["step_up"]
         return shown
 
-    def _request(self, method: str, path: str, content: bytes, confirms: Action | None) -> httpx.Response:
-        fields = dict(JSON) if content else {}
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Any,  # noqa: ANN401 - JSON
+        fields: Mapping[str, str],
+        confirms: Action | None,
+    ) -> httpx.Response:
+        content = b"" if body is None else msgspec.json.encode(body)
+        answer = self._confirmed(method, path, content, fields, confirms)
+        if answer.status_code == UNAUTHORIZED:
+            # The session may have been ended elsewhere.
+            self.forget()
+            answer = self._confirmed(method, path, content, fields, confirms)
+        return answer
+
+    def _confirmed(
+        self, method: str, path: str, content: bytes, fields: Mapping[str, str], confirms: Action | None
+    ) -> httpx.Response:
+        sent = dict(fields) | (JSON if content else {})
         if confirms is not None:
-            fields["Gnomon-Step-Up"] = self.step_up(confirms, f"{method} {path}", content)
-        return self._send(method, path, content, fields)
+            sent["Gnomon-Step-Up"] = self.step_up(confirms, f"{method} {path}", content)
+        return self._send(method, path, content, sent)
 
     def _must_confirm(self, action: Action) -> bool:
         """Tell whether this account shows a second factor for it. Systems have none.

@@ -51,15 +51,15 @@ class Tool:
 
     def renew_verification(self, id: str, verification: str) -> Document:
         """Go on in a session, days later, under another call's verification."""
-        return self._call("PUT", _path(id, "verification"), {"verification": verification})
+        return self._change("PUT", id, "verification", {"verification": verification})
 
     def discover(self, id: str, grants: Sequence[Document], gateway: str = "") -> Document:
         """Look for equipment; each grant is a device's EUI-64 and the code on its label (step 7)."""
-        return self._call("POST", _path(id, "discovery"), {"grants": list(grants), "gateway": gateway})
+        return self._change("POST", id, "discovery", {"grants": list(grants), "gateway": gateway})
 
     def stop_discovery(self, id: str) -> Document:
         """Close the window."""
-        return self._call("DELETE", _path(id, "discovery"))
+        return self._change("DELETE", id, "discovery")
 
     def devices(self, id: str) -> Document:
         """Return the devices with state and reason, and how much else was seen."""
@@ -67,7 +67,7 @@ class Tool:
 
     def select(self, id: str, devices: Sequence[Document]) -> Document:
         """Note which devices take part, and what the customer calls them (steps 8 to 10)."""
-        return self._call("PUT", _path(id, "selection"), {"devices": list(devices)})
+        return self._change("PUT", id, "selection", {"devices": list(devices)})
 
     def options(self, id: str) -> list[Document]:
         """Return each device with each program: that it fits, or all that speaks against it (step 11)."""
@@ -79,24 +79,24 @@ class Tool:
 
     def choose(self, id: str, assignments: Sequence[Document]) -> Document:
         """Note the programs of each device (step 11)."""
-        return self._call("PUT", _path(id, "programs"), {"assignments": list(assignments)})
+        return self._change("PUT", id, "programs", {"assignments": list(assignments)})
 
     def consent(self, id: str, given_by: str, relation: str, pairs: Sequence[Document]) -> Document:
         """Record who said yes to which text, on the telephone (step 9)."""
         body = {"given_by": given_by, "relation": relation, "channel": "phone", "for": list(pairs)}
-        return self._call("PUT", _path(id, "consent"), body)
+        return self._change("PUT", id, "consent", body)
 
     def provision(self, id: str) -> Document:
         """Send (step 12)."""
-        return self._call("POST", _path(id, "provision"))
+        return self._change("POST", id, "provision")
 
     def retry(self, id: str) -> Document:
         """Send again to those that failed or are late."""
-        return self._call("POST", _path(id, "retry"), {})
+        return self._change("POST", id, "retry", {})
 
     def accept_partial(self, id: str) -> Document:
         """Be content with those that are ready."""
-        return self._call("POST", _path(id, "accept-partial"))
+        return self._change("POST", id, "accept-partial")
 
     def records(self, id: str) -> list[Document]:
         """Return what the customer care system is told (step 14)."""
@@ -104,11 +104,11 @@ class Tool:
 
     def confirm(self, id: str) -> Document:
         """Note that the customer has been told (step 15)."""
-        return self._call("POST", _path(id, "confirm"), {"method": "phone"})
+        return self._change("POST", id, "confirm", {"method": "phone"})
 
     def abort(self, id: str, reason: str) -> Document:
         """End the session."""
-        return self._call("POST", _path(id, "abort"), {"reason": reason})
+        return self._change("POST", id, "abort", {"reason": reason})
 
     def remedies(self, id: str) -> list[Document]:
         """Return what would help (3.3, 6.1)."""
@@ -117,7 +117,7 @@ class Tool:
     def tell(self, id: str, remedies: Sequence[str], answer: str, chosen: str = "") -> Document:
         """Note what the customer was told, and what they said (3.3, 6.2)."""
         body = {"remedies": list(remedies), "answer": answer, "chosen": chosen}
-        return self._call("POST", _path(id, "remedy-notice"), body)
+        return self._change("POST", id, "remedy-notice", body)
 
     def shadow(self, thing: str, shadow: str) -> Document:
         """Return a shadow of a device of the customer who is verified."""
@@ -141,6 +141,10 @@ class Tool:
                 return session
             self.pause()
             waited += LOOK_S
+
+    def _change(self, method: str, id: str, part: str, body: Document | None = None) -> Document:
+        session: Document = self._access.change(method, _path(id, part), body, _path(id))
+        return session
 
     def _items(self, method: str, path: str, body: Document | None = None) -> list[Document]:
         items: list[Document] = self._call(method, path, body)["items"]
