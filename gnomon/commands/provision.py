@@ -135,7 +135,7 @@ class Walk:
                     }
                 )
         click.confirm("has the customer heard these texts, and agrees to all of them", abort=True)
-        given_by = click.prompt("who said so")
+        given_by = click.prompt("who said so (a reference, no name)", default=self.customer)
         relation = click.prompt("who is to the account", default="holder")
         self.tool.consent(self.id, given_by, relation, pairs)
         self.tool.provision(self.id)

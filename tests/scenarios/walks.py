@@ -106,7 +106,7 @@ def provisioned(stage: Stage, tool: Tool, id: str) -> None:
         }
         for one in chosen
     ]
-    tool.consent(id, "account holder", "holder", pairs)
+    tool.consent(id, "account-holder", "holder", pairs)
     stage.said("3.2/9", "customer", f"agrees to {len(pairs)} texts, on the telephone")
     tool.provision(id)
     stage.said("3.2/12", "tool", "sends the programs")
