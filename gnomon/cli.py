@@ -15,6 +15,7 @@ from gnomon.commands.enrol import enrol
 from gnomon.commands.listing import Group
 from gnomon.commands.options import run, settings_of, settings_options
 from gnomon.commands.person import person, token
+from gnomon.commands.provision import provision
 from gnomon.commands.thing import thing
 from gnomon.commands.voucher import voucher
 from infra.settings import Settings, render_toml
@@ -94,5 +95,5 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
     run(letters.show(settings, click.echo))
 
 
-for _command in (person, token, thing, voucher, enrol, ca, audit):
+for _command in (person, token, thing, provision, voucher, enrol, ca, audit):
     main.add_command(_command)

@@ -52,7 +52,8 @@ async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
     console, services = Console(), system.services
     certificates = services.settings.directory / "demo" / "certificates"
     await settle_in(services, plan, certificates)
-    write_labels(services.settings.directory / "demo" / "labels")
+    labels = services.settings.directory / "demo" / "labels"
+    write_labels(labels)
     simulation = Simulation(
         plan,
         endpoint=Endpoint("localhost", system.broker.device_port),
@@ -62,6 +63,7 @@ async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
     )
     console.print(welcome(system), soft_wrap=True, highlight=False)
     console.print(_describe(plan), highlight=False)
+    console.print(f"calls        somebody is about to call: {labels}", soft_wrap=True, highlight=False)
     async with tasks(
         _wish(services, plan, random.Random(seed)),  # noqa: S311 - simulated customers
         _show(console, system, simulation.statistics),

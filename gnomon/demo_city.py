@@ -82,8 +82,16 @@ def devices(plan: Plan) -> Iterator[DevicePlan]:
 
 
 def _labels(scene: Scene) -> str:
+    numbers = [
+        account.number
+        for customer in customers()
+        for account in customer.accounts
+        if account.premises == scene.home.premises
+    ]
     lines = (f"{name:<12} {eui64}  {scene.labels[eui64]}" for name, eui64 in scene.eui64s.items())
-    return "device       EUI-64            install code\n" + "\n".join(lines) + "\n"
+    return "\n".join(
+        (f"account {', '.join(numbers)}", "", f"{'device':<12} {'EUI-64':<16}  code", *lines, "")
+    )
 
 
 async def _accounts(services: Services, plan: Plan) -> None:
