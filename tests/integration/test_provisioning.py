@@ -67,7 +67,7 @@ class Call:
 
 async def settle_in(services, directory, customer):
     (account,) = customer.accounts
-    await demo._settle_in(services, Plan((SCENE.home,)), directory)
+    await demo_city.settle_in(services, Plan((SCENE.home,)), directory)
     await services.registry.hand_over(PREMISES, account.id, OPERATOR)
     await services.accounts.put(
         Account(id=account.id, customer=customer.ref, tariff=account.tariff), OPERATOR
