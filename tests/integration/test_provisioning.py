@@ -8,7 +8,7 @@ from fleet import provisioning as scenes
 from fleet.connection import Certificates, Endpoint
 from fleet.plan import Plan
 from fleet.simulation import Simulation
-from gnomon import demo
+from gnomon import demo_city
 from gnomon.roles import running
 from infra.settings import ApiSettings, BrokerSettings, Settings
 from provisioning import care_demo
