@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 
@@ -44,7 +45,7 @@ def test_scenario_3_2_at_a_terminal_over_the_customer_s_gateway(stage):
     typed += ["", ""]  # the first program on offer for each
     typed += ["y", "", "", "y"]  # consent, and that the customer was told
     said = run_tool(here, typed, interrupt_after="AUTH_OK")
-    assert "is CONFIRMED" in said
+    assert "is CONFIRMED" in said, said
     assert said.count("READY") >= 2
     assert scene.eui64s["door"] not in said
 
@@ -56,9 +57,10 @@ def test_scenario_3_3_by_a_bridge(stage):
 
 def run_tool(stage: Stage, typed: list[str], interrupt_after: str) -> str:
     """Type into `gnomon provision`; what has been seen is enough once this was said twice."""
-    command = [sys.executable, "-m", "gnomon.cli", "provision", "--case", "c-77", "--as"]
+    command = [sys.executable, "-m", "tests.system.up", "provision", "--case", "c-77", "--as"]
     command.append(str(stage.gnomon.var / "demo" / "credentials" / "rep.toml"))
-    process = subprocess.Popen(
+    said = ""
+    with subprocess.Popen(
         command,
         cwd=stage.gnomon.directory,
         stdin=subprocess.PIPE,
@@ -66,16 +68,13 @@ def run_tool(stage: Stage, typed: list[str], interrupt_after: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write("\n".join(typed) + "\n")
-    process.stdin.flush()
-    said, seen = "", 0
-    for line in process.stdout:
-        said += line
-        seen += interrupt_after in line
-        if seen == 2 and interrupt_after in line:
-            process.send_signal(2)  # Ctrl-C: that is all
-    process.wait(30)
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n".join(typed) + "\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            said += line
+            if interrupt_after in line and said.count(interrupt_after) == 2:
+                process.send_signal(signal.SIGINT)  # that is all
     return said
