@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 .PHONY: help run up doctor test unit check format sizes bench chaos conformance scenario-3.2 scenario-3.3 attack attack-planted vectors pins test-containers clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9. -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 .venv/.runtime: requirements/runtime.txt $(PINS)
 	@scripts/bootstrap runtime

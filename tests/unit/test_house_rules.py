@@ -150,8 +150,9 @@ def test_links_between_pages_lead_somewhere():
 
 def test_every_make_target_is_phony_and_says_what_it_does():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
-    described = set(re.findall(r"^([a-z][a-z-]*):.*## ", text, re.MULTILINE))
+    named = r"^([a-z][a-z0-9. -]*):"
+    targets = set(" ".join(re.findall(named, text, re.MULTILINE)).split())
+    described = set(" ".join(re.findall(named + ".*## ", text, re.MULTILINE)).split())
     phony = set(re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)[0].split())
     assert targets == phony == described
 
