@@ -13,7 +13,6 @@ from infra.outbox import Outbox
 from infra.settings import Settings
 from infra.telemetry import Metrics
 from programs.opening import Programs
-from provisioning.care import CustomerCare
 from provisioning.center import ProvisioningCenter
 from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
@@ -93,7 +92,6 @@ class ApiServices:
     figures: Figures
     trust: TrustCenter
     provisioning: ProvisioningCenter
-    care: CustomerCare
     outbox: Outbox
     version: str
     """Of this Gnomon."""

@@ -551,7 +551,6 @@ async def _api(
         figures=figures,
         trust=services.trust,
         provisioning=services.provisioning,
-        care=services.care,
         outbox=services.outbox,
         version=version("gnomon"),
     )

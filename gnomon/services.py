@@ -195,7 +195,7 @@ async def open_services(
             presence=presence,
             settings=settings.provisioning,
             limits=settings.limits,
-            registers=Registers(registry, gateways, devices, models, meters),
+            registers=Registers(registry, gateways, devices, models, meters, accounts),
             shadows=shadows,
             hans=hans,
             box=box,

@@ -16,6 +16,7 @@ from provisioning.desk import SEARCHES, Desk
 from provisioning.executor import Executor
 from provisioning.grants import LINK_KEYS, LinkKeys
 from provisioning.hans import Hans
+from provisioning.learning import Learning
 from provisioning.moves import MOVES, Moves
 from provisioning.observing import Observing
 from provisioning.outgoing import OutboxOutgoing
@@ -26,6 +27,7 @@ from provisioning.service import SessionService
 from provisioning.store import SESSIONS, SessionStore
 from provisioning.verifications import VERIFICATIONS, Verifications
 from provisioning.work_orders import WORK_ORDERS, WorkOrders
+from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
 from registry.devices import DeviceService
 from registry.gateways import GatewayService
@@ -57,6 +59,7 @@ class Registers:
     devices: DeviceService
     models: ModelCatalogue
     meters: MeterService
+    accounts: AccountService
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,7 @@ def open_provisioning(
         clock,
         care=care,
         verifications=verifications,
+        learning=Learning(registers.accounts, registry),
         searches_hour_max=settings.searches_hour_max,
     )
     return ProvisioningCenter(service, desk, verifications, work_orders, moves, routes)

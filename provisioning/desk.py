@@ -13,8 +13,9 @@ from infra.clock import Clock
 from infra.documents.port import Collection, DocumentStore
 from infra.documents.records import SAVE_ATTEMPTS_MAX, Records
 from provisioning.asking import Ask
-from provisioning.care import CANDIDATES_MAX, Candidate, CustomerCare, SearchBy, masked
+from provisioning.care import CANDIDATES_MAX, Candidate, CareAccount, CustomerCare, SearchBy, masked
 from provisioning.errors import CustomerNotFoundError, SessionBusyError, TooManySearchesError
+from provisioning.learning import Learning
 from provisioning.session import HOUR_MS
 from provisioning.verifications import NewVerification, Outcome, Verification, Verifications, check_case
 from security import audit
@@ -43,12 +44,14 @@ class Desk:
         *,
         care: CustomerCare,
         verifications: Verifications,
+        learning: Learning,
         searches_hour_max: int,
     ) -> None:
         self._records = Records(store, SEARCHES.name, Searches)
         self._clock = clock
         self._care = care
         self._verifications = verifications
+        self._learning = learning
         self._at_most = searches_hour_max
 
     async def search(self, by: SearchBy, value: str, case: str, ask: Ask) -> tuple[Candidate, ...]:
@@ -65,14 +68,20 @@ class Desk:
             raise CustomerNotFoundError
         return tuple(masked(one) for one in found)
 
-    async def verify(self, customer: str, method: str, outcome: Outcome, case: str, ask: Ask) -> Verification:
-        """Record that the caller is this customer, or is not; their accounts are those of now."""
+    async def verify(
+        self, customer: str, method: str, outcome: Outcome, case: str, ask: Ask
+    ) -> tuple[Verification, tuple[CareAccount, ...]]:
+        """Record that the caller is this customer, or is not; return it with the accounts that it opens."""
         found = await self._care.customer(customer)
         if found is None:
             raise CustomerNotFoundError
         accounts = tuple(sorted(one.id for one in found.accounts))
         new = NewVerification(customer=customer, accounts=accounts, method=method, outcome=outcome, case=case)
-        return await self._verifications.record(new, ask)
+        recorded = await self._verifications.record(new, ask)
+        if outcome is not Outcome.PASSED:
+            return recorded, ()
+        await self._learning.learn(found)
+        return recorded, found.accounts
 
     async def _count(self, case: str, ask: Ask) -> None:
         """Count a search before it is made, with its row in the audit trail."""

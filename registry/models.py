@@ -87,6 +87,11 @@ class Premises:
     open_session: str = ""
     """The provisioning session that works here; one that is over holds nobody up."""
 
+    @property
+    def never_owned(self) -> bool:
+        """Whether nobody has had it yet; who has left has had it."""
+        return not self.account and self.epoch == 1
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:

@@ -32,6 +32,7 @@ from provisioning import care_embedded
 from provisioning.care_embedded import EmbeddedCare
 from provisioning.center import ProvisioningCenter
 from provisioning.desk import Desk
+from provisioning.learning import Learning
 from provisioning.outgoing import OutboxOutgoing
 from registry.accounts import AccountService
 from registry.catalogue import ModelCatalogue
@@ -96,6 +97,7 @@ class Rig:
     confirmations: "Confirmations"
     home: Process
     """Provisioning, with a home at the other end; nobody lives there until it is settled in."""
+    care: EmbeddedCare
 
     async def confirmed(
         self, role: Role, action: Action, method: str, path: str, body: bytes = b"", **headers: str
@@ -302,6 +304,7 @@ async def _over(
                 clock,
                 care=care,
                 verifications=home.verifications,
+                learning=Learning(home.accounts, registry),
                 searches_hour_max=settings.provisioning.searches_hour_max,
             ),
             home.verifications,
@@ -309,7 +312,6 @@ async def _over(
             home.moves,
             home.routes,
         ),
-        care=care,
         outbox=outbox,
         version="0.1.0",
         heads=Heads.open(
@@ -344,6 +346,7 @@ async def _over(
             bearer,
             confirmations,
             home,
+            care,
         )
 
 

@@ -195,7 +195,7 @@ async def test_an_operator_sees_what_waits_and_tries_what_is_blocked_again(home:
         assert slug(answer) == "outbox-item-not-found"
     async with by(home, ROSA) as rosa:
         assert slug(await rosa.get("/v1/outbox")) == "forbidden"
-    await home.services.outbox.deliver_due(home.services.care.deliver)
+    await home.services.outbox.deliver_due(home.care.deliver)
     told = (await operator.get(f"/v1/outbox/{key}")).json()
     assert (told["state"], bool(told["receipt"])) == ("delivered", True)
 
@@ -204,7 +204,7 @@ async def test_records_of_a_session_say_whether_the_care_system_has_them(home: R
     session = (await home.home.sessions.at(PREMISES, 1)).sessions[0]
     call = Call(home, by(home, ROSA), session.id)
     assert {one["state"] for one in (await call.look("/records"))["items"]} == {"queued"}
-    await home.services.outbox.deliver_due(home.services.care.deliver)
+    await home.services.outbox.deliver_due(home.care.deliver)
     records = (await call.look("/records"))["items"]
     assert {one["state"] for one in records} == {"delivered"}
     assert records[-1]["kind"] == "notify.customer"

@@ -485,7 +485,7 @@ async def test_an_operator_sees_how_far_it_is_and_ends_it_and_does_nothing_else(
 
 @covers("3.2/4", "3.2/5")
 async def test_a_search_needs_a_case_and_shows_no_more_than_to_choose_by(home: Rig):
-    await home.services.care.put(customers())  # type: ignore[attr-defined]  # the embedded one
+    await home.care.put(customers())
     customer = customers()[6]
     number = customer.accounts[0].number
     async with by(home, ROSA) as rosa:
@@ -506,7 +506,7 @@ async def test_a_search_needs_a_case_and_shows_no_more_than_to_choose_by(home: R
 
 @covers("3.2/5")
 async def test_a_verification_records_the_outcome_and_opens_the_accounts_of_who_passed(home: Rig):
-    await home.services.care.put(customers())  # type: ignore[attr-defined]  # the embedded one
+    await home.care.put(customers())
     customer = customers()[6]
     body = {"customer": customer.ref, "method": "questions", "outcome": "passed", "case": "c-1"}
     async with by(home, ROSA) as rosa:

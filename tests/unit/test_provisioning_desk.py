@@ -15,10 +15,14 @@ from provisioning.errors import (
     TooManySearchesError,
     WorkOrderNotFoundError,
 )
+from provisioning.learning import Learning
 from provisioning.remedies import Remedy, RemedyKind, built_in, fitting
 from provisioning.session import Cause
 from provisioning.verifications import VERIFICATIONS, Outcome, Verifications
+from registry.accounts import Account, AccountService
+from registry.collections import COLLECTIONS
 from registry.gateways import GatewayKind
+from registry.service import RegistryService
 from security import audit
 from security.audit import Decision
 from tests.covers import covers
@@ -58,13 +62,21 @@ def clock():
 
 @pytest.fixture
 def store():
-    return MemoryStore([SEARCHES, VERIFICATIONS], [audit.LOG])
+    return MemoryStore([SEARCHES, VERIFICATIONS, *COLLECTIONS], [audit.LOG])
 
 
 @pytest.fixture
 def desk(store, clock):
     verifications = Verifications(store, clock)
-    return Desk(store, clock, care=FakeCare(), verifications=verifications, searches_hour_max=3)
+    learning = Learning(AccountService(store, clock), RegistryService(store, clock))
+    return Desk(
+        store,
+        clock,
+        care=FakeCare(),
+        verifications=verifications,
+        learning=learning,
+        searches_hour_max=3,
+    )
 
 
 @covers("3.2/4", "3.2/5", "X1")
@@ -96,15 +108,40 @@ async def test_nobody_searches_for_more_customers_than_can_call(desk, world, clo
 @covers("3.2/5", "X2")
 async def test_a_verification_opens_the_accounts_that_the_care_system_names(desk, world):
     ask = world.ask()
-    made = await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", ask)
+    made, accounts = await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", ask)
     assert (made.accounts, made.expires_at_ms) == ((ACCOUNT,), NOW_MS + 1_800_000)
-    assert (await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", ask)).id == made.id
+    assert accounts == (HOUSE,)
+    assert (await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", ask))[0].id == made.id
     with pytest.raises(IdempotencyMismatchError):
         await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", replace(ask, digest="other"))
     with pytest.raises(CustomerNotFoundError):
         await desk.verify("cu-8", "pin", Outcome.PASSED, "c-1", world.ask())
     with pytest.raises(InvalidRequestError):
         await desk.verify("cu-7", "what is your cat called?", Outcome.PASSED, "c-1", world.ask())
+
+
+async def test_what_is_learned_of_a_customer_is_what_programs_ask_for_and_no_word_of_theirs(
+    desk, world, clock, store
+):
+    accounts, registry = AccountService(store, clock), RegistryService(store, clock)
+    assert (await desk.verify("cu-7", "pin", Outcome.FAILED, "c-1", world.ask()))[1] == ()
+    assert await accounts.accounts([ACCOUNT]) == {}
+    await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", world.ask())
+    assert await accounts.account(ACCOUNT) == Account(id=ACCOUNT, customer="cu-7", tariff="res")
+    assert (await registry.premises(PREMISES)).account == ACCOUNT
+
+
+async def test_premises_that_somebody_has_left_are_not_given_back_by_a_telephone_call(
+    desk, world, clock, store
+):
+    registry = RegistryService(store, clock)
+    await registry.hand_over(PREMISES, ACCOUNT, OPERATOR)
+    await registry.hand_over(PREMISES, "", OPERATOR)
+    await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", world.ask())
+    assert (await registry.premises(PREMISES)).account == ""
+    await registry.hand_over(PREMISES, "ac-0008", OPERATOR)
+    await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", world.ask())
+    assert (await registry.premises(PREMISES)).account == "ac-0008"
 
 
 async def test_a_work_order_that_is_closed_stays_closed(world):
