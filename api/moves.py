@@ -27,7 +27,7 @@ from api.operations import (
     in_path,
 )
 from api.problems import DEVICE_NOT_FOUND, FORBIDDEN, METER_NOT_FOUND, MOVE_NOT_FOUND, ApiError
-from api.reading import HttpRequest, T, decode, ms_of, query, read_body, require_json, rfc3339
+from api.reading import HttpRequest, T, decode, invalid, ms_of, query, read_body, require_json, rfc3339
 from api.replies import Reply, json_reply, no_content
 from api.schemas import Name, Time
 from api.services import ApiServices
@@ -38,7 +38,7 @@ from registry.meters import Meter
 from security.policy import Action, Principal, Target, may
 
 MOVE: Final = "move"
-THINGS_MAX: Final = 64
+AWAY_MS_MAX: Final = 400 * 86_400_000
 
 Instant = Annotated[datetime, Meta(tz=True)]
 
@@ -186,7 +186,12 @@ class MoveRoutes:
         return meter
 
     def _at_ms(self, at: datetime | None) -> int:
-        return self._services.clock.now_ms() if at is None else ms_of(at)
+        """Return when it is to be; a slip of the pen is not kept as a year that nobody meant."""
+        now_ms = self._services.clock.now_ms()
+        at_ms = now_ms if at is None else ms_of(at)
+        if abs(at_ms - now_ms) > AWAY_MS_MAX:
+            raise invalid("at: within 400 days from now")
+        return at_ms
 
     async def _asked(self, request: HttpRequest, type: type[T]) -> tuple[T, Ask]:
         query(request.scope, ())

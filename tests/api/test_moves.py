@@ -136,6 +136,16 @@ async def test_who_moves_out_takes_their_devices_along_and_is_a_stranger_from_th
     assert (gone.lifecycle, gone.account, gone.name) == (Lifecycle.DEREGISTERED, "", "")
 
 
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00Z", "2030-01-01T00:00:00Z"])
+async def test_a_time_that_nobody_means_is_refused(home: Rig, at: str):
+    await new_meter(home)
+    ccs = home.by[Role.CCS]
+    exchange = await ccs.post("/v1/meters/m-7/exchange", json={"new_meter": "m-8", "at": at})
+    move_out = await ccs.post(f"/v1/premises/{PREMISES}/move-out", json={"account": ACCOUNT, "at": at})
+    assert [slug(exchange), slug(move_out)] == ["invalid-request"] * 2
+    assert (await home.home.meters.meter("m-7")).went is None
+
+
 async def test_only_who_has_the_premises_moves_out(home: Rig):
     wrong = await home.by[Role.CCS].post(f"/v1/premises/{PREMISES}/move-out", json={"account": "ac-0008"})
     assert slug(wrong) == "invalid-request"
