@@ -42,7 +42,9 @@ def test_what_takes_part_is_seen_by_the_operator_as_well():
 
 
 @pytest.mark.parametrize(
-    "state", set(Lifecycle) - {Lifecycle.REGISTERED, Lifecycle.SUSPENDED}, ids=lambda state: state.value
+    "state",
+    sorted(set(Lifecycle) - {Lifecycle.REGISTERED, Lifecycle.SUSPENDED}),
+    ids=lambda state: state.value,
 )
 def test_what_is_not_registered_is_seen_by_its_customer_alone(state: Lifecycle):
     assert readers(device_target(device(state=state), HOME, None)) == {Role.CUSTOMER}
