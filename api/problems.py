@@ -415,7 +415,10 @@ CREDENTIAL_LOCKED = _kind(
     "Wait as long as `Retry-After` says; compare with the label.",
 )
 TOO_MANY_SEARCHES = _kind(
-    429, "too-many-searches", "Too many customers were searched for", "Wait as long as `Retry-After` says."
+    429,
+    "too-many-searches",
+    "Too many customers were searched for or verified",
+    "Wait as long as `Retry-After` says.",
 )
 CCS_UNAVAILABLE = _kind(
     503,

@@ -183,7 +183,7 @@ CREATE_VERIFICATION: Final = Operation(
     tag=TAG,
     summary="Record that it was made sure who is calling, and how that ended",
     description="What was asked and answered is no part of it. One that was passed opens the customer's"
-    " accounts to you for 30 minutes.",
+    " accounts to you for 30 minutes. Each counts; there are only so many an hour.",
     action=Action.VERIFICATION_CREATE,
     parameters=(IDEMPOTENCY_KEY,),
     bodies=(
@@ -198,6 +198,7 @@ CREATE_VERIFICATION: Final = Operation(
         *WITH_BODY,
         problems.UNSUPPORTED_MEDIA_TYPE,
         problems.CUSTOMER_NOT_FOUND,
+        problems.TOO_MANY_SEARCHES,
         problems.CCS_UNAVAILABLE,
         problems.IDEMPOTENCY_MISMATCH,
     ),

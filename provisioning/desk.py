@@ -1,7 +1,8 @@
 """The representative's first steps: find the customer who calls, and record that it is them.
 
 Both are live calls to the customer care system: what it says of a person is shown once and kept nowhere. A
-search needs a case, and nobody searches for more customers than can call. (use case 3.2, steps 4 and 5)
+search needs a case, and nobody searches for more customers, or records more verifications, than there can be
+calls: a verification shows a customer's address and opens their accounts. (use case 3.2, steps 4 and 5)
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ _log: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Searches:
-    """When one representative has searched, within the last hour."""
+    """When one representative has searched, or has verified, within the last hour."""
 
     at_ms: tuple[int, ...] = ()
 
@@ -62,7 +63,7 @@ class Desk:
             BadSearchError, CareUnavailableError, CareRefusedError: as the care system says.
         """
         check_case(case)
-        await self._count(case, ask)
+        await self._count(f"searches/{ask.by.name}", case, ask)
         found = await self._care.search(by, value, CANDIDATES_MAX)
         if not found:
             raise CustomerNotFoundError
@@ -71,7 +72,13 @@ class Desk:
     async def verify(
         self, customer: str, method: str, outcome: Outcome, case: str, ask: Ask
     ) -> tuple[Verification, tuple[CareAccount, ...]]:
-        """Record that the caller is this customer, or is not; return it with the accounts that it opens."""
+        """Record that the caller is this customer, or is not; return it with the accounts that it opens.
+
+        It counts like a search, and before the care system is asked: who guesses references learns no more
+        than who guesses numbers.
+        """
+        check_case(case)
+        await self._count(f"verifications/{ask.by.name}", case, ask)
         found = await self._care.customer(customer)
         if found is None:
             raise CustomerNotFoundError
@@ -83,29 +90,28 @@ class Desk:
         await self._learning.learn(found)
         return recorded, found.accounts
 
-    async def _count(self, case: str, ask: Ask) -> None:
-        """Count a search before it is made, with its row in the audit trail."""
-        name = ask.by.name
+    async def _count(self, id: str, case: str, ask: Ask) -> None:
+        """Count a look at a customer before it is taken, with its row in the audit trail."""
         for _ in range(SAVE_ATTEMPTS_MAX):
-            kept = await self._records.load(name)
+            kept = await self._records.load(id)
             now_ms, revision = self._clock.now_ms(), 0 if kept is None else kept.revision
             recent = () if kept is None else kept.record.at_ms
             recent = tuple(at_ms for at_ms in recent if at_ms > now_ms - HOUR_MS)
             if len(recent) >= self._at_most:
-                _log.warning("too_many_searches", person=name, at_most=self._at_most)
+                _log.warning("too_many_searches", person=ask.by.name, at_most=self._at_most)
                 retry_s = -(-(recent[0] + HOUR_MS - now_ms) // MS_PER_S)
                 raise TooManySearchesError(self._at_most, retry_s)
             row = audit.act(
                 ask.by,
                 ask.via,
                 Action.CUSTOMER_FIND,
-                f"searches/{name}",
+                id,
                 at_ms=now_ms,
                 before=revision,
                 after=revision + 1,
                 reason=case,
             )
             entry = audit.entry(row, revision + 1, life=0)
-            if await self._records.put(name, Searches((*recent, now_ms)), revision, entry):
+            if await self._records.put(id, Searches((*recent, now_ms)), revision, entry):
                 return
         raise SessionBusyError

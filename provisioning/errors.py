@@ -47,10 +47,10 @@ class CustomerNotFoundError(ProvisioningError):
 
 
 class TooManySearchesError(ProvisioningError):
-    """A representative looks for more customers than anybody calls."""
+    """A representative looks for, or verifies, more customers than anybody calls."""
 
     def __init__(self, at_most: int, retry_s: int) -> None:
-        super().__init__(f"{at_most} customers an hour may be searched for: wait")
+        super().__init__(f"{at_most} customers an hour may be searched for, or verified: wait")
         self.retry_s = retry_s
 
 

@@ -22,11 +22,14 @@ from provisioning.errors import (
 from security.audited import Audited
 from security.policy import Action, Principal, Role
 
-VERIFICATIONS: Final = Collection("verifications", ("recorded_by", "ends_ms"))
+VERIFICATIONS: Final = Collection("verifications", ("opens", "ends_ms"))
 LIFE_MS: Final = 30 * 60_000
 KEPT_MS: Final = 30 * 86_400_000
 """How long an ended one is told apart from one that never was."""
 LIVE_MAX: Final = 1_000
+"""Of one representative at a time: far more than anybody can record before the first of them ends."""
+SWEEP_MAX: Final = 1_000
+FOREVER_MS: Final = 10**15 - 1
 ACCOUNTS_MAX: Final = 32
 WORD: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
@@ -137,13 +140,13 @@ class Verifications:
         """Return the accounts that are open to a representative now."""
         if principal.role is not Role.REP:
             return frozenset()
-        page = await self._records.page("recorded_by", principal.name, principal.name, LIVE_MAX)
-        now_ms = self._clock.now_ms()
+        now_ms, name = self._clock.now_ms(), principal.name
+        page = await self._records.page("opens", _opens(name, now_ms + 1), _opens(name, FOREVER_MS), LIVE_MAX)
         return frozenset(account for one in page.records if one.is_live(now_ms) for account in one.accounts)
 
     async def sweep(self) -> int:
         """Delete what ended long ago; return how many."""
-        return await self._records.sweep("ends_ms", self._clock.now_ms() - KEPT_MS, LIVE_MAX)
+        return await self._records.sweep("ends_ms", self._clock.now_ms() - KEPT_MS, SWEEP_MAX)
 
 
 def check_case(case: str) -> None:
@@ -153,4 +156,12 @@ def check_case(case: str) -> None:
 
 
 def _found_by(one: Verification) -> dict[str, IndexValue]:
-    return {"recorded_by": one.recorded_by, "ends_ms": one.expires_at_ms}
+    index: dict[str, IndexValue] = {"ends_ms": one.expires_at_ms}
+    if one.outcome is Outcome.PASSED:
+        index["opens"] = _opens(one.recorded_by, one.expires_at_ms)
+    return index
+
+
+def _opens(name: str, until_ms: int) -> str:
+    """Return what sorts by who recorded it, then by when it ends: those that live stand together."""
+    return f"{name} {until_ms:015d}"

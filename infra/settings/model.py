@@ -192,7 +192,12 @@ class ProvisioningSettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, le=10_000, description="Sessions one person may have open at a time.")
     ] = 20
     searches_hour_max: Annotated[
-        int, Meta(ge=1, le=100_000, description="Customers one representative may search for in an hour.")
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Customers one representative may search for in an hour; as many may be verified.",
+        ),
     ] = 50
 
 

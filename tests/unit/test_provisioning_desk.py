@@ -18,18 +18,27 @@ from provisioning.errors import (
 from provisioning.learning import Learning
 from provisioning.remedies import Remedy, RemedyKind, built_in, fitting
 from provisioning.session import Cause
-from provisioning.verifications import VERIFICATIONS, Outcome, Verifications
+from provisioning.verifications import (
+    LIFE_MS,
+    LIVE_MAX,
+    VERIFICATIONS,
+    NewVerification,
+    Outcome,
+    Verifications,
+)
 from registry.accounts import Account, AccountService
 from registry.collections import COLLECTIONS
 from registry.gateways import GatewayKind
 from registry.service import RegistryService
 from security import audit
 from security.audit import Decision
+from security.policy import Principal, Role
 from tests.covers import covers
 from tests.fakes import NOW_MS, FakeClock
 from tests.homes import route, session
-from tests.provisioning_rig import ACCOUNT, OPERATOR, PREMISES, World
+from tests.provisioning_rig import ACCOUNT, OPERATOR, PREMISES, ROSA, World
 
+RUTH = Principal("rosalind", Role.REP)
 HOUSE = CareAccount(ACCOUNT, "4711", "res", "active", PREMISES, "Elm Street 7")
 GRACE = CareCustomer("cu-7", "Grace Example", "en", "555 0107", "g@example.com", (HOUSE,))
 
@@ -106,7 +115,7 @@ async def test_nobody_searches_for_more_customers_than_can_call(desk, world, clo
 
 
 @covers("3.2/5", "X2")
-async def test_a_verification_opens_the_accounts_that_the_care_system_names(desk, world):
+async def test_a_verification_opens_the_accounts_that_the_care_system_names(desk, world, clock):
     ask = world.ask()
     made, accounts = await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", ask)
     assert (made.accounts, made.expires_at_ms) == ((ACCOUNT,), NOW_MS + 1_800_000)
@@ -114,10 +123,36 @@ async def test_a_verification_opens_the_accounts_that_the_care_system_names(desk
     assert (await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", ask))[0].id == made.id
     with pytest.raises(IdempotencyMismatchError):
         await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", replace(ask, digest="other"))
+    clock.advance(3_600)
     with pytest.raises(CustomerNotFoundError):
         await desk.verify("cu-8", "pin", Outcome.PASSED, "c-1", world.ask())
     with pytest.raises(InvalidRequestError):
         await desk.verify("cu-7", "what is your cat called?", Outcome.PASSED, "c-1", world.ask())
+
+
+async def test_who_guesses_references_of_customers_is_stopped_and_seen_like_who_guesses_numbers(
+    desk, world, store
+):
+    for guess in ("cu-1", "cu-2", "cu-3"):
+        with pytest.raises(CustomerNotFoundError):
+            await desk.verify(guess, "pin", Outcome.PASSED, "c-1", world.ask())
+    with pytest.raises(TooManySearchesError):
+        await desk.verify("cu-7", "pin", Outcome.PASSED, "c-1", world.ask())
+    assert await AccountService(store, FakeClock()).accounts([ACCOUNT]) == {}
+    rows = (await audit.read(store, 0, 2**62, 100)).entries
+    assert [(row.action, row.target) for row in rows] == [("customer.find", "verifications/rosa")] * 3
+
+
+async def test_reach_is_what_lives_however_much_was_verified_before(clock, world):
+    verifications = Verifications(MemoryStore([VERIFICATIONS], [audit.LOG]), clock)
+    old = NewVerification(customer="cu-1", accounts=("ac-1",), method="pin", outcome=Outcome.PASSED, case="c")
+    for _ in range(LIVE_MAX):
+        await verifications.record(old, world.ask())
+    clock.advance(LIFE_MS / 1_000)
+    await verifications.record(replace(old, accounts=("ac-2",)), world.ask())
+    await verifications.record(replace(old, accounts=("ac-3",), outcome=Outcome.FAILED), world.ask())
+    await verifications.record(replace(old, accounts=("ac-4",)), replace(world.ask(), by=RUTH))
+    assert await verifications.reach_of(ROSA) == {"ac-2"}
 
 
 async def test_what_is_learned_of_a_customer_is_what_programs_ask_for_and_no_word_of_theirs(
