@@ -30,14 +30,15 @@ from provisioning.errors import (
     InvalidRequestError,
     ProvisioningError,
 )
-from provisioning.executor import SYSTEM, Executor
+from provisioning.executor import BOUND, SYSTEM, Executor
 from provisioning.grants import LinkKeys, info
 from provisioning.han import Han
 from provisioning.hans import ORIGIN, Hans
 from provisioning.ports import Outgoing, Programs, WillNotWorkError
 from provisioning.routes import RouteKeeper
-from provisioning.session import Proof, Record, without_words
+from provisioning.session import Proof, Record, Session, without_words
 from provisioning.store import SessionStore
+from provisioning.tidying import DONE
 from registry.devices import Device, DeviceService
 from registry.errors import AttachmentNotFoundError, MeterExchangedError, ThingNotFoundError
 from registry.gateways import GatewayService
@@ -505,11 +506,7 @@ class Moves:
     async def _move_out(self, move: Move) -> Move:
         """End what the customer takes part in, let their devices go with them, and forget their words."""
         await self._end_session(move)
-        mine = [
-            one
-            for one in (await self._devices.at(move.premises, THINGS_MAX)).devices
-            if one.account == move.account and one.lifecycle in (Lifecycle.REGISTERED, Lifecycle.SUSPENDED)
-        ]
+        mine = await self._theirs(move)
         over = self._clock.now_ms() >= move.until_ms
         waiting = [one for one in mine if not await self._programs.end_all(one.id, "moved out")]
         place = await self._registry.premises(move.premises)
@@ -520,7 +517,7 @@ class Moves:
             return replace(move, missing=tuple(one.id for one in waiting))
         for device in mine:
             await self._part_with(move, device)
-        await self._forget_words(move.premises)
+        await self._forget_words(move)
         return _done(replace(move, missing=tuple(one.id for one in waiting)))
 
     async def _end_session(self, move: Move) -> None:
@@ -528,11 +525,22 @@ class Moves:
         if not holder or await self._executor.is_finished(holder):
             return
         kept = await self._sessions.load(holder)
-        if kept is not None:
+        if kept is not None and _is_of(kept.record, move):
             now_ms = self._clock.now_ms()
             with suppress(IllegalTransitionError):
                 ended = acts.abort(kept.record, "moved out", now_ms, move.made_by)
                 await self._sessions.put(replace(ended, due_ms=now_ms), kept.revision)
+
+    async def _theirs(self, move: Move) -> list[Device]:
+        """Return the devices that are bound to who leaves, at these premises."""
+        found: list[Device] = []
+        cursor: str | None = None
+        while True:
+            page = await self._devices.of_account(move.account, PAGE, cursor)
+            found += (one for one in page.devices if one.premises == move.premises and one.lifecycle in BOUND)
+            cursor = page.next
+            if cursor is None:
+                return found
 
     async def _part_with(self, move: Move, device: Device) -> None:
         await self._reset(device.id)
@@ -556,11 +564,11 @@ class Moves:
                 payload = msgspec.json.encode(state)
                 await self._shadows.submit([update(id, ORIGIN, state, self._limits, None, payload)])
 
-    async def _forget_words(self, premises: str) -> None:
-        """Take the customer's words out of the sessions that were held here."""
-        for session in (await self._sessions.at(premises, SESSIONS_MAX)).sessions:
+    async def _forget_words(self, move: Move) -> None:
+        """Take the customer's words out of the sessions that were held here for them."""
+        for session in (await self._sessions.at(move.premises, SESSIONS_MAX)).sessions:
             kept = await self._sessions.load(session.id)
-            if kept is not None and kept.record.is_over:
+            if kept is not None and kept.record.state in DONE and _is_of(kept.record, move):
                 bare = without_words(kept.record)
                 if bare != kept.record:
                     await self._sessions.put(bare, kept.revision)
@@ -589,6 +597,11 @@ class Moves:
 
 def _done(move: Move) -> Move:
     return replace(move, state=MoveState.PARTIAL if move.missing else MoveState.DONE, due_ms=0)
+
+
+def _is_of(session: Session, move: Move) -> bool:
+    """Tell whether a session was held for who moves out: others may have moved in meanwhile."""
+    return session.account == move.account
 
 
 def _is_on(report: Han, thing: str) -> bool:

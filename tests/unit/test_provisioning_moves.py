@@ -8,14 +8,17 @@ from fleet import provisioning as scenes
 from programs.states import EnrolmentState
 from provisioning.acts import Assignment, Choice
 from provisioning.errors import GatewayCapacityError, IdempotencyMismatchError
-from provisioning.moves import ConfirmationNeededError, MoveState, NotReplaceableError
-from provisioning.session import Consent, pair
+from provisioning.moves import THINGS_MAX, ConfirmationNeededError, MoveState, NotReplaceableError
+from provisioning.service import NewSession
+from provisioning.session import Consent, Session, pair
 from provisioning.states import SessionState
+from registry.devices import Device
 from registry.errors import ThingNotFoundError
 from registry.gateways import GatewayKind
 from registry.meters import Meter
 from registry.models import Owner
-from registry.states import Lifecycle
+from registry.states import DeviceTrigger, Lifecycle
+from security.policy import Principal, Role
 from tests.covers import covers
 from tests.provisioning_rig import ACCOUNT, OPERATOR, PREMISES, Process, World
 
@@ -27,7 +30,7 @@ def world(tmp_path):
     return World(tmp_path)
 
 
-async def provisioned(one: Process, **programs: str) -> None:
+async def provisioned(one: Process, *, confirmed: bool = True, **programs: str) -> Session:
     """Bring devices in, each with a program."""
     world = one.world
     await one.settle_in()
@@ -46,9 +49,12 @@ async def provisioned(one: Process, **programs: str) -> None:
     await one.service.consent(session.id, yes, world.ask())
     await one.service.provision(session.id, world.ask())
     await one.live_on(2)
+    if not confirmed:
+        return await one.service.session(session.id)
     after = await one.service.confirm(session.id, "phone", "gate code 4711", world.ask())
     assert after.state is SessionState.CONFIRMED
     await one.live_on(2)
+    return after
 
 
 def new_meter(gateway: str = NEW) -> Meter:
@@ -194,6 +200,59 @@ async def test_move_out_waits_for_its_day_and_ends_a_session_under_way(world):
         assert (await one.moves.move(move.id)).state is MoveState.DONE
         assert (await one.service.session(session.id)).is_over
         assert (await one.registry.premises(PREMISES)).account == ""
+
+
+async def test_move_out_leaves_no_word_in_a_session_that_nobody_confirmed(world):
+    async with world.process() as one:
+        recorded = await provisioned(one, confirmed=False, thermostat="cpp-27")
+        assert recorded.state is SessionState.RECORDED
+        await one.moves.move_out(PREMISES, ACCOUNT, world.clock.now_ms(), world.ask())
+        await one.live_on(6)
+        bare = await one.service.session(recorded.id)
+        assert {device.name for device in bare.devices.values()} == {""}
+
+
+async def test_who_moves_in_while_the_move_out_goes_on_keeps_the_session_and_its_words(world):
+    async with world.process() as one:
+        await one.settle_in()
+        world.programs.end_all = never
+        await registered(one, "EUI-0", ACCOUNT)
+        move = await one.moves.move_out(PREMISES, ACCOUNT, world.clock.now_ms(), world.ask())
+        await one.registry.hand_over(PREMISES, "ac-0008", OPERATOR)
+        bea = Principal("bea", Role.CUSTOMER, account="ac-0008")
+        new = NewSession(premises=PREMISES, account="ac-0008")
+        theirs = await one.service.open(new, world.ask(bea))
+        world.clock.advance(6)
+        await one.moves.pass_once()
+        assert (await one.moves.move(move.id)).state is MoveState.WORKING
+        assert (await one.service.session(theirs.id)).state is SessionState.OPEN
+
+
+async def test_move_out_leaves_out_no_device_however_many_were_there_before(world):
+    async with world.process() as one:
+        await one.settle_in()
+        for number in range(THINGS_MAX + 1):
+            await registered(one, f"dev-{number:03d}", "ac-0001")
+            await one.devices.apply(f"dev-{number:03d}", DeviceTrigger.DEREGISTER, OPERATOR)
+        await registered(one, "dev-999", ACCOUNT)
+        await one.moves.move_out(PREMISES, ACCOUNT, world.clock.now_ms(), world.ask())
+        await one.live_on(6)
+        assert (await one.devices.device("dev-999")).lifecycle is Lifecycle.DEREGISTERED
+
+
+async def never(_thing, _reason):
+    return False
+
+
+async def registered(one: Process, id: str, account: str) -> None:
+    """Let a device be registered, without all that comes before."""
+
+    def bound(before: Device) -> Device:
+        return replace(before, account=account, premises=PREMISES)
+
+    await one.devices.apply(id, DeviceTrigger.SEEN, OPERATOR, new=Device(id=id))
+    await one.devices.apply(id, DeviceTrigger.PROVED, OPERATOR)
+    await one.devices.apply(id, DeviceTrigger.REGISTER, OPERATOR, change=bound)
 
 
 async def test_a_gateway_is_cleared_of_one_or_after_a_second_word_of_all(world):
