@@ -14,6 +14,7 @@ from security.trust.pins import device_answer, server_proof
 from security.trust.requests import REQUEST_BYTES_MAX
 from tests.api.device_rig import EST, PKCS10, certificates, certified, device, request, voucher
 from tests.api.rig import AWS, HALL, HOME, OPERATOR, slug
+from tests.covers import covers
 
 ATTIC, GATEWAY = "attic", "home-7-gateway"
 ENROL = f"{EST}/simpleenroll"
@@ -52,6 +53,7 @@ async def test_a_request_may_also_be_der_or_pem(rig):
             assert certificates(await http.post(ENROL, content=body, headers=PKCS10, auth=auth))
 
 
+@covers("A8")
 async def test_wrong_code_rejected_and_audited(rig):
     auth = await voucher(rig)
     known = base64.b64decode(auth._auth_header.partition(" ")[2]).decode().partition(":")[0]
@@ -72,6 +74,7 @@ async def test_wrong_code_rejected_and_audited(rig):
     assert await rig.services.trust.issued.of_thing(HALL) == ()
 
 
+@covers("O11")
 async def test_claim_code_reuse_409(rig):
     auth = await voucher(rig)
     first = request()
@@ -270,6 +273,7 @@ async def test_device_and_server_prove_the_pin_to_each_other(rig):
     assert (believes, last.status_code) == (True, 204)
 
 
+@covers("O2")
 async def test_wrong_pin_device_refuses_server(rig):
     issued, _ = await certified(rig)
     await rig.services.trust.pins.keep(HALL, Secret("111115"), OPERATOR, INSIDE)

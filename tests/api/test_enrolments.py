@@ -55,7 +55,7 @@ async def test_a_customer_says_which_device_takes_part_in_what_and_leaves_when_t
     assert "withdrawn_at" in said
 
 
-@covers("3.2/3", "A13")
+@covers("3.2/3", "A13", "A5")
 async def test_a_customer_sees_what_is_offered_and_which_of_their_devices_take_part(rig: Rig):
     before = (await rig.http.get("/v1/me/programs")).json()["items"]
     assert {one["id"] for one in before} >= {PROGRAM, "cpp-27"}

@@ -12,10 +12,12 @@ from infra.settings.model import ShadowLimits
 from security.policy import Role
 from tests.api.rig import SHADOW, Rig, api
 from tests.api.streams import stream
+from tests.covers import covers
 
 LIVE = f"{SHADOW}/live"
 
 
+@covers("A5")
 async def test_a_stream_begins_with_the_shadow_and_goes_on_with_each_version(rig: Rig):
     await rig.desire({"set": 20})
     async with stream(rig.app, LIVE, rig.token) as reader:

@@ -569,7 +569,7 @@ async def test_scenario_3_3_tells_what_would_help_waits_and_goes_on(home: Rig):
 # ---------------------------------------------------------------------------- live
 
 
-@covers("3.2/7")
+@covers("3.2/7", "A5")
 async def test_rows_come_live_and_who_comes_back_is_told_only_what_is_new(home: Rig):
     call = await opened(home)
     path = f"{SESSIONS}/{call.id}/notices"

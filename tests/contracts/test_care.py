@@ -187,7 +187,7 @@ async def test_a_system_that_is_down_says_so_and_nothing_is_taken_for_an_answer(
     assert await rig.delivered("pr-0001") == []
 
 
-@covers("A14a", "3.2/14")
+@covers("A14a", "3.2/14", "A14")
 async def test_after_an_hour_of_outage_each_record_is_delivered_once_and_in_order(rig):
     store = await open_store("memory:", [LANES], [LOG], testing=True)
     outbox = Outbox(store, rig.clock, random.Random(1), Metrics())

@@ -17,6 +17,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fleet import agent as agent_module
 from fleet.agent import Agent, Thermostat
+from tests.covers import covers
 from tests.fleet_broker import Broker, served, until
 from tests.shadow_stand_in import StandIn, say
 
@@ -227,6 +228,7 @@ def test_files_that_do_not_belong_together_are_told(broker, monkeypatch, capsys)
     assert "belong together" in capsys.readouterr().err
 
 
+@covers("A11")
 def test_it_uses_no_other_code_of_ours():
     tree = ast.parse(Path(agent_module.__file__).read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]

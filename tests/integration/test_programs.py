@@ -103,7 +103,7 @@ async def sections(services, device):
     return shadow.desired.state, shadow.reported.state
 
 
-@covers("3.2/12", "3.2/13", "O3")
+@covers("3.2/12", "3.2/13", "O3", "A4")
 async def test_devices_answer_twice_take_part_and_leave_without_a_trace(system, tmp_path):
     services = system.services
     async with living(system, tmp_path / "certificates"):

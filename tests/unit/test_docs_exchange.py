@@ -5,6 +5,7 @@ import pytest
 from broker_bridge.topics import parse
 from provisioning import records
 from scripts import exchanges, make_exchange
+from scripts.make_traceability import shown
 from tests.covers import covers
 
 
@@ -21,6 +22,11 @@ def test_no_row_is_left_out_and_each_carried_one_says_what_it_holds():
     for way in (way for row in rows for way in row.ways):
         assert way.by
         assert way.holds or way.by.startswith("`DELETE "), way
+
+
+def test_every_mark_of_an_exchange_names_one_that_is_carried():
+    carried = {row.id for row in exchanges.exchanges() if row.ways}
+    assert {id for id in shown() if id.startswith("X")} <= carried
 
 
 def test_every_topic_of_it_is_one_that_is_served():

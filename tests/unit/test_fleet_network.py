@@ -157,7 +157,7 @@ def test_a_window_can_be_taken_back():
     assert house.han["permitJoin"]["state"] == "closed"
 
 
-@covers("X5")
+@covers("X5", "A11")
 @pytest.mark.parametrize(("code", "auth"), [(HALL.code, "ok"), (printed(bytes(16)), "failed")])
 def test_a_grant_with_the_right_code_lets_a_device_in_and_another_does_not(code, auth):
     house = House(HALL)
@@ -230,7 +230,7 @@ def enrol(bench, rev=1, **more):
     bench.wish("program", {"enrolments": {"cpp-27": entry}, "tariffs": {"t7": tariff}})
 
 
-@covers("3.2/13", "X16", "X17")
+@covers("3.2/13", "X16", "X17", "A11")
 def test_a_device_acknowledges_twice_activated_and_then_ready():
     bench = Bench(programs=Programs(Behaviour(activate_s=5, ready_s=20)))
     enrol(bench)
@@ -253,6 +253,7 @@ def test_a_new_revision_is_acknowledged_anew():
     assert (ack["activated"]["rev"], ack["ready"]["rev"]) == (2, 2)
 
 
+@covers("A11")
 def test_what_fails_says_why_and_works_the_second_time():
     bench = Bench(programs=Programs(Behaviour(fails="STORAGE", fails_times=1)))
     enrol(bench)

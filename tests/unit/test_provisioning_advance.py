@@ -107,6 +107,7 @@ def test_a_newer_window_supersedes_whatever_number_the_gateway_knows():
     assert the_window(look(discovering(), observed(late)).session).seq == SEQ + 6
 
 
+@covers("O10")
 def test_a_window_waits_for_its_time():
     later = discovering(window=window(not_before_ms=NOW_MS + MINUTE_MS))
     after = look(later, observed(route()))

@@ -49,7 +49,7 @@ async def settle(one, seconds=2, rounds=6):
             await one.enrolments.reconcile(device)
 
 
-@covers("3.2/12", "3.2/13", "S3.2-post", "X14", "X16", "X17")
+@covers("3.2/12", "3.2/13", "S3.2-post", "X14", "X16", "X17", "A4")
 async def test_the_program_reaches_the_device_which_answers_twice_and_nothing_is_left_to_say(world):
     async with world.process() as one:
         await one.settle_in()
@@ -113,7 +113,7 @@ async def test_a_device_that_answers_with_a_failure_is_retried(world):
         assert (await one.service.session(id)).state is SessionState.RECORDED
 
 
-@covers("3.2/2", "A3")
+@covers("3.2/2", "A3", "O1")
 async def test_what_was_not_chosen_hears_nothing(world):
     async with world.process() as one:
         await one.settle_in()

@@ -91,7 +91,7 @@ async def chosen(one, session, **programs):
     return await one.service.session(session.id)
 
 
-@covers("3.2/7", "3.2/12", "3.2/13", "3.2/14", "3.2/15", "A3", "A10")
+@covers("3.2/7", "3.2/12", "3.2/13", "3.2/14", "3.2/15", "A3", "A10", "3.2/8", "3.2/10")
 async def test_scenario_3_2_from_the_call_to_the_confirmation(world):
     async with world.process() as one:
         await one.settle_in()
@@ -153,7 +153,7 @@ async def test_nothing_secret_is_left_in_the_session_or_in_the_shadow(world):
 # ---------------------------------------------------------------------------- opening
 
 
-@covers("3.2/6")
+@covers("3.2/6", "O10")
 async def test_two_openers_have_one_session_and_the_loser_is_told_whose(world):
     async with world.process() as one:
         await one.settle_in()
@@ -243,7 +243,7 @@ async def test_a_representative_opens_nothing_without_a_live_verification_of_the
             await one.opened(verification=(await one.verifications.record(failed, world.ask())).id)
 
 
-@covers("A2", "A14b")
+@covers("A2", "A14b", "A14")
 async def test_an_installer_works_by_an_open_work_order_and_records_no_consent(world):
     async with world.process() as one:
         await one.settle_in()
@@ -267,7 +267,7 @@ async def test_a_customer_opens_a_session_for_their_own_premises_only(world):
         assert (await one.opened(ADA, verification="")).state is SessionState.OPEN
 
 
-@covers("S3.2-pre", "A14c")
+@covers("S3.2-pre", "A14c", "A14")
 async def test_each_precondition_is_told_and_only_where_a_meter_is_the_only_way(world):
     async with world.process() as one:
         await one.settle_in()
@@ -545,7 +545,7 @@ async def test_a_route_that_fails_mid_session_is_changed_and_the_session_goes_on
 # ---------------------------------------------------------------------------- scenario 3.3
 
 
-@covers("3.3/6.1", "3.3/6.2", "3.3/6.3")
+@covers("3.3/6.1", "3.3/6.2", "3.3/6.3", "3.3/1-15")
 @pytest.mark.parametrize("remedy", ["new-meter", "bridge-zigbee"])
 async def test_scenario_3_3_is_resumed_days_later_by_another_representative(tmp_path, remedy):
     world = World(tmp_path, scenes.without_gateway(7))

@@ -7,6 +7,7 @@ from registry.models import Owner, Premises, Standing, Thing, ThingKind
 from registry.reach import device_target
 from registry.states import Lifecycle
 from security.policy import Action, Principal, Role, Target, may
+from tests.covers import covers
 
 HOME = Premises("home", "anna", 2, 1_000)
 ANNA = Principal("p-a", Role.CUSTOMER, "anna")
@@ -41,6 +42,7 @@ def test_what_takes_part_is_seen_by_the_operator_as_well():
     assert Role.OPERATOR in readers(device_target(device(), HOME, standing(True)))
 
 
+@covers("O1", "3.2/2")
 @pytest.mark.parametrize(
     "state",
     sorted(set(Lifecycle) - {Lifecycle.REGISTERED, Lifecycle.SUSPENDED}),

@@ -73,7 +73,7 @@ def walk(machine: Machine[Any, Any], triggers) -> list[object]:
     return states
 
 
-@covers("3.2/2")
+@covers("3.2/2", "O1")
 @given(st.lists(st.sampled_from(DeviceTrigger), max_size=60))
 def test_no_device_is_registered_that_has_not_proved_itself_since_it_was_seen(triggers):
     states = walk(DEVICE, triggers)
