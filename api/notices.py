@@ -85,7 +85,7 @@ class _Notices:
         session = await self._sessions.session(self._id)
         devices = {
             key: _encode(SessionDeviceDocument.of(device, self._sight))
-            for key, device in sorted(session.devices.items())
+            for key, device in sorted(self._sight.devices(session).items())
         }
         return {"": _encode(SessionDocument.of(session, self._sight)), **devices}
 

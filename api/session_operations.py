@@ -175,7 +175,8 @@ LIST_SESSION_DEVICES: Final = _reading(
     SessionDeviceList,
     "List the devices of a session, each with its state and why",
     {"items": [_DEVICE], "others": 1},
-    "What can do nothing for any program is counted in `others`, and nothing else is told of it.",
+    "What can do nothing for any program is counted in `others`, and nothing else is told of it. So is, for"
+    " staff who do not work in it or once it is over, all that was sent nothing; a day later it is gone.",
 )
 WATCH_SESSION: Final = Operation(
     id="watchProvisioningSession",

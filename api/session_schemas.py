@@ -1,7 +1,9 @@
 """What provisioning sessions look like from outside: one struct a shape, and who is shown what.
 
 Field staff learn nothing of the customer: no account, case, consent or answer, and no price. An operator
-sees how far a session is, and none of the customer's words. (spec: security, 10)
+sees how far a session is, and none of the customer's words. Equipment that has no part in anything is the
+customer's own business: whoever works in the session sees what it could be while it is open, all others of
+ours how much it is. (spec: security, 10)
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,7 @@ from provisioning.session import (
     NAME_CHARS_MAX,
     NOTE_CHARS_MAX,
     PROGRAMS_PER_DEVICE_MAX,
+    TAKING_PART,
     Cause,
     Consent,
     Expected,
@@ -70,12 +73,31 @@ class Sight:
     """Account, case, consents, what the customer was told and said."""
     words: bool
     """What the customer calls devices and rooms: whoever works in the session needs it to tell them apart."""
+    own: bool
+    """All of their equipment, at any time: it is theirs."""
+
+    def devices(self, session: Session) -> Mapping[str, SessionDevice]:
+        """Return the devices of a session that are shown; of all others, how many there are."""
+        if self.own or (self.words and not session.is_over):
+            return session.devices
+        return {key: one for key, one in session.devices.items() if one.state in TAKING_PART}
+
+    def grants(self, session: Session) -> list[Grant]:
+        """Return the grants that are shown: such as name no other device."""
+        shown = self.devices(session)
+        return [one for one in session.grants if shown is session.devices or one.eui64 in shown]
+
+    def others(self, session: Session) -> int:
+        """Return how much else there was."""
+        return session.others + len(session.devices) - len(self.devices(session))
 
 
 def sight_of(role: Role) -> Sight:
     """Return what somebody who may read a session sees of it; whoever is not named sees least."""
     return Sight(
-        personal=role in {Role.CUSTOMER, Role.REP}, words=role in {Role.CUSTOMER, Role.REP, Role.INSTALLER}
+        personal=role in {Role.CUSTOMER, Role.REP},
+        words=role in {Role.CUSTOMER, Role.REP, Role.INSTALLER},
+        own=role is Role.CUSTOMER,
     )
 
 
@@ -393,18 +415,22 @@ class SessionDocument(Struct, omit_defaults=True):
             state=session.state,
             premises=session.premises,
             opened_at=rfc3339(session.opened_at_ms),
-            others=session.others,
-            devices=len(session.devices),
+            others=sight.others(session),
+            devices=len(sight.devices(session)),
             steps=[StepDocument.of(one) for one in session.transitions],
             expires_at=rfc3339(session.expires_at_ms) if session.expires_at_ms else None,
             cause=session.cause,
             window=None if session.window is None else WindowDocument.of(session.window),
-            grants=[GrantDocument.of(one) for one in session.grants],
+            grants=[GrantDocument.of(one) for one in sight.grants(session)],
             remedies=[ToldRemedyDocument.of(one, sight) for one in session.remedies],
         )
         if sight.personal:
             shown.account, shown.case = session.account, session.case
-            shown.consents = [SessionConsentDocument.of(one) for _, one in sorted(session.consents.items())]
+            shown.consents = [
+                SessionConsentDocument.of(one)
+                for _, one in sorted(session.consents.items())
+                if one.device in sight.devices(session)
+            ]
             shown.notices = [RemedyNoticeDocument.of(one) for one in session.notices]
             shown.confirmation, shown.note = session.confirmation, session.note
         return shown

@@ -126,8 +126,8 @@ class Sessions:
     async def devices(self, request: HttpRequest) -> Reply:
         session = await self._theirs(request)
         sight = sight_of(request.scope["user"].role)
-        items = [SessionDeviceDocument.of(one, sight) for _, one in sorted(session.devices.items())]
-        return json_reply(SessionDeviceList(items, session.others), fields=(etag(session.revision),))
+        items = [SessionDeviceDocument.of(one, sight) for _, one in sorted(sight.devices(session).items())]
+        return json_reply(SessionDeviceList(items, sight.others(session)), fields=(etag(session.revision),))
 
     async def watch(self, request: HttpRequest) -> Reply:
         session = await self._theirs(request)
@@ -135,9 +135,10 @@ class Sessions:
 
     async def options(self, request: HttpRequest) -> Reply:
         session = await self._theirs(request)
-        return json_reply(
-            SessionOptionList(SessionOptionDocument.all_of(await self._sessions.options(session.id)))
-        )
+        shown = sight_of(request.scope["user"].role).devices(session)
+        found = await self._sessions.options(session.id)
+        options = {device: found[device] for device in found if device in shown}
+        return json_reply(SessionOptionList(SessionOptionDocument.all_of(options)))
 
     async def records(self, request: HttpRequest) -> Reply:
         session = await self._theirs(request)

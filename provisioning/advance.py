@@ -38,6 +38,7 @@ def advance(session: Session, observed: Observed, now_ms: int) -> Advance:
     tidying.tidy(look)
     discovering.watch_closing(look)
     tidying.copy_records(look)
+    tidying.purge(look)
     return Advance(replace(look.session, due_ms=_due(look)), tuple(look.effects))
 
 

@@ -401,4 +401,18 @@ def without_words(session: Session) -> Session:
     """Return the session without the customer's words: names, rooms, notes, what is not copied yet."""
     devices = {eui64: replace(device, name="", location="") for eui64, device in session.devices.items()}
     consents = {key: replace(one, given_by="") for key, one in session.consents.items()}
-    return replace(session, devices=devices, consents=consents, note="")
+    return replace(without_notes(session), devices=devices, consents=consents)
+
+
+def without_notes(session: Session) -> Session:
+    """Return the session without what people wrote down in it."""
+    transitions = tuple(
+        one if one.actor == SYSTEM else replace(one, reason="") for one in session.transitions
+    )
+    return replace(session, note="", transitions=transitions)
+
+
+def only(session: Session, devices: Mapping[str, SessionDevice]) -> Session:
+    """Return the session as one in which only these devices ever were; what was expected is gone too."""
+    consents = {key: one for key, one in session.consents.items() if one.device in devices}
+    return replace(session, devices=devices, consents=consents, grants=(), expected=())

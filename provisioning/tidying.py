@@ -18,7 +18,15 @@ from provisioning.effects import (
 )
 from provisioning.look import Look
 from provisioning.observed import Known
-from provisioning.session import SessionDevice, pair, turn
+from provisioning.session import (
+    DAY_MS,
+    TAKING_PART,
+    SessionDevice,
+    only,
+    pair,
+    turn,
+    without_notes,
+)
 from provisioning.states import WINDOW, SessionState, SessionTrigger, WindowTrigger
 from registry.states import Lifecycle
 
@@ -26,6 +34,11 @@ CLOSED: Final = frozenset({SessionState.ABORTED, SessionState.EXPIRED})
 DONE: Final = frozenset({SessionState.RECORDED, SessionState.CONFIRMED}) | CLOSED
 """States in which nothing is done to a device any more."""
 _NO_RELATION: Final = frozenset({Lifecycle.DISCOVERED, Lifecycle.AUTHENTICATED})
+_NO_PART: Final = _NO_RELATION | {None, Lifecycle.COMMISSIONED}
+PURGE_MS: Final = DAY_MS
+"""How long after its end a session still holds equipment that has no part in anything."""
+NOTES_MS: Final = 90 * DAY_MS
+"""How long after its end what people wrote down is kept."""
 _READY: Final = frozenset({EnrolmentState.READY, EnrolmentState.SUSPENDED})
 
 
@@ -69,6 +82,25 @@ def tidy(look: Look) -> None:
         look.want(ReleasePremises())
     if len(look.effects) == before:
         look.change(released=True)
+
+
+def purge(look: Look) -> None:
+    """Forget, a day after the end, what else was in the home; after 90 days, what people wrote down."""
+    session = look.session
+    if not session.released:
+        return
+    ended_ms = session.transitions[-1].at_ms
+    if look.by(ended_ms + PURGE_MS):
+        look.session = only(look.session, {key: one for key, one in session.devices.items()
+                                           if _has_a_part(look, one)})  # fmt: skip
+    if look.by(ended_ms + NOTES_MS):
+        look.session = without_notes(look.session)
+
+
+def _has_a_part(look: Look, device: SessionDevice) -> bool:
+    """Tell whether a device was sent what was chosen, and is not just one that was looked at."""
+    known = look.observed.devices.get(device.eui64)
+    return device.state in TAKING_PART and known is not None and known.lifecycle not in _NO_PART
 
 
 def copy_records(look: Look) -> None:

@@ -480,6 +480,45 @@ async def test_an_operator_sees_how_far_it_is_and_ends_it_and_does_nothing_else(
     assert (await operator.do("POST", "/abort", {"reason": "stopped"})).json()["state"] == "ABORTED"
 
 
+@covers("A3")
+async def test_what_has_no_part_is_a_count_for_staff_unless_they_work_in_the_open_session(
+    home: Rig,
+):
+    call = await opened(home)
+    await call.discovered("thermostat", "heater", "upstairs")
+    await call.chosen()
+    operator = Call(home, home.by[Role.OPERATOR], call.id)
+    names = ("thermostat", "heater", "display", "upstairs")
+
+    async def seen(who: Call) -> tuple[str, list[str]]:
+        looks = [await who.look(what) for what in ("", "/devices", "/options")]
+        shown = str([*looks, await first_notices(who, looks[0]["devices"])])
+        return f"{looks[0]['devices']} + {looks[0]['others']}", [
+            name for name in names if call.eui64(name) in shown
+        ]
+
+    assert await seen(call) == ("4 + 1", list(names))
+    assert await seen(operator) == ("0 + 5", [])
+    await call.done("PUT", "/consent", call.consent())
+    await call.done("POST", "/provision")
+    await home.home.live_on(2)
+    assert await seen(operator) == ("2 + 3", ["thermostat", "heater"])
+    await call.look()
+    await call.done("POST", "/confirm", {"method": "phone"})
+    assert await seen(call) == ("2 + 3", ["thermostat", "heater"])
+    ada = Call(home, by(home, ADA), call.id)
+    assert await seen(ada) == ("4 + 1", list(names))
+    await home.home.live_on(86_400)
+    assert await seen(ada) == ("2 + 1", ["thermostat", "heater"])
+
+
+async def first_notices(who: Call, devices: int) -> str:
+    """Return the first round of what is told live."""
+    token = who.http.headers["authorization"].removeprefix("Bearer ")
+    async with stream(who.rig.app, f"{SESSIONS}/{who.id}/notices", token) as reader:
+        return str(await reader.until(1 + devices))
+
+
 # ---------------------------------------------------------------------------- finding the customer
 
 

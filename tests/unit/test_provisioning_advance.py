@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from infra.machines import Transition
 from programs.states import EnrolmentState
 from provisioning.effects import (
     Alarm,
@@ -27,7 +28,8 @@ from provisioning.effects import (
 )
 from provisioning.observed import Enrolled
 from provisioning.session import Cause, Expected, GrantState, Proof, SessionDevice, ToldRemedy, pair
-from provisioning.states import DeviceState, RemedyState, SessionState, WindowState
+from provisioning.states import DeviceState, RemedyState, SessionState, SessionTrigger, WindowState
+from provisioning.tidying import NOTES_MS, PURGE_MS
 from registry.gateways import GatewayKind
 from registry.states import Lifecycle
 from tests.covers import covers
@@ -54,6 +56,7 @@ from tests.homes import (
 )
 
 S, D, W = SessionState, DeviceState, WindowState
+ABORTED = Transition(NOW_MS, "rosa", "Grace calls again", S.OPEN, SessionTrigger.ABORT, S.ABORTED)
 SEQ = NOW_MS // 1_000
 MINUTE_MS = 60_000
 OPEN = {"permitJoin": {"seq": SEQ, "until": SEQ + 600, "mode": "grants"}}
@@ -439,6 +442,7 @@ def test_an_aborted_session_takes_back_what_never_took_part_and_frees_the_premis
         S.ABORTED,
         window=window(W.OPEN),
         grants=(grant(),),
+        transitions=(ABORTED,),
         devices={
             **device(D.SENT, progress={"cpp-27": object()}),
             **device(D.AUTH_OK, SWITCH),
@@ -462,7 +466,46 @@ def test_an_aborted_session_takes_back_what_never_took_part_and_frees_the_premis
     assert not after.session.released
     tidied = observed(route(), holder="", devices={SWITCH: known(Lifecycle.COMMISSIONED, SWITCH)})
     done = settle(after.session, tidied)
-    assert (done.session.released, done.effects, done.session.due_ms) == (True, (), 0)
+    assert (done.session.released, done.effects) == (True, ())
+    assert done.session.due_ms == NOW_MS + PURGE_MS
+
+
+@covers("A3")
+def test_a_day_after_the_end_only_what_has_a_part_is_left_and_after_ninety_no_note():
+    devices = {
+        **device(D.READY),
+        **device(D.LEFT_OUT, SWITCH),
+        **device(D.UNRECOGNIZED, SENSOR),
+    }
+    ended = session(
+        S.ABORTED,
+        released=True,
+        transitions=(ABORTED,),
+        note="gate code 4711",
+        expected=(Expected("Acme", "PCT-2"),),
+        grants=(grant(state=GrantState.ENDED, sealed_key=""),),
+        devices=devices,
+        consents={pair(PCT, "cpp-27"): consent(), pair(SWITCH, "cpp-27"): replace(consent(), device=SWITCH)},
+    )
+    facts = observed(
+        route(),
+        holder="",
+        devices={PCT: known(Lifecycle.REGISTERED), SWITCH: known(Lifecycle.COMMISSIONED, SWITCH)},
+    )
+    early = settle(ended, facts, NOW_MS + PURGE_MS - 1)
+    assert (early.session.devices, early.session.due_ms) == (devices, NOW_MS + PURGE_MS)
+    later = settle(ended, facts, NOW_MS + PURGE_MS).session
+    assert (list(later.devices), list(later.consents)) == ([PCT], [pair(PCT, "cpp-27")])
+    assert (later.grants, later.expected) == ((), ())
+    assert (later.note, later.due_ms) == ("gate code 4711", NOW_MS + NOTES_MS)
+    at_last = settle(later, facts, NOW_MS + NOTES_MS).session
+    assert (at_last.note, at_last.transitions[0].reason, at_last.due_ms) == ("", "", 0)
+
+
+def test_a_day_after_the_end_nothing_is_left_of_what_was_sent_and_came_to_nothing():
+    ended = session(S.EXPIRED, released=True, transitions=(ABORTED,), devices=device(D.ATTACHING))
+    facts = observed(route(), holder="", devices={PCT: known(Lifecycle.COMMISSIONED)})
+    assert settle(ended, facts, NOW_MS + PURGE_MS).session.devices == {}
 
 
 def test_what_is_ready_stays_when_the_session_is_aborted():
