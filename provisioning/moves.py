@@ -358,7 +358,9 @@ class Moves:
         await self._meters.exchange(
             move.old, move.meter, SYSTEM, at_ms=move.at_ms, work_order=move.work_order
         )
-        if not move.gateway or not move.things:
+        if not move.things or move.gateway == move.from_gateway:
+            # Nobody has to go anywhere: the gateway stays as well, or had nobody.
+            await self._bar_old_gateway(move)
             await self._tell_exchange(move)
             return _done(move)
         if move.seq == 0:
@@ -376,13 +378,17 @@ class Moves:
         missing = tuple(thing for thing in move.things if thing in keyed or not _is_on(report, thing))
         if missing and not over:
             return replace(move, missing=missing)
-        if move.from_gateway:
-            with suppress(ThingNotFoundError):
-                await self._registry.revoke(move.from_gateway, SYSTEM)
+        await self._bar_old_gateway(move)
         if not await self._closed(move, await self._hans.of(move.gateway), over):
             return replace(move, missing=missing)
         await self._tell_exchange(move)
         return _done(replace(move, missing=missing))
+
+    async def _bar_old_gateway(self, move: Move) -> None:
+        """Take all rights from the gateway that went with the old meter."""
+        if move.from_gateway and move.from_gateway != move.gateway:
+            with suppress(ThingNotFoundError):
+                await self._registry.revoke(move.from_gateway, SYSTEM)
 
     async def _asked_for(self, move: Move) -> Move:
         """Give the window its number, durably, before it is asked for."""

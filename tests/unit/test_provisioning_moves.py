@@ -91,6 +91,31 @@ async def test_a_meter_exchange_moves_devices_with_their_keys_and_leaves_enrolme
         assert "han.meter.exchanged" in world.outgoing.kinds()
 
 
+async def test_a_meter_that_keeps_its_gateway_is_exchanged_and_nobody_leaves_the_gateway(world):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27")
+        await old_meter(one)
+        move = await one.moves.exchange("m-7", new_meter(GATEWAY), world.clock.now_ms(), "", world.ask())
+        for _ in range(6):
+            await one.live_on(6)
+        assert (await one.moves.move(move.id)).state is MoveState.DONE
+        attached = await one.registry.gateways_of(world.scene.eui64s["thermostat"])
+        assert [pair.gateway for pair in attached] == [GATEWAY]
+        assert not (await one.registry.thing(GATEWAY)).barred
+        assert (await one.meters.meter("m-7")).went is not None
+
+
+async def test_the_gateway_of_a_meter_that_went_has_no_rights_also_if_it_had_no_devices(world):
+    async with world.process() as one:
+        await one.settle_in()
+        await old_meter(one)
+        await one.bring(NEW, GatewayKind.METER)
+        await one.moves.exchange("m-7", new_meter(), world.clock.now_ms(), "", world.ask())
+        await one.live_on(6)
+        assert (await one.registry.thing(GATEWAY)).barred
+        assert [gateway.id for gateway in await one.gateways.at(PREMISES)] == [NEW]
+
+
 async def test_link_keys_reach_the_new_gateway_sealed_for_its_own_window(world):
     async with world.process() as one:
         await provisioned(one, thermostat="cpp-27")
