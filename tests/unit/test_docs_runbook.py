@@ -74,7 +74,10 @@ def test_every_metric_it_names_is_there_and_all_of_ours_are_named():
 
 def test_every_setting_it_names_exists():
     words = set(
-        re.findall(r"`((?:store|broker|api|audit|bridge|logs|telemetry|limits)\.[a-z_]+)", RUNBOOK + SECURITY)
+        re.findall(
+            r"`((?:store|broker|api|audit|bridge|logs|telemetry|limits|care|provisioning)\.[a-z_]+)",
+            RUNBOOK + SECURITY,
+        )
     )
     assert words
     assert words <= KEYS.keys()
@@ -93,7 +96,8 @@ def test_every_command_of_a_group_that_it_names_exists(group, command):
     sorted(
         set(
             re.findall(
-                r"gnomon (doctor|up|demo|settings|dead-letters|enrol|audit|person|token|voucher|thing)",
+                r"gnomon (doctor|up|demo|settings|dead-letters|enrol|audit|person|token|voucher|thing"
+                r"|provision)",
                 RUNBOOK,
             )
         )
