@@ -32,7 +32,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENT: Final = ROOT / "tests" / "vectors" / "openapi.json"
 """The API as its code describes it; a test holds the two together."""
 PROTOCOL: Final = ROOT / "docs" / "protocol.md"
-"""Shows a whole ``han`` document; of its report what the code reads is in the table."""
+"""Shows a whole ``han`` document, and a ``program`` one."""
 
 PROGRAM_ID: Final = "<program>"
 TARIFF_ID: Final = "<tariff>"
@@ -132,14 +132,15 @@ def asked_of_han(part: str, patch: Tree) -> Way:
 
 def told_by_han(*parts: str) -> Way:
     """Return what a gateway reports there: what the code reads of the report that its maker is shown."""
-    reported = _shown_han()["reported"]
+    reported = _shown("A gateway's home area network")["reported"]
     shown = [f"{part}: {_names(_kept(reported, part))}" if len(parts) > 1 else _names(_kept(reported, part))
              for part in parts]  # fmt: skip
     return _shadow("gateway", han.SHADOW, " ".join(f"reported.{part}" for part in parts), "; ".join(shown))
 
 
-def _shown_han() -> dict[str, Any]:
-    text = PROTOCOL.read_text(encoding="utf-8").partition("home area network\n")[2]
+def _shown(heading: str) -> dict[str, Any]:
+    """Return the document that a section of the page for makers shows."""
+    text = PROTOCOL.read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
     found: dict[str, Any] = msgspec.json.decode(text.partition("```json\n")[2].partition("```")[0])
     return found
 
@@ -182,14 +183,15 @@ def shape(id: str) -> tuple[str, ...]:
     return tuple(found.schema["properties"])
 
 
-def told_of_program(*acks: str) -> Way:
-    """Return what a device answers there."""
-    for ack in acks:
-        said = {program.ACK: {PROGRAM_ID: {ack: {"rev": 1}}}}
-        if program.answer(said, PROGRAM_ID, 1) == program.answer({}, PROGRAM_ID, 1):
-            raise UnknownError(f"program reported.ack.{ack}")
-    where = " ".join(f"reported.{program.ACK}.{PROGRAM_ID}.{ack}" for ack in acks)
-    return _shadow("thing", program.SHADOW, where, "rev, at, code" if "failed" in acks else "rev, at")
+def told_of_program(ack: str, *fields: str) -> Way:
+    """Return an answer of a device there; ``fields`` are such as its maker is shown no example of."""
+    said = {program.ACK: {PROGRAM_ID: {ack: {"rev": 1}}}}
+    if program.answer(said, PROGRAM_ID, 1) == program.answer({}, PROGRAM_ID, 1):
+        raise UnknownError(f"program reported.ack.{ack}")
+    (shown,) = _shown("Programs that a device takes part in")["reported"][program.ACK].values()
+    names = _names(shown.get(ack, shown["ready"]))
+    where = f"reported.{program.ACK}.{PROGRAM_ID}.{ack}"
+    return _shadow("thing", program.SHADOW, where, ", ".join([names, *fields]))
 
 
 def classic(section: str) -> Way:
@@ -302,7 +304,8 @@ def exchanges() -> tuple[Exchange, ...]:
         Exchange("X15", "3.2/12", "tariff", "programs → device, display",
                  (rest("putTariff"), asked_by_program("tariffs", fields=shape("tou/1")))),
         Exchange("X16", "3.2/13", "activation ack", "device → Tool", (told_of_program("activated"),)),
-        Exchange("X17", "3.2/13", "readiness ack", "device → Tool", (told_of_program("ready", "failed"),)),
+        Exchange("X17", "3.2/13", "readiness ack", "device → Tool",
+                 (told_of_program("ready"), told_of_program("failed", "code"))),
         Exchange("X18", "3.2/14", "provisioning record", "Tool → customer care",
                  (told_to_care(records.REGISTERED, records.ENROLMENT_CHANGED, records.PARTIAL), outbox(),
                   rest("listRecordsOfSession"))),
