@@ -37,6 +37,10 @@ class SessionGate:
         by: Principal = request.scope["user"]
         action: Action = request.scope["route_handler"].opt["action"]
         session = await self._find(request.scope["path_params"][SESSION])
+        return await self.admit(by, action, session)
+
+    async def admit(self, by: Principal, action: Action, session: Session | None) -> Session:
+        """Return a session that somebody may do this in; raise for one that is not there for them."""
         target = await self._target(session)
         if session is None or not may(by, Action.SESSION_READ, target):
             await self._explain(session, by)

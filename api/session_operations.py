@@ -148,6 +148,7 @@ OPEN_SESSION: Final = Operation(
         *WITH_BODY,
         problems.UNSUPPORTED_MEDIA_TYPE,
         problems.PREMISES_NOT_FOUND,
+        problems.SESSION_NOT_FOUND,
         problems.VERIFICATION_MISSING,
         problems.VERIFICATION_EXPIRED,
         problems.WORK_ORDER_MISSING,

@@ -106,7 +106,9 @@ class Sessions:
         new = await self._for_whom(decode(sent, NewSessionBody).value(), by)
         if new.take_over and not may_at_all(by.role, Action.SESSION_TAKE_OVER):
             raise ApiError(FORBIDDEN, "a session of others is not yours to end")
-        session = await self._sessions.open(new, ask(request, self._services.ids, sent))
+        opened = await self._sessions.open(new, ask(request, self._services.ids, sent))
+        # It may have been opened long ago, under the same key, by a right that is over.
+        session = await self._gate.admit(by, Action.SESSION_READ, opened)
         location = (b"location", f"/v1/provisioning-sessions/{session.id}".encode())
         return self._shown(request, session, 201, location)
 

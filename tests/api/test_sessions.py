@@ -323,6 +323,24 @@ async def test_a_session_is_opened_once_under_one_key_whatever_comes_twice(home:
     assert (other.status_code, slug(other)) == (422, "idempotency-mismatch")
 
 
+async def test_the_key_under_which_a_session_was_opened_shows_it_no_longer_than_the_right_to_it(home: Rig):
+    verification = await home.home.verified(ROSA)
+    body: dict[str, Any] = {"premises": PREMISES, "account": ACCOUNT, "verification": verification}
+    key = {"Idempotency-Key": "call-1"}
+    async with by(home, ROSA) as rosa:
+        assert (await rosa.post(SESSIONS, json=body, headers=key)).status_code == 201
+        home.clock.advance(30 * 60)
+        late = await rosa.post(SESSIONS, json=body, headers=key)
+    assert (late.status_code, slug(late)) == (403, "verification-expired")
+    order = await ordered(home)
+    async with by(home, IVO) as ivo:
+        body = {"premises": PREMISES, "work_order": order, "take_over": True}
+        assert (await ivo.post(SESSIONS, json=body, headers=key)).status_code == 201
+        await home.by[Role.OPERATOR].post(f"/v1/work-orders/{order}/close")
+        late = await ivo.post(SESSIONS, json=body, headers=key)
+    assert (late.status_code, slug(late)) == (404, "provisioning-session-not-found")
+
+
 # ---------------------------------------------------------------------------- preconditions and repeats
 
 
