@@ -73,6 +73,8 @@ TRY_SPAN_MS: Final = 15 * MINUTE_MS
 TRIES_MAX: Final = 5
 """Proofs of one device within :data:`TRY_SPAN_MS`; the one after locks it for :data:`LOCK_MS`."""
 LOCK_MS: Final = HOUR_MS
+TRIED_MAX: Final = 2 * DEVICES_MAX
+"""Devices whose proofs are entered in a session within :data:`LOCK_MS`."""
 CHOSEN: Final = frozenset({DeviceState.AUTH_OK, DeviceState.SELECTED, DeviceState.LEFT_OUT})
 """States of a device about which the customer can say whether it takes part."""
 CHANNELS: Final = frozenset(ConsentChannel)
@@ -118,6 +120,8 @@ def discover(
         raise WindowOpenError
     if len(expected) > EXPECTED_MAX or len(grants) > GRANTS_MAX:
         raise InvalidRequestError(f"at most {EXPECTED_MAX} expected devices and {GRANTS_MAX} grants")
+    if len({one.eui64 for one in grants}) < len(grants):
+        raise InvalidRequestError("one grant of a device: of two in one window neither would stay")
     if not_before_ms > now_ms + SCHEDULE_MS_MAX:
         raise InvalidRequestError("a window is scheduled 30 days ahead at most")
     after = move(session, SessionTrigger.DISCOVERY_STARTED, now_ms, actor=actor)
@@ -183,10 +187,12 @@ def locked_until_ms(session: Session, eui64: str, now_ms: int) -> int:
 
 
 def _tried(session: Session, grants: Sequence[Grant], now_ms: int) -> Session:
-    tries = dict(session.tries)
+    tries = {eui64: at_ms for eui64, at_ms in session.tries.items() if at_ms[-1] > now_ms - LOCK_MS}
     for one in grants:
         recent = (at_ms for at_ms in tries.get(one.eui64, ()) if at_ms > now_ms - LOCK_MS)
         tries[one.eui64] = (*recent, now_ms)[-TRIES_MAX:]
+    if len(tries) > TRIED_MAX:
+        raise InvalidRequestError(f"codes of at most {TRIED_MAX} devices an hour in one session")
     return replace(session, tries=tries)
 
 

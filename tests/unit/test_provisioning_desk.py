@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from infra.documents.memory import MemoryStore
-from provisioning.acts import LOCK_MS, locked_until_ms
+from provisioning.acts import LOCK_MS, TRIED_MAX, discover, locked_until_ms
 from provisioning.care import CareAccount, CareCustomer, SearchBy
 from provisioning.desk import SEARCHES, Desk
 from provisioning.errors import (
@@ -17,7 +17,8 @@ from provisioning.errors import (
 )
 from provisioning.learning import Learning
 from provisioning.remedies import Remedy, RemedyKind, built_in, fitting
-from provisioning.session import Cause
+from provisioning.session import GRANTS_MAX, Cause, Mode, Priority
+from provisioning.states import SessionState
 from provisioning.verifications import (
     LIFE_MS,
     LIVE_MAX,
@@ -35,7 +36,7 @@ from security.audit import Decision
 from security.policy import Principal, Role
 from tests.covers import covers
 from tests.fakes import NOW_MS, FakeClock
-from tests.homes import route, session
+from tests.homes import grant, route, session
 from tests.provisioning_rig import ACCOUNT, OPERATOR, PREMISES, ROSA, World
 
 RUTH = Principal("rosalind", Role.REP)
@@ -198,6 +199,30 @@ def test_five_codes_in_a_quarter_of_an_hour_lock_a_device_for_an_hour():
     slow = session(tries={"EUI": (*minutes[:-1], NOW_MS + 15 * 60_000)})
     assert locked_until_ms(slow, "EUI", NOW_MS + 15 * 60_000) == 0
     assert locked_until_ms(locked, "OTHER", minutes[-1]) == 0
+
+
+def test_a_session_remembers_the_tries_of_so_many_devices_and_of_the_last_hour_only():
+    def tried(before, first, now_ms):
+        some = [grant(f"{number:016X}") for number in range(first, first + GRANTS_MAX)]
+        return discover(
+            replace(before, state=SessionState.OPEN),
+            gateway="gw-1",
+            priority=Priority.NORMAL,
+            mode=Mode.GRANTS,
+            not_before_ms=0,
+            expected=(),
+            grants=some,
+            now_ms=now_ms,
+            actor="rosa",
+        )
+
+    one = session()
+    for first in range(0, TRIED_MAX, GRANTS_MAX):
+        one = tried(one, first, NOW_MS)
+    assert len(one.tries) == TRIED_MAX
+    with pytest.raises(InvalidRequestError, match="an hour"):
+        tried(one, TRIED_MAX, NOW_MS + LOCK_MS - 1)
+    assert len(tried(one, TRIED_MAX, NOW_MS + LOCK_MS).tries) == GRANTS_MAX
 
 
 # ---------------------------------------------------------------------------- remedies

@@ -17,6 +17,7 @@ from provisioning.errors import (
     IdempotencyMismatchError,
     IneligiblePairsError,
     InstallCodeCrcError,
+    InvalidRequestError,
     PolicyOffError,
     PreconditionError,
     RemedyNotOfferedError,
@@ -329,6 +330,16 @@ async def test_a_typing_error_costs_no_try_and_too_many_codes_lock_the_device(wo
         with pytest.raises(CredentialLockedError) as refused:
             await one.service.grant(session.id, label, world.ask())
         assert refused.value.retry_s == 3_600
+
+
+async def test_of_one_device_there_is_one_grant_in_a_window(world):
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.opened()
+        twice = Discovery(grants=(one.label("thermostat"), one.label("thermostat")))
+        with pytest.raises(InvalidRequestError, match="one grant"):
+            await one.service.discover(session.id, twice, world.ask())
+        assert await one.service.session(session.id) == session
 
 
 async def test_a_second_code_for_a_device_counts_after_a_wrong_one(world):
