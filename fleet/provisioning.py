@@ -42,10 +42,10 @@ def recognised(
     return _scene(number, (gateways[way],), _equipment(number, behaviours))
 
 
-def reachable_twice(number: int) -> Scene:
+def reachable_twice(number: int, *, behaviours: Mapping[str, Behaviour] = MappingProxyType({})) -> Scene:
     """Return the same home with both gateways, so that a route can fail."""
     meter, broadband = (recognised(number, way).home.gateways[0] for way in ("meter", "broadband"))
-    return _scene(number, (meter, broadband), _equipment(number, {}))
+    return _scene(number, (meter, broadband), _equipment(number, behaviours))
 
 
 def without_gateway(number: int) -> Scene:

@@ -171,15 +171,25 @@ class Simulation:
         gateway = self._device(plan.name, box, self._network(plan, home.boxed, 0))
         self._settle(gateway, (own_route(gateway.name),))
         self._wake(gateway, self.now())
-        post = self._posts[plan.name]
-        post.connection = self._connection(post, self._door)
-        self._tasks.create_task(post.connection.run(), name=f"fleet {plan.name}")
+        self.find(plan.name)
 
     def cut(self, name: str) -> None:
         """Break the connection of a thing with a certificate, as a power cut would; it comes back."""
         connection = self._posts[name].connection
         if connection is not None:
             connection.break_off()
+
+    def lose(self, name: str) -> None:
+        """Let a thing with a certificate be away until it is found again."""
+        connection = self._posts[name].connection
+        if connection is not None:
+            connection.stop()
+
+    def find(self, name: str) -> None:
+        """Let a thing connect that is new here, or was lost."""
+        post = self._posts[name]
+        post.connection = self._connection(post, self._door)
+        self._tasks.create_task(post.connection.run(), name=f"fleet {name}")
 
     # -- for the posts --------------------------------------------------------
 
