@@ -160,6 +160,8 @@ class EnrolmentService:
             facts, found = await self._weigh(device, its_program, account, premises, fresh)
             refused = blocking(found, (Code.NO_CONSENT,) if waiting_for_consent else ())
             if refused:
+                if _came_meanwhile(kept, refused):
+                    continue  # the same was asked for twice at once: it stays as the first has made it
                 raise IneligibleError(device, program, refused)
             waits = any(one.code is Code.NO_CONSENT for one in found)
             made = _made(kept, facts, its_program, params, now_ms, by.name, waits=waits)
@@ -380,6 +382,12 @@ def _lifted(one: Enrolment, _now_ms: int) -> Enrolment:
 
 def _fresh(claims: Claims, now_ms: int) -> Claims:
     return Claims({id: at_ms for id, at_ms in claims.programs.items() if abs(now_ms - at_ms) < CLAIM_MS_MAX})
+
+
+def _came_meanwhile(kept: Kept[Enrolment] | None, refused: Sequence[Reason]) -> bool:
+    """Tell whether a device was found to take part that did not when it was looked up first."""
+    was_live = kept is not None and kept.record.is_live
+    return not was_live and any(one.code is Code.ALREADY_ENROLLED for one in refused)
 
 
 def _made(

@@ -115,6 +115,21 @@ async def test_enrolling_again_changes_nothing(here):
     assert len(await here.audited("enrolment")) == 1
 
 
+async def test_what_is_asked_for_twice_at_once_is_made_once_and_refused_to_nobody(here, monkeypatch):
+    appraise = here.enrolments.appraisal.facts
+
+    async def overtaken(*asked, **more):
+        monkeypatch.undo()
+        await here.enrol("cpp-27")  # another look at the same session is faster
+        return await appraise(*asked, **more)
+
+    await here.say_yes("cpp-27")
+    monkeypatch.setattr(here.enrolments.appraisal, "facts", overtaken)
+    late = await here.enrolments.enrol(HALL, "cpp-27", ACCOUNT, HOME, RITA)
+    assert (late.state, late.period, late.rev) == ("PROVISIONING", 1, 1)
+    assert len(await here.audited("enrolment")) == 1
+
+
 @covers("O3")
 @pytest.mark.parametrize("lifecycle", ["DISCOVERED", "AUTHENTICATED", "DEREGISTERED"])
 async def test_there_is_no_enrolment_of_a_device_that_is_not_registered(here, lifecycle):
