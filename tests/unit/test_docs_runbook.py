@@ -11,6 +11,9 @@ from click.testing import CliRunner
 from gnomon.cli import main
 from infra.settings.keys import KEYS
 from infra.telemetry import Metrics
+from provisioning.session import _IDLE as IDLE
+from provisioning.session import NEVER_IDLE, Cause
+from provisioning.states import SESSION
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
@@ -70,6 +73,11 @@ def test_every_metric_it_names_is_there_and_all_of_ours_are_named():
     counters = {f"gnomon_{name}_total" for name in texts("metrics", {"counter"})}
     gauges = {f"gnomon_{name}" for name in texts("metrics", {"gauge"})}
     assert told == shown | counters | gauges
+
+
+def test_every_cause_of_not_recognising_and_every_state_with_a_time_of_its_own_is_explained():
+    words = set(re.findall(r"`([A-Z_]+)`", section("Provisioning")))
+    assert set(Cause) | IDLE.keys() | NEVER_IDLE - SESSION.final <= words
 
 
 def test_every_setting_it_names_exists():
