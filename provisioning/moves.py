@@ -523,6 +523,7 @@ class Moves:
             return replace(move, missing=tuple(one.id for one in waiting))
         for device in mine:
             await self._part_with(move, device)
+        await self._let_gateways_go(move)
         await self._forget_words(move)
         return _done(replace(move, missing=tuple(one.id for one in waiting)))
 
@@ -554,12 +555,24 @@ class Moves:
         await self._tell(move, records.DEVICE_REMOVED, device.id, body)
         if device.owner is not Owner.UTILITY:
             await self._let_go(device.id, device.eui64)
-            await self._shadows.forget(device.id)
-            with suppress(ThingNotFoundError):
-                await self._registry.remove(device.id, SYSTEM)
-            await self._shadows.forget(device.id)
+            await self._remove(device.id)
         # Last: until it is so, all of this is done again.
         await self._devices.apply(device.id, DeviceTrigger.DEREGISTER, SYSTEM, reason=move.id)
+
+    async def _let_gateways_go(self, move: Move) -> None:
+        """Let the customer's own gateways go with them: who moves in must not be served by another's hub."""
+        there = await self._gateways.at(move.premises)
+        standings = await self._registry.standings([one.id for one in there])
+        for name, standing in standings.items():
+            theirs = standing.thing.owner is Owner.CUSTOMER
+            if theirs and standing.thing.registered_at_ms <= move.until_ms - OFF_MS:
+                await self._remove(name)
+
+    async def _remove(self, thing: str) -> None:
+        await self._shadows.forget(thing)
+        with suppress(ThingNotFoundError):
+            await self._registry.remove(thing, SYSTEM)
+        await self._shadows.forget(thing)
 
     async def _reset(self, thing: str) -> None:
         """Take back what the utility has configured."""

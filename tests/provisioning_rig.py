@@ -355,10 +355,16 @@ class Process:
             OPERATOR,
         )
 
-    async def bring(self, name: str, kind: GatewayKind, technology: str = "zigbee-se1") -> None:
+    async def bring(
+        self,
+        name: str,
+        kind: GatewayKind,
+        technology: str = "zigbee-se1",
+        owner: Owner = Owner.UTILITY,
+    ) -> None:
         """Bring a gateway into the home."""
         await self.registry.register(
-            NewThing(name, ThingKind.GATEWAY, "acme-amg-4", PREMISES, owner=Owner.UTILITY), OPERATOR
+            NewThing(name, ThingKind.GATEWAY, "acme-amg-4", PREMISES, owner=owner), OPERATOR
         )
         known = Gateway(
             id=name,

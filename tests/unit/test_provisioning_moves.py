@@ -265,6 +265,20 @@ async def test_move_out_leaves_out_no_device_however_many_were_there_before(worl
         assert (await one.devices.device("dev-999")).lifecycle is Lifecycle.DEREGISTERED
 
 
+async def test_a_customers_own_gateway_goes_with_them_and_serves_nobody_who_moves_in(world):
+    async with world.process() as one:
+        await one.settle_in()
+        await one.bring("hub-of-ada", GatewayKind.CUSTOMER_BROADBAND, owner=Owner.CUSTOMER)
+        world.programs.end_all = never
+        await registered(one, "dev-1", ACCOUNT)
+        await one.moves.move_out(PREMISES, ACCOUNT, world.clock.now_ms(), world.ask())
+        world.clock.advance(60)
+        await one.bring("hub-of-bea", GatewayKind.CUSTOMER_BROADBAND, owner=Owner.CUSTOMER)
+        world.clock.advance(600)
+        await one.moves.pass_once()
+        assert [known.id for known in await one.gateways.at(PREMISES)] == [GATEWAY, "hub-of-bea"]
+
+
 async def never(_thing, _reason):
     return False
 
