@@ -45,7 +45,7 @@ NAMED: Final = frozenset({*THINGS, DEVICE, PREMISES})
 """Parts of a path that name what is somebody's."""
 STANDING: Final = frozenset({VERIFICATIONS.name, WORK_ORDERS.name})
 """Read to learn how the caller stands, before anything is looked up for them."""
-PLACES: Final = {"shadow": "@classic", "version": "1"}
+PLACES: Final = {"model": "acme-pct-2", "shadow": "@classic", "version": "1"}
 OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, BROKEN = 200, 400, 401, 403, 404, 500
 
 

@@ -40,6 +40,10 @@ INTRUDING: Final[Mapping[str, Any]] = {
     "_id": "x",
 }
 """Members that would give somebody something, if they were taken."""
+UNREAD: Final = frozenset({403})
+"""Answers to who may not do that to this target: nobody has looked at the body."""
+ABSENT: Final = 404
+"""Where nothing of the kind is there, nobody looks at the body: then its type has to be closed."""
 PATIENCE_S: Final = 120
 
 
@@ -101,16 +105,24 @@ async def _assign(rig: Rig) -> Assigned:
             if route.operation.aws or not _takes_a_struct(route):
                 continue
             bodies += 1
-            role = next((role for role in CALLERS if may_at_all(role, route.operation.action)), Role.CUSTOMER)
-            if await walking.status(role, route, {}) == BAD_REQUEST:
-                misunderstood.append(f"{role} {route.method} {route.path}")
-            known = {field.encode_name for field in fields(_struct_of(route))}
-            for name in sorted(INTRUDING.keys() - known):
+            role, status = await _caller(walking, route)
+            if status == BAD_REQUEST or status in UNREAD:
+                misunderstood.append(f"{role} {route.method} {route.path}: {status}")
+            struct = _struct_of(route)
+            for name in sorted(INTRUDING.keys() - {field.encode_name for field in fields(struct)}):
                 tried += 1
-                status = await walking.status(role, route, {name: INTRUDING[name]})
-                if status != BAD_REQUEST:
-                    taken.append(f"{role} {route.method} {route.path} with {name}: {status}")
+                refused = await walking.status(role, route, {name: INTRUDING[name]})
+                if refused == BAD_REQUEST or (refused == status == ABSENT and _is_closed(struct)):
+                    continue
+                taken.append(f"{role} {route.method} {route.path} with {name}: {refused}")
     return Assigned(bodies, tried, taken, misunderstood)
+
+
+async def _caller(walking: "_Assigning", route: Route) -> tuple[Role, int]:
+    """Return somebody whose body is read there, and what they hear for one with nothing added."""
+    able = [role for role in CALLERS if may_at_all(role, route.operation.action)] or [Role.CUSTOMER]
+    heard = [(role, await walking.status(role, route, {})) for role in able]
+    return next((one for one in heard if one[1] not in UNREAD), heard[0])
 
 
 class _Assigning(Walk):
@@ -123,6 +135,10 @@ class _Assigning(Walk):
         operation = replace(route.operation, bodies=(changed, *route.operation.bodies[1:]))
         cell = await self._cell("own", route)
         return (await self._call(role, replace(route, operation=operation), cell)).status
+
+
+def _is_closed(struct: type) -> bool:
+    return bool(getattr(struct, "__struct_config__").forbid_unknown_fields)  # noqa: B009 - a type without it has no bodies
 
 
 def _takes_a_struct(route: Route) -> bool:
