@@ -198,6 +198,7 @@ class Moves:
             GatewayCapacityError: the new one takes fewer devices than the old one has; nothing was changed.
         """
         before = await self._meters.meter(old)
+        await self._check_at(before.premises, before.gateway, new.gateway)
         things = await self._things_of(before.gateway)
         if before.went is not None:
             # Asked for again, because something was missing: what has come along already counts too.
@@ -438,6 +439,13 @@ class Moves:
     async def _tell_exchange(self, move: Move) -> None:
         body = {"old": move.old, "new": move.new, "premises": move.premises, "devices": list(move.things)}
         await self._tell(move, records.METER_EXCHANGED, "exchanged", body)
+
+    async def _check_at(self, premises: str, *gateways: str) -> None:
+        """Refuse meters whose gateway is another home's: it would lose its rights, or get devices."""
+        known = await self._gateways.gateways([one for one in gateways if one])
+        for one in known.values():
+            if one.premises != premises:
+                raise InvalidRequestError(f"{one.id}: the gateway of a meter is at the meter's premises")
 
     async def _check_room(self, old: str, new: str, things: Sequence[str]) -> None:
         """Refuse an exchange that would leave devices behind, before anything is changed."""

@@ -7,7 +7,7 @@ import pytest
 from fleet import provisioning as scenes
 from programs.states import EnrolmentState
 from provisioning.acts import Assignment, Choice
-from provisioning.errors import GatewayCapacityError, IdempotencyMismatchError
+from provisioning.errors import GatewayCapacityError, IdempotencyMismatchError, InvalidRequestError
 from provisioning.moves import THINGS_MAX, ConfirmationNeededError, MoveState, NotReplaceableError
 from provisioning.service import NewSession
 from provisioning.session import Consent, Session, pair
@@ -16,7 +16,7 @@ from registry.devices import Device
 from registry.errors import ThingNotFoundError
 from registry.gateways import GatewayKind
 from registry.meters import Meter
-from registry.models import Owner
+from registry.models import NewThing, Owner, ThingKind
 from registry.states import DeviceTrigger, Lifecycle
 from security.policy import Principal, Role
 from tests.covers import covers
@@ -114,6 +114,22 @@ async def test_the_gateway_of_a_meter_that_went_has_no_rights_also_if_it_had_no_
         await one.live_on(6)
         assert (await one.registry.thing(GATEWAY)).barred
         assert [gateway.id for gateway in await one.gateways.at(PREMISES)] == [NEW]
+
+
+async def test_an_exchange_touches_no_gateway_of_another_home(world):
+    async with world.process() as one:
+        await one.settle_in()
+        new = NewThing("gw-0008", ThingKind.GATEWAY, "acme-amg-4", "pr-0008", owner=Owner.UTILITY)
+        await one.registry.register(new, OPERATOR)
+        other = replace(await one.gateways.gateway(GATEWAY), id="gw-0008", premises="pr-0008")
+        await one.gateways.put(other, OPERATOR)
+        known = await one.meters.meter("m-7")
+        await one.meters.put(replace(known, gateway="gw-0008"), OPERATOR)
+        for gateway in ("", "gw-0008"):
+            with pytest.raises(InvalidRequestError, match="gw-0008"):
+                await one.moves.exchange("m-7", new_meter(gateway), world.clock.now_ms(), "", world.ask())
+        assert not (await one.registry.thing("gw-0008")).barred
+        assert (await one.meters.meter("m-7")).went is None
 
 
 async def test_link_keys_reach_the_new_gateway_sealed_for_its_own_window(world):
