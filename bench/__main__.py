@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.report import ROOT, say
 
-FIGURES = ("merge", "store", "bridge", "connect", "rest", "growth", "audit", "search")
+FIGURES = ("merge", "store", "bridge", "connect", "rest", "growth", "audit", "search", "provisioning")
 
 
 def main() -> None:
