@@ -69,6 +69,30 @@ async def test_what_was_seen_and_not_chosen_hears_nothing_and_no_staff_sees_anyt
     assert len(places) > 5, "the search finds what is there"
 
 
+@covers("A3", "S1.4e")
+async def test_who_asks_for_it_by_its_number_is_told_what_is_told_of_one_that_never_was(tmp_path):
+    async with serving(tmp_path, SCENE, people=True) as served:
+        call, accounts = served.call, Accounts(tmp_path)
+        call.by = await representative(served)
+        await call.open()
+        await call.discover("thermostat", "display", "upstairs")
+        await call.until(everything_is_seen)
+        await asyncio.to_thread(nobody_can_tell, served, accounts)
+        accounts.close()
+
+
+def nobody_can_tell(served: Served, accounts: Accounts) -> None:
+    """Ask for the sensor, and for a device that is nowhere: the answers differ in the number alone."""
+    for role in (Role.REP, Role.INSTALLER, Role.OPERATOR):
+        with client(served, accounts, role) as http:
+            asked = [path for path in paths(http, served.call, DOOR) if DOOR in path]
+            assert len(asked) > 5
+            for path in asked:
+                answer, unknown = http.get(path), http.get(path.replace(DOOR, NOBODY))
+                assert answer.status_code == unknown.status_code
+                assert without_id(answer).replace(DOOR, NOBODY) == without_id(unknown), f"{role}: {path}"
+
+
 async def representative(served: Served) -> Principal:
     """Return who the demo's representative is, so that the call is theirs over HTTP too."""
     known = await served.system.services.people.accounts.at("#demo-rep")
@@ -94,16 +118,12 @@ def staff_see_nothing(served: Served, accounts: Accounts, roles: Iterable[Role] 
     """Read whatever these roles may read, by each path that the service has."""
     told = 0
     with client(served, accounts, Role.REP) as http:
-        all_paths = list(paths(http, served.call))
+        all_paths = list(paths(http, served.call, CHOSEN))
     for role in roles:
         with client(served, accounts, role) as http:
             for path in all_paths:
                 answer = http.get(path)
-                if DOOR in path:
-                    unknown = http.get(path.replace(DOOR, NOBODY))
-                    assert without_id(answer).replace(DOOR, NOBODY) == without_id(unknown), f"{role}: {path}"
-                else:
-                    assert DOOR not in answer.text, f"{role}: {path}"
+                assert DOOR not in answer.text, f"{role}: {path}"
                 told += answer.is_success and CHOSEN in answer.text
     assert told, "somebody sees the one that was chosen"
 
@@ -116,17 +136,17 @@ def client(served: Served, accounts: Accounts, role: Role) -> httpx.Client:
     return httpx.Client(base_url=served.system.api_url, auth=accounts.auth(role), timeout=10)
 
 
-def paths(http: httpx.Client, call: Call) -> Iterator[str]:
-    """Yield every path that can be read, for this home and what is in it, the sensor too."""
+def paths(http: httpx.Client, call: Call, device: str) -> Iterator[str]:
+    """Yield every path that can be read, for this home and one device in it."""
     known = {
         "session": [call.id],
         "premises": [PREMISES],
         "gateway": [GATEWAY],
-        "thing": [GATEWAY, CHOSEN, DOOR],
-        "device": [CHOSEN, DOOR],
+        "thing": [GATEWAY, device],
+        "device": [device],
         "shadow": ["han", "program"],
         "account": [call.customer.accounts[0].id],
-        "enrolment": [f"enr-{CHOSEN}-tou-res", f"enr-{DOOR}-tou-res"],
+        "enrolment": [f"enr-{device}-tou-res"],
     }
     document = http.get("/docs/openapi.json").json()
     for path, operations in document["paths"].items():
