@@ -43,7 +43,8 @@ INTRUDING: Final[Mapping[str, Any]] = {
 UNREAD: Final = frozenset({403})
 """Answers to who may not do that to this target: nobody has looked at the body."""
 ABSENT: Final = 404
-"""Where nothing of the kind is there, nobody looks at the body: then its type has to be closed."""
+SESSION: Final = "{session:str}"
+"""There is none in this walk, so nobody looks at the body: then its type has to be closed."""
 PATIENCE_S: Final = 120
 
 
@@ -112,7 +113,9 @@ async def _assign(rig: Rig) -> Assigned:
             for name in sorted(INTRUDING.keys() - {field.encode_name for field in fields(struct)}):
                 tried += 1
                 refused = await walking.status(role, route, {name: INTRUDING[name]})
-                if refused == BAD_REQUEST or (refused == status == ABSENT and _is_closed(struct)):
+                if refused == BAD_REQUEST or (
+                    refused == ABSENT and SESSION in route.path and _is_closed(struct)
+                ):
                     continue
                 taken.append(f"{role} {route.method} {route.path} with {name}: {refused}")
     return Assigned(bodies, tried, taken, misunderstood)
