@@ -3,7 +3,6 @@
 import os
 import re
 import resource
-import shutil
 import signal
 import socket
 import ssl
@@ -241,7 +240,6 @@ def typed(script, folder):
     subprocess.run(["bash", "-c", f"umask 022; {script}"], cwd=folder, check=True, timeout=END_S_MAX)
 
 
-@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs the sqlite3 program")
 def test_a_backup_and_its_restore_work_as_the_runbook_types_them_and_stay_private(tmp_path):
     backup, restore = of_the_runbook("Backup and restore")
     with Gnomon(tmp_path) as gnomon:
