@@ -61,10 +61,8 @@ def test_a_session_is_ended_on_the_device_listener_and_no_other_is_disturbed(rig
 
 
 def test_an_end_is_no_ban(rig, lamp):
-    with rig.janitor() as janitor, rig.thing(lamp) as device:
+    with rig.janitor() as janitor, rig.thing(lamp) as device, device.cut_off():
         rig.call(janitor.kick(lamp))
-        device.wait_connected(False)
-        device.wait_connected()
 
 
 def test_to_end_what_is_not_there_is_no_error(rig, lamp):
@@ -109,10 +107,9 @@ def test_to_disable_a_user_does_not_keep_out_who_has_a_certificate(rig, lamp):
     ):
         bridge.subscribe(*SUBSCRIPTIONS)
         control.subscribe(CONTROL_ANSWERS)
-        control.publish(CONTROL_TOPIC, commands(lamp, "createClient", "disableClient"))
-        assert "error" not in control.wait_on(CONTROL_ANSWERS).payload.decode()
-        device.wait_connected(False)
-        device.wait_connected()
+        with device.cut_off():
+            control.publish(CONTROL_TOPIC, commands(lamp, "createClient", "disableClient"))
+            assert "error" not in control.wait_on(CONTROL_ANSWERS).payload.decode()
         device.publish(request(lamp), b"I am back")
         assert bridge.wait_on(request(lamp)).payload == b"I am back"
         control.publish(CONTROL_TOPIC, commands(lamp, "deleteClient"))

@@ -124,6 +124,17 @@ class Thing:
                 f"{self.name} did not {'re' if wanted else 'dis'}connect in time"
             )
 
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """What is done meanwhile ends its connection: return once it has a new one, however soon."""
+        before = self.connections
+        yield
+        with self._news:
+            came_back = self._news.wait_for(
+                lambda: self.is_connected and self.connections > before, ANSWER_S_MAX
+            )
+        assert came_back, f"{self.name} did not come back in time"
+
     # ------------------------------------------------------------------ packets
 
     def subscribe(self, *filters: str) -> "Thing":

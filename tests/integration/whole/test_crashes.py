@@ -139,10 +139,9 @@ def test_a_broker_that_was_killed_delivers_nothing_that_was_answered_long_ago(
         device.wait_on(f"{topic}/accepted")
         for number in range(DEDUP_RECORDS_MAX + 1):
             device.report({"n": number})
-        killed = gnomon.kill_broker()
-        until(lambda: gnomon.has_broker(other_than=killed), "the service starts a broker again")
-        device.wait_connected(wanted=False)
-        device.wait_connected()
+        with device.cut_off():
+            killed = gnomon.kill_broker()
+            until(lambda: gnomon.has_broker(other_than=killed), "the service starts a broker again")
         device.listen()
         device.report({"m": 1})
     assert [row["token"] for row in history(gnomon, name)].count("old") == 1
@@ -156,10 +155,9 @@ def test_a_request_that_is_sent_again_after_a_restart_is_a_replay(own_gnomon: Ca
     with connected(gnomon, name) as device:
         device.listen()
         first = device.ask_bytes("update", request, "again")
-        gnomon.kill()
-        gnomon.start()
-        device.wait_connected(wanted=False)
-        device.wait_connected()
+        with device.cut_off():
+            gnomon.kill()
+            gnomon.start()
         device.listen()
         second = device.ask_bytes("update", request, "again")
         assert second.payload == first.payload
