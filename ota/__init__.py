@@ -1,0 +1,1 @@
+"""Firmware over the air: images, releases, jobs, file streams, campaigns."""
