@@ -106,7 +106,7 @@ class Execution:
     """Not to be offered before."""
     remembered: tuple[Remembered, ...] = ()
     untold: int = 0
-    """What its device is still to be told: :class:`ota.executions.Tell` bits. The document is then pending."""
+    """What its device is still to be told: bits of :class:`ota.executions.Tell`; then it is pending."""
     past: tuple[Attempt, ...] = ()
 
     @property

@@ -184,31 +184,31 @@ def _execution() -> Iterator[tuple[tuple[ExecutionState | None, ExecutionTrigger
     yield (_E.PLANNED, _X.OFFER), _E.QUEUED
     yield (_E.QUEUED, _X.NOTIFY), _E.NOTIFIED
     yield (_E.PLANNED, _X.SKIP), _E.SKIPPED
-    for state in WAITING:
+    for state in sorted(WAITING):
         # Reported healthy before it was asked, by whatever way it came there.
         yield (state, _X.SUCCEED), _E.SUCCEEDED
         yield (state, _X.CANCEL), _E.CANCELED
         yield (state, _X.REMOVE), _E.REMOVED
-    for state in OFFERED:
+    for state in sorted(OFFERED):
         yield (state, _X.RECALL), _E.PLANNED
         yield (state, _X.START), _E.LOADING
         yield (state, _X.REJECT), _E.REJECTED
         yield (state, _X.FAIL), _E.FAILED
-    for state in BEFORE_GO:
+    for state in sorted(BEFORE_GO):
         yield (state, _X.CANCEL), _E.CANCELED
         # A device that finds itself up to date, or refuses, may say so late in the load.
         yield (state, _X.REJECT), _E.REJECTED
     # Steps may be skipped forward, never back within an attempt.
-    for state in BEFORE_GO | {_E.ACTIVATING}:
+    for state in sorted(BEFORE_GO | {_E.ACTIVATING}):
         for trigger, following in _FORWARD:
             if _RANK[following] > _RANK[state]:
                 yield (state, trigger), following
-    for state in ACTIVE:
+    for state in sorted(ACTIVE):
         for trigger, end in _ENDS:
             yield (state, trigger), end
-    for state in BEFORE_GO | {_E.ACTIVATING}:
+    for state in sorted(BEFORE_GO | {_E.ACTIVATING}):
         yield (state, _X.CONFIRM), _E.CONFIRMING
-    for state in RETRIED:
+    for state in sorted(RETRIED):
         yield (state, _X.RETRY), _E.PLANNED
 
 
