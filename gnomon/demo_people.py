@@ -1,4 +1,4 @@
-"""Accounts of the demo: one a role, each with a credential file, so that everything can be tried at once.
+"""Accounts of the demo: one a role, a second person where an act needs two, each with a credential file.
 
 The passwords are random and lie in files that only their owner can read. Only on a loopback address and
 never in production; a real installation begins with ``gnomon person first``.
@@ -26,6 +26,8 @@ from security.trust.authority import ROOT_FILE
 ACCOUNT: Final = DEMO_ACCOUNT
 """The demo customer's own; the first home of the demo belongs to it."""
 ROLES: Final = (Role.CUSTOMER, Role.REP, Role.INSTALLER, Role.OPERATOR, Role.SECURITY, Role.AUDITOR)
+SECONDS: Final = (Role.OPERATOR, Role.SECURITY)
+"""Roles with a second person: what goes to a fleet, or who may sign for it, is not up to one."""
 CLIENT: Final = Role.CCS
 PASSWORD_BITS: Final = 160
 DEMO: Final = Principal("demo", Role.SYSTEM)
@@ -36,9 +38,13 @@ def credentials_directory(settings: Settings) -> Path:
     return settings.directory / "demo" / "credentials"
 
 
-def credential_file(settings: Settings, role: Role) -> Path:
-    """Return the credential file of a role."""
-    return credentials_directory(settings) / f"{role}.toml"
+def credential_file(settings: Settings, role: Role, number: int = 1) -> Path:
+    """Return the credential file of a role; ``number`` 2 is that of its second person."""
+    return credentials_directory(settings) / f"{_called(role, number)}.toml"
+
+
+def _called(role: Role, number: int) -> str:
+    return role.value if number == 1 else f"{role}-{number}"
 
 
 class Holder(Protocol):
@@ -60,17 +66,16 @@ async def provide(services: Holder, url: str) -> None:
     if url.startswith("https:"):
         place["root"] = str((authority_directory(services.settings) / ROOT_FILE).absolute())
     for role in ROLES:
-        await _person(services, role, place)
+        await _person(services, role, 1, place)
+    for role in SECONDS:
+        await _person(services, role, 2, place)
     await _client(services, place)
 
 
-async def _person(services: Holder, role: Role, address: Mapping[str, str]) -> None:
-    accounts, file, place = (
-        services.people.accounts,
-        credential_file(services.settings, role),
-        f"#demo-{role}",
-    )
-    login = f"demo-{role}"
+async def _person(services: Holder, role: Role, number: int, address: Mapping[str, str]) -> None:
+    accounts, file = services.people.accounts, credential_file(services.settings, role, number)
+    login = f"demo-{_called(role, number)}"
+    place = f"#{login}"
     known = await accounts.at(place)
     kept = _kept(file)
     if known is not None and known.state in {State.ACTIVE, State.INVITED} and "password" in kept:

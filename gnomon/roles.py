@@ -294,7 +294,9 @@ def welcome(system: System) -> str:
 def _how_to_log_in(system: System) -> list[str]:
     settings, secret = system.services.settings, system.services.people.first_secret
     if settings.people.demo:
-        return [f"accounts     one a role, for this demo: {demo_people.credentials_directory(settings)}"]
+        return [
+            f"accounts     one a role and more, for this demo: {demo_people.credentials_directory(settings)}"
+        ]
     if secret is None:
         return ["accounts     log in: gnomon token FILE"]
     return [

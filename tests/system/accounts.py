@@ -39,7 +39,7 @@ class Accounts:
 
     def __init__(self, var: Path) -> None:
         self._directory = var / "demo" / "credentials"
-        self._opened: dict[Role, Access] = {}
+        self._opened: dict[tuple[Role, int], Access] = {}
         self._lock = threading.RLock()
 
     def token(self, role: Role) -> str:
@@ -76,15 +76,20 @@ class Accounts:
                 access.close()
             self._opened.clear()
 
-    def file(self, role: Role) -> Path:
-        """Return the credential file of a role."""
-        return self._directory / f"{role}.toml"
+    def file(self, role: Role, number: int = 1) -> Path:
+        """Return the credential file of a role; ``number`` 2 is that of its second person."""
+        return self._directory / (f"{role}.toml" if number == 1 else f"{role}-{number}.toml")
 
-    def _access(self, role: Role) -> Access:
-        if role not in self._opened:
-            credentials = read_credentials(self.file(role))
-            self._opened[role] = Access(credentials, SystemClock(), _nobody)
-        return self._opened[role]
+    def access(self, role: Role, number: int = 1) -> Access:
+        """Return what a program of this person holds; for one thread at a time."""
+        with self._lock:
+            return self._access(role, number)
+
+    def _access(self, role: Role, number: int = 1) -> Access:
+        if (role, number) not in self._opened:
+            credentials = read_credentials(self.file(role, number))
+            self._opened[role, number] = Access(credentials, SystemClock(), _nobody)
+        return self._opened[role, number]
 
 
 class _As(httpx.Auth):

@@ -40,11 +40,11 @@ class Demo:
         directory = demo_people.credentials_directory(self.settings)
         return {path.name: path.read_bytes() for path in directory.iterdir()}
 
-    def file(self, role: Role) -> Path:
-        return demo_people.credential_file(self.settings, role)
+    def file(self, role: Role, number: int = 1) -> Path:
+        return demo_people.credential_file(self.settings, role, number)
 
-    async def log_in(self, role: Role) -> Any:
-        kept = read_credentials(self.file(role))
+    async def log_in(self, role: Role, number: int = 1) -> Any:
+        kept = read_credentials(self.file(role, number))
         assert kept.password is not None
         assert kept.totp_seed is not None
         self.rig.clock.advance(totp.STEP_S)
@@ -61,7 +61,8 @@ async def demo(tmp_path: Path) -> AsyncIterator[Demo]:
 
 async def test_every_role_has_a_private_file_that_opens_its_account(demo: Demo):
     files = await demo.provide()
-    assert set(files) == {f"{role}.toml" for role in (*demo_people.ROLES, Role.CCS)}
+    seconds = {f"{role}-2.toml" for role in demo_people.SECONDS}
+    assert set(files) == {f"{role}.toml" for role in (*demo_people.ROLES, Role.CCS)} | seconds
     for role in demo_people.ROLES:
         assert stat.S_IMODE(demo.file(role).stat().st_mode) == 0o600
         principal = await demo.log_in(role)
@@ -70,6 +71,14 @@ async def test_every_role_has_a_private_file_that_opens_its_account(demo: Demo):
     kept = read_credentials(demo.file(Role.CCS))
     assert kept.client_secret is not None
     await demo.people.clients.grant(kept.client_id, kept.client_secret, (), VIA)
+
+
+async def test_where_an_act_needs_two_there_are_two_persons(demo: Demo):
+    await demo.provide()
+    for role in demo_people.SECONDS:
+        first, second = [await demo.log_in(role, number) for number in (1, 2)]
+        assert first.role is second.role is role
+        assert first.name != second.name
 
 
 @pytest.mark.parametrize("used", [False, True])
@@ -98,7 +107,7 @@ async def test_a_lost_file_is_made_anew_and_the_old_one_opens_nothing(demo: Demo
     }
     assert (await demo.log_in(Role.SECURITY)).role is Role.SECURITY
     people = await demo.people.accounts.people(None, 100, None)
-    assert len(people.records) == len(demo_people.ROLES)
+    assert len(people.records) == len(demo_people.ROLES) + len(demo_people.SECONDS)
 
 
 async def test_files_of_another_store_are_replaced(demo: Demo, tmp_path: Path):
