@@ -98,8 +98,10 @@ class Execution:
     boot: int = 0
     """The boot counter that it had reported at go."""
     snapshot: str = ""
+    timeout_min: int = 0
+    """How long the in-progress timer of the protocol will run once it is started; 0 = it has none."""
     timeout_at_ms: int = NEVER
-    """The in-progress timer of the protocol, fixed once it is started."""
+    """When it is up: fixed once it is started."""
     step_at_ms: int = NEVER
     """The step timer, as the last update set it."""
     retry_at_ms: int = NEVER
