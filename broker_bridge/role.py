@@ -19,7 +19,7 @@ from broker_bridge.poison import Suspects
 from broker_bridge.presence import Presence, parse_line
 from broker_bridge.session import Session
 from broker_bridge.speaker import Speaker
-from broker_bridge.topics import Request, parse, refuse_unguarded
+from broker_bridge.topics import Request, parse, parse_firmware, refuse_unguarded
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
 from infra.ids import Ids
@@ -146,6 +146,8 @@ class Bridge:
                 self.catch_up.read(presence)
                 if self._warden is not None and presence is not None:
                     self._warden.read(presence)
+            elif parse_firmware(topic) is not None:
+                self._metrics.dropped("unserved")
             else:
                 self._metrics.dropped("unknown_topic")
         elif packet.retain:

@@ -246,6 +246,8 @@ def _forbidden_topics(own: str, other: str) -> list[tuple[str, str]]:
         *(f"$aws/things/{other}/shadow/{level}" for level in _LEVELS),
         f"$aws/things/{other}/shadow/name/config/update",
         f"$aws/things/{other}/shadow/update/accepted",
+        f"$aws/things/{other}/jobs/start-next",
+        f"$aws/things/{other}/streams/fw-0/get/cbor",
         f"gnomon/gateways/{other}/up/things/{own}/shadow/update",
         f"gnomon/gateways/{other}/down/things/{own}/shadow/update/delta",
         "$SYS/broker/log/N",
@@ -253,6 +255,9 @@ def _forbidden_topics(own: str, other: str) -> list[tuple[str, str]]:
     forged = [
         *(f"$aws/things/{own}/shadow/{level}/accepted" for level in _LEVELS),
         f"$aws/things/{own}/shadow/name/config/update/delta",
+        f"$aws/things/{own}/jobs/notify-next",
+        f"$aws/things/{own}/jobs/start-next/accepted",
+        f"$aws/things/{own}/streams/fw-0/data/cbor",
         f"gnomon/gateways/{own}/down/things/{other}/shadow/update/delta",
     ]
     return [(topic, WRITE) for topic in foreign] + [(topic, FORGE) for topic in forged]

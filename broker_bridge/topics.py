@@ -1,21 +1,20 @@
 """Topics ⇄ addresses: one table, read in both directions. Pure.
 
-A *tree* is where requests about a shadow come from and where its answers go. There are two: a thing's
-own (``$aws/things/…``, spec shadow 1) and, for things attached to a gateway, the gateway's (E8). From
-the same rows come the parser, the answer topics, what the bridge subscribes to and which topics the
-broker lets a device use, so these four cannot drift apart.
+A *tree* is where requests about a thing come from and where answers go. There are two: a thing's own
+(``$aws/things/…``, spec shadow 1) and, for things attached to a gateway, the gateway's (E8). What is asked
+for below it is a shadow, a job or a block of a file (spec ota, 4 and 5). From the same rows come the
+parsers, the answer topics, what the bridge subscribes to and which topics the broker lets a device use, so
+these four cannot drift apart.
 
 Nothing here decides whether somebody *may*: a parsed gateway is a claim to be held against the
-registry, and ``None`` says that a topic is no request of ours, for whatever reason.
-
-Jobs and streams (spec shadow 13) are not in the table: nobody serves them yet, and a device gets no
-topic that nobody serves. Their lines come with their service; nothing stored depends on them.
+registry, and ``None`` says that a topic is no request of ours, for whatever reason. The names of jobs,
+streams and formats are taken as they come: who asks for an impossible one is told so.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from functools import lru_cache
 from itertools import product
 from types import MappingProxyType
@@ -34,11 +33,27 @@ _ALPHABET = "[a-zA-Z0-9:_-]"  # AWS also allows `$` in shadow names; we refuse i
 
 
 class Operation(StrEnum):
-    """What a request asks for; the word stands in the topic."""
+    """What a request about a shadow asks for; the word stands in the topic."""
 
     GET = "get"
     UPDATE = "update"
     DELETE = "delete"
+
+
+class JobOperation(Enum):
+    """What a request about jobs asks for. No text, or its GET would be that of a shadow."""
+
+    LIST = "list"
+    START_NEXT = "start-next"
+    GET = "get"
+    UPDATE = "update"
+
+
+class StreamOperation(Enum):
+    """What a request about a stream asks for; the word stands in the topic."""
+
+    DESCRIBE = "describe"
+    GET = "get"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,46 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class JobRequest:
+    """The address of a request about jobs; ``job`` is as the topic has it, and empty where it has none."""
+
+    operation: JobOperation
+    thing: str
+    job: str = ""
+    gateway: str | None = None
+
+    @property
+    def answers(self) -> str:
+        """Return where it is answered, without the last level."""
+        base = jobs_base(self.thing, self.gateway)
+        if self.operation is JobOperation.LIST:
+            return f"{base}/get"
+        return f"{base}/{self.job}/{self.operation.value}" if self.job else f"{base}/{self.operation.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """The address of a request for a file; stream and format are as the topic has them."""
+
+    operation: StreamOperation
+    thing: str
+    stream: str
+    format: str
+    gateway: str | None = None
+
+    @property
+    def base(self) -> str:
+        """Return Q: answers are below it, under the same format."""
+        return f"{answers_base(self.thing, self.gateway)}/streams/{self.stream}"
+
+
+FirmwareRequest = JobRequest | StreamRequest
+
+
+_AnyOperation = Operation | JobOperation | StreamOperation
+
+
+@dataclass(frozen=True, slots=True)
 class _Tree:
     """Where requests about a thing come from, where answers go, and what is left of it in a filter."""
 
@@ -58,7 +113,7 @@ class _Tree:
     answers: str
     subscription: tuple[str, ...]
     permissions: tuple[str, ...]
-    actions: Mapping[Operation, Action]
+    actions: Mapping[_AnyOperation, Action]
     """What each request is in the words of the permission table."""
 
 
@@ -66,17 +121,29 @@ class UnguardedTopicError(RuntimeError):
     """A topic that does not say what is done on it would be a hole; the process does not start with one."""
 
 
-_ACTIONS: Final = MappingProxyType(
+_ACTIONS: Final[Mapping[_AnyOperation, Action]] = MappingProxyType(
     {
         Operation.GET: Action.SHADOW_READ,
         # Which sections it may write is asked for each update, of the table of shadows.
         Operation.UPDATE: Action.SHADOW_REPORT,
         Operation.DELETE: Action.SHADOW_DELETE,
+        JobOperation.LIST: Action.JOB_READ,
+        JobOperation.START_NEXT: Action.JOB_EXECUTE,
+        JobOperation.GET: Action.JOB_READ,
+        JobOperation.UPDATE: Action.JOB_EXECUTE,
+        # Which files it may have is asked for each request, of the jobs that it has now.
+        StreamOperation.DESCRIBE: Action.IMAGE_READ,
+        StreamOperation.GET: Action.IMAGE_READ,
     }
 )
 _OPERATIONS = tuple(operation.value for operation in Operation)
 _SHADOW = "/shadow"
 _NAMED = "/shadow/name/{name}"
+_JOBS = ("/jobs/get", "/jobs/start-next", "/jobs/{job}/get", "/jobs/{job}/update")
+_PUSHES = ("/jobs/notify", "/jobs/notify-next")
+_STREAM = "/streams/{stream}"
+_STREAM_REQUESTS = (f"{_STREAM}/describe/{{format}}", f"{_STREAM}/get/{{format}}")
+_STREAM_ANSWERS = tuple(f"{_STREAM}/{word}/{{format}}" for word in ("data", "description", "rejected"))
 
 _THING = "$aws/things/{thing}"
 _UP = "gnomon/gateways/{gateway}/up"
@@ -91,11 +158,20 @@ def _own_permissions() -> Iterator[str]:
         yield from (f"read {prefix}/{operation}/+" for operation in _OPERATIONS)
 
 
+def _firmware_permissions() -> Iterator[str]:
+    # Blocks first: the broker looks through the lines in this order, and there are most of them.
+    yield from (f"read {_THING}{topic}" for topic in _STREAM_ANSWERS)
+    yield from (f"write {_THING}{topic}" for topic in (*_STREAM_REQUESTS, *_JOBS))
+    yield from (f"read {_THING}{topic}/+" for topic in _JOBS)
+    yield from (f"read {_THING}{topic}" for topic in _PUSHES)
+
+
 OWN: Final = _Tree(
     requests=_THING,
     answers=_THING,
-    subscription=tuple(
-        f"{_THING}{shadow}/{operation}" for shadow in (_SHADOW, _NAMED) for operation in _OPERATIONS
+    subscription=(
+        *(f"{_THING}{shadow}/{operation}" for shadow in (_SHADOW, _NAMED) for operation in _OPERATIONS),
+        *(f"{_THING}{topic}" for topic in (*_JOBS, *_STREAM_REQUESTS)),
     ),
     permissions=tuple(_own_permissions()),
     actions=_ACTIONS,
@@ -110,22 +186,41 @@ GATEWAY: Final = _Tree(
 TREES: Final = (OWN, GATEWAY)
 
 
-def action_of(request: Request) -> Action:
+def action_of(request: Request | FirmwareRequest) -> Action:
     """Return what a request is in the words of the permission table."""
     return (OWN if request.gateway is None else GATEWAY).actions[request.operation]
 
 
 def refuse_unguarded(trees: Iterable[_Tree] = TREES) -> None:
     """Raise unless every row of the table names an action that somebody is granted."""
-    for tree, operation in product(trees, Operation):
+    for tree, operation in product(trees, (*Operation, *JobOperation, *StreamOperation)):
         if tree.actions.get(operation) not in GRANTS:
             raise UnguardedTopicError(f"{tree.requests} … {operation}: name an action of policy.GRANTS")
 
 
 def parse(topic: str) -> Request | None:
-    """Return the request that is made on ``topic``, or None when none can be."""
-    # Before the cache, so that what it holds is bounded in bytes too.
-    return _parse(topic) if len(topic) <= TOPIC_CHARS_MAX else None
+    """Return the request about a shadow that is made on ``topic``, or None when none can be."""
+    # Before the cache, so that what it holds is bounded in bytes too, and is about shadows only.
+    return _parse(topic) if len(topic) <= TOPIC_CHARS_MAX and _SHADOW in topic else None
+
+
+def parse_firmware(topic: str) -> FirmwareRequest | None:
+    """Return the request about a job or a file that is made on ``topic``, or None when none can be."""
+    if len(topic) > TOPIC_CHARS_MAX or (found := _FIRMWARE_PATTERN.fullmatch(topic)) is None:
+        return None
+    gateway, attached, own, rest = found.groups()
+    thing = own or attached
+    match rest.split("/"):
+        case ["jobs", "get"]:
+            return JobRequest(JobOperation.LIST, thing, gateway=gateway)
+        case ["jobs", "start-next"]:
+            return JobRequest(JobOperation.START_NEXT, thing, gateway=gateway)
+        case ["jobs", job, ("get" | "update") as word] if job:
+            return JobRequest(JobOperation(word), thing, job, gateway)
+        case ["streams", stream, ("get" | "describe") as word, format] if stream and format:
+            return StreamRequest(StreamOperation(word), thing, stream, format, gateway)
+        case _:
+            return None
 
 
 def answer_base(id: ShadowId, gateway: str | None = None) -> str:
@@ -138,6 +233,17 @@ def answer_base(id: ShadowId, gateway: str | None = None) -> str:
     return f"{base}/name/{id.name}" if id.name else base
 
 
+def answers_base(thing: str, gateway: str | None = None) -> str:
+    """Return what answers about a thing lie below, in its own tree or in that of ``gateway``."""
+    # Written out, as this runs for each request for blocks; a test holds it to the table.
+    return f"$aws/things/{thing}" if gateway is None else f"gnomon/gateways/{gateway}/down/things/{thing}"
+
+
+def jobs_base(thing: str, gateway: str | None = None) -> str:
+    """Return P of the thing's jobs, or its like in the tree of ``gateway``."""
+    return f"{answers_base(thing, gateway)}/jobs"
+
+
 def _pattern(tree: _Tree) -> re.Pattern[str]:
     thing = f"(?P<thing>{_ALPHABET}{{1,{THING_CHARS_MAX}}})"
     gateway = f"(?P<gateway>{_ALPHABET}{{1,{THING_CHARS_MAX}}})"
@@ -146,7 +252,15 @@ def _pattern(tree: _Tree) -> re.Pattern[str]:
     return re.compile(f"{prefix}/shadow(?:/name/{name})?/(?P<operation>{'|'.join(_OPERATIONS)})", re.ASCII)
 
 
+def _firmware_pattern() -> re.Pattern[str]:
+    name = f"({_ALPHABET}{{1,{THING_CHARS_MAX}}})"
+    own = re.escape(OWN.requests).replace(r"\{thing\}", name)
+    relayed = re.escape(GATEWAY.requests).replace(r"\{gateway\}", name).replace(r"\{thing\}", name)
+    return re.compile(f"(?:{relayed}|{own})/((?:jobs|streams)/.+)", re.ASCII)
+
+
 _PATTERNS = tuple(_pattern(tree) for tree in TREES)
+_FIRMWARE_PATTERN = _firmware_pattern()
 TOPIC_CHARS_MAX: Final = len((GATEWAY.requests + _NAMED).format(thing="", gateway="", name="")) + (
     2 * THING_CHARS_MAX + SHADOW_CHARS_MAX + len("/update")
 )
@@ -163,18 +277,22 @@ def _parse(topic: str) -> Request | None:
 
 
 def _filter(topic: str) -> str:
-    return topic.format(thing="+", gateway="+", name="+")
+    return topic.format(thing="+", gateway="+", name="+", job="+", stream="+", format="+")
 
 
 def _line(permission: str) -> str:
     # %u is who holds the certificate: the thing in its own tree, the gateway in a gateway's.
-    return "pattern " + permission.format(thing="%u", gateway="%u", name="+")
+    place = permission.format(thing="%u", gateway="%u", name="+", job="+", stream="+", format="+")
+    return f"pattern {place}"
 
 
 SUBSCRIPTIONS: Final = tuple(_filter(topic) for tree in TREES for topic in tree.subscription)
 """All requests of all things and gateways: the bridge's topic filters."""
 
-DEVICE_ACL: Final = tuple(_line(permission) for tree in TREES for permission in tree.permissions)
+_PERMISSIONS: Final = (*OWN.permissions, *GATEWAY.permissions, *_firmware_permissions())
+"""Shadows first: the broker looks through the lines one by one, for each message."""
+
+DEVICE_ACL: Final = tuple(_line(permission) for permission in _PERMISSIONS)
 """The lines that let a device use its own topics and no others; no line ever names a thing."""
 
 _MIRROR = {"write": "read", "read": "write"}  # what a device may write the bridge reads, and the reverse
@@ -185,7 +303,7 @@ def _bridge_line(permission: str) -> str:
     return f"topic {_MIRROR[access]} {_filter(topic)}"
 
 
-BRIDGE_ACL: Final = tuple(_bridge_line(permission) for tree in TREES for permission in tree.permissions)
+BRIDGE_ACL: Final = tuple(_bridge_line(permission) for permission in _PERMISSIONS)
 """The lines that let the bridge read all requests and write all answers."""
 
 LOG_OF_SUBSCRIPTIONS: Final = "$SYS/broker/log/M/subscribe"

@@ -16,11 +16,18 @@ from broker_bridge.topics import (
     THING_CHARS_MAX,
     TOPIC_CHARS_MAX,
     TREES,
+    JobOperation,
+    JobRequest,
     Operation,
     Request,
+    StreamOperation,
+    StreamRequest,
     _parse,
     answer_base,
+    answers_base,
+    jobs_base,
     parse,
+    parse_firmware,
 )
 from security.policy import Action
 from shadow.document import ShadowId
@@ -28,6 +35,7 @@ from shadow.document import ShadowId
 ALPHABET = "abcxyzABCXYZ0189:_-"
 things = st.text(ALPHABET, min_size=1, max_size=THING_CHARS_MAX)
 shadows = st.text(ALPHABET, max_size=SHADOW_CHARS_MAX)
+levels = st.text(ALPHABET + "$. ü", min_size=1, max_size=44)
 
 
 def request_topic(request: Request) -> str:
@@ -140,6 +148,80 @@ def test_what_is_remembered_is_bounded():
     assert _parse.cache_info().maxsize == CACHED_TOPICS_MAX
 
 
+# ---------------------------------------------------------------------- jobs and streams
+
+
+def below(thing: str, gateway: str | None) -> str:
+    return f"gnomon/gateways/{gateway}/up/things/{thing}" if gateway else f"$aws/things/{thing}"
+
+
+@given(things, st.none() | things, levels)
+def test_every_request_about_jobs_is_understood_and_knows_where_it_is_answered(thing, gateway, job):
+    answers = f"gnomon/gateways/{gateway}/down/things/{thing}" if gateway else f"$aws/things/{thing}"
+    for rest, request in {
+        "get": JobRequest(JobOperation.LIST, thing, gateway=gateway),
+        "start-next": JobRequest(JobOperation.START_NEXT, thing, gateway=gateway),
+        f"{job}/get": JobRequest(JobOperation.GET, thing, job, gateway),
+        f"{job}/update": JobRequest(JobOperation.UPDATE, thing, job, gateway),
+        "$next/get": JobRequest(JobOperation.GET, thing, "$next", gateway),
+    }.items():
+        assert parse_firmware(f"{below(thing, gateway)}/jobs/{rest}") == request
+        assert request.answers == f"{answers}/jobs/{rest}"
+        assert parse_firmware(f"{request.answers}/accepted") is None
+
+
+@given(st.sampled_from(StreamOperation), things, st.none() | things, levels, levels)
+def test_every_request_for_a_file_is_understood(operation, thing, gateway, stream, format):
+    topic = f"{below(thing, gateway)}/streams/{stream}/{operation.value}/{format}"
+    request = StreamRequest(operation, thing, stream, format, gateway)
+    assert parse_firmware(topic) == request
+    assert request.base == f"{answers_base(thing, gateway)}/streams/{stream}"
+    assert parse_firmware(f"{request.base}/data/{format}") is None
+
+
+@given(things, st.none() | things)
+def test_what_is_below_answers_is_a_row_of_the_table(thing, gateway):
+    tree = TREES[1 if gateway else 0]
+    assert answers_base(thing, gateway) == tree.answers.format(thing=thing, gateway=gateway)
+    assert jobs_base(thing, gateway) == answers_base(thing, gateway) + "/jobs"
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "$aws/things/lamp/jobs",
+        "$aws/things/lamp/jobs/",
+        "$aws/things/lamp/jobs/notify",
+        "$aws/things/lamp/jobs//get",
+        "$aws/things/lamp/jobs/a/b/get",
+        "$aws/things/lamp/jobs/a/delete",
+        "$aws/things/lamp/jobs/get/",
+        "$aws/things/la.mp/jobs/get",
+        "$aws/things//jobs/get",
+        "$aws/things/lamp/streams/fw-0/get",
+        "$aws/things/lamp/streams//get/cbor",
+        "$aws/things/lamp/streams/fw-0/get/",
+        "$aws/things/lamp/streams/fw-0/put/cbor",
+        "$aws/things/lamp/streams/fw-0/get/cbor/x",
+        "$aws/things/lamp/shadow/get",
+        "gnomon/gateways/g/down/things/lamp/jobs/get",
+        "gnomon/gateways/g/up/jobs/get",
+        "gnomon/gateways//up/things/lamp/jobs/get",
+        "$aws/things/lamp/jobs/" + "j" * TOPIC_CHARS_MAX + "/get",
+        "$SYS/broker/log/N",
+        "",
+    ],
+)
+def test_what_is_no_request_about_firmware_is_none(topic):
+    assert parse_firmware(topic) is None
+
+
+def test_requests_for_blocks_push_no_shadow_out_of_what_is_remembered():
+    before = _parse.cache_info()
+    assert parse("$aws/things/lamp/streams/fw-0/get/cbor") is None
+    assert _parse.cache_info() == before
+
+
 def test_the_bridge_subscribes_to_what_the_specification_lists():
     assert set(SUBSCRIPTIONS) == {
         "$aws/things/+/shadow/get",
@@ -148,12 +230,17 @@ def test_the_bridge_subscribes_to_what_the_specification_lists():
         "$aws/things/+/shadow/name/+/get",
         "$aws/things/+/shadow/name/+/update",
         "$aws/things/+/shadow/name/+/delete",
+        "$aws/things/+/jobs/get",
+        "$aws/things/+/jobs/start-next",
+        "$aws/things/+/jobs/+/get",
+        "$aws/things/+/jobs/+/update",
+        "$aws/things/+/streams/+/describe/+",
+        "$aws/things/+/streams/+/get/+",
         "gnomon/gateways/+/up/#",
     }
 
 
 def test_a_device_may_use_exactly_the_topics_the_specification_lists():
-    # Jobs and streams (spec shadow 13) come with the service that answers them.
     assert set(DEVICE_ACL) == {
         "pattern write $aws/things/%u/shadow/get",
         "pattern write $aws/things/%u/shadow/update",
@@ -169,7 +256,27 @@ def test_a_device_may_use_exactly_the_topics_the_specification_lists():
         "pattern read $aws/things/%u/shadow/name/+/delete/+",
         "pattern write gnomon/gateways/%u/up/#",
         "pattern read gnomon/gateways/%u/down/#",
+        "pattern write $aws/things/%u/jobs/get",
+        "pattern write $aws/things/%u/jobs/start-next",
+        "pattern write $aws/things/%u/jobs/+/get",
+        "pattern write $aws/things/%u/jobs/+/update",
+        "pattern read $aws/things/%u/jobs/get/+",
+        "pattern read $aws/things/%u/jobs/start-next/+",
+        "pattern read $aws/things/%u/jobs/+/get/+",
+        "pattern read $aws/things/%u/jobs/+/update/+",
+        "pattern read $aws/things/%u/jobs/notify",
+        "pattern read $aws/things/%u/jobs/notify-next",
+        "pattern write $aws/things/%u/streams/+/describe/+",
+        "pattern write $aws/things/%u/streams/+/get/+",
+        "pattern read $aws/things/%u/streams/+/description/+",
+        "pattern read $aws/things/%u/streams/+/data/+",
+        "pattern read $aws/things/%u/streams/+/rejected/+",
     }
+
+
+def test_the_broker_finds_the_lines_of_shadows_first():
+    places = [("/shadow" in line or "gateways" in line) for line in DEVICE_ACL]
+    assert places == sorted(places, reverse=True)
 
 
 def test_nobody_may_both_read_and_write_a_topic():
@@ -191,10 +298,25 @@ def test_every_request_names_an_action_that_somebody_is_granted():
     for gateway in (None, "gw"):
         actions = [topics.action_of(Request(one, ShadowId("hall"), gateway)) for one in Operation]
         assert actions == [Action.SHADOW_READ, Action.SHADOW_REPORT, Action.SHADOW_DELETE]
+        jobs = {one: topics.action_of(JobRequest(one, "hall", "j", gateway)) for one in JobOperation}
+        assert jobs == {
+            JobOperation.LIST: Action.JOB_READ,
+            JobOperation.START_NEXT: Action.JOB_EXECUTE,
+            JobOperation.GET: Action.JOB_READ,
+            JobOperation.UPDATE: Action.JOB_EXECUTE,
+        }
+        files = {topics.action_of(StreamRequest(one, "hall", "s", "f", gateway)) for one in StreamOperation}
+        assert files == {Action.IMAGE_READ}
 
 
 @pytest.mark.parametrize(
-    "actions", [{}, {Operation.GET: Action.SHADOW_READ}, dict.fromkeys(Operation, Action.OPEN)]
+    "actions",
+    [
+        {},
+        {Operation.GET: Action.SHADOW_READ},
+        dict.fromkeys(Operation, Action.OPEN),
+        dict.fromkeys(Operation, Action.SHADOW_READ),
+    ],
 )
 def test_a_row_without_such_an_action_stops_the_start(actions):
     with pytest.raises(topics.UnguardedTopicError, match="name an action"):
