@@ -60,11 +60,7 @@ def written_since(desired: Tree, stamps: Tree, since_s: int) -> dict[Path, Any]:
 
     Within that one second nobody can tell what was first, and the device gets the benefit of it.
     """
-    found: dict[Path, Any] = {}
-    for path, value in leaves(desired):
-        if _stamp(stamps, path) >= since_s:
-            found[path] = value
-    return found
+    return {path: value for path, value in leaves(desired) if _stamp(stamps, path) >= since_s}
 
 
 def not_preserved(before: Side, after: Side, written: Mapping[Path, Any]) -> tuple[Path, ...]:
@@ -84,7 +80,7 @@ def not_preserved(before: Side, after: Side, written: Mapping[Path, Any]) -> tup
 
 
 def not_reset(defaults: Tree, desired: Tree, reported: Tree) -> tuple[Path, ...]:
-    """Return the leaves that are not as after a reset: the factory's values, and over them what is desired."""
+    """Return the leaves that are not as after a reset: the factory's values, over them what is desired."""
     wanted = dict(leaves(merge(defaults, _unstamped(defaults), desired, {})[0]))
     now = dict(leaves(reported))
     return tuple(
@@ -99,6 +95,21 @@ def not_reset(defaults: Tree, desired: Tree, reported: Tree) -> tuple[Path, ...]
 def is_applied(desired: Tree, reported: Tree) -> bool:
     """Tell whether a device has done all that is desired of it."""
     return not delta(desired, reported)
+
+
+def known_of(was: Tree, vocabulary: Mapping[Path, Any] | None) -> tuple[dict[Path, Any], tuple[Path, ...]]:
+    """Return the leaves that a device knows, and the paths of those that it does not; None knows them all.
+
+    A leaf of another kind than the one that is known by its path is another setting: nothing is guessed.
+    """
+    known: dict[Path, Any] = {}
+    unknown: list[Path] = []
+    for path, value in leaves(was):
+        if vocabulary is None or (path in vocabulary and _kind(vocabulary[path]) is _kind(value)):
+            known[path] = value
+        else:
+            unknown.append(path)
+    return known, tuple(sorted(unknown))
 
 
 def digest(config: Tree) -> str:
@@ -120,6 +131,11 @@ def _whole(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if type(value) is float and value.is_integer() and abs(value) < _WHOLE_MAX:
         return int(value)
     return value
+
+
+def _kind(value: object) -> type:
+    """Return what sort of JSON value this is; a number is a number."""
+    return float if type(value) is int else type(value)
 
 
 def _stamp(stamps: Tree, path: Path) -> int:
