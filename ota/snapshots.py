@@ -7,16 +7,14 @@ kept, for so long and no longer, and go with the customer's data. (spec: ota, 3.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import structlog
 
-from infra.clock import MS_PER_S, Clock
+from infra.clock import Clock
 from infra.documents import port
 from infra.documents.port import (
     Document,
@@ -30,6 +28,7 @@ from infra.settings.model import ShadowLimits
 from ota import data, reports
 from ota.data import Path
 from ota.models import CONFIG, FIRMWARE, Execution
+from ota.snapshot import Copy, Snapshot, Why, derived_id, id_for
 from registry.devices import DeviceService
 from registry.errors import DeviceNotFoundError
 from security import audit
@@ -77,49 +76,6 @@ class NotItsSuccessorError(Exception):
 
     def __init__(self, thing: str, to: str) -> None:
         super().__init__(f"{to} has not come in the place of {thing}")
-
-
-class Why(StrEnum):
-    """What a snapshot was taken for."""
-
-    GATE = "gate"
-    """The device was about to go on to its new firmware."""
-    LOADING = "loading"
-    """The same, of a model that does not ask before it goes on."""
-    PERSON = "person"
-    REPLACED = "replaced"
-    """Another device takes its place."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
-    """A shadow as it was."""
-
-    version: int
-    at_ms: int
-    desired: Tree = field(default_factory=dict)
-    reported: Tree = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """A device as it was. ``schema`` and ``boot`` are what it had reported of its firmware, 0: nothing."""
-
-    id: str
-    thing: str
-    at_ms: int
-    why: Why
-    by: str
-    job: str = ""
-    model: str = ""
-    schema: int = 0
-    boot: int = 0
-    shadows: Mapping[str, Copy] = field(default_factory=dict)
-
-    def reported(self, shadow: str) -> Tree:
-        """Return what the device said in a shadow; nothing where there was none."""
-        copy = self.shadows.get(shadow)
-        return {} if copy is None else copy.reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +247,7 @@ class SnapshotService:
 
     async def carry_over(self, old: str, new: str) -> Restored:
         """Give a successor the configuration of the device whose place it takes; again is no error."""
-        id = _id("replaced", old, new)
+        id = derived_id("replaced", old, new)
         if id not in await self.by_ids([id]):
             await self._keep([await self._look(old, id, Why.REPLACED, SYSTEM.name)], {})
         return await self.restore(old, id, new, [CONFIG], SYSTEM)
@@ -372,20 +328,6 @@ class SnapshotService:
         for of_thing in found.values():
             of_thing.sort(key=lambda one: (one.index["at_ms"], one.id), reverse=True)
         return found
-
-
-def id_for(execution: Execution) -> str:
-    """Return the id of the snapshot that belongs to one attempt of an execution."""
-    return _id(execution.campaign, execution.thing, str(execution.attempt))
-
-
-def since_s(snapshot: Snapshot) -> int:
-    """Return the second from which on something was written after a snapshot."""
-    return snapshot.at_ms // MS_PER_S
-
-
-def _id(*parts: str) -> str:
-    return "s-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
 def _copy(name: str, shadow: Shadow) -> Copy:

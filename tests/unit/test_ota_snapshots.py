@@ -11,6 +11,7 @@ import pytest
 from infra.documents.memory import MemoryStore
 from ota.data import leaves
 from ota.models import Execution
+from ota.snapshot import Why
 from ota.snapshots import (
     KEPT_MAX,
     KEPT_MS,
@@ -18,7 +19,6 @@ from ota.snapshots import (
     NotItsSuccessorError,
     SnapshotNotFoundError,
     SnapshotService,
-    Why,
 )
 from ota.states import ExecutionState
 from registry.collections import COLLECTIONS
