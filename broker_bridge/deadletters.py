@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from broker_bridge.inbox import Message
+from broker_bridge.topics import AnyRequest, Request
 from infra.clock import Clock
 from infra.documents.port import DocumentStore, Entry, StoreUnavailableError
 from infra.telemetry import Metrics
@@ -46,26 +47,26 @@ class DeadLetters:
         self._metrics = metrics
 
     async def add(self, message: Message, reason: str) -> None:
-        """Keep one message; the same request from the same thing is kept once."""
-        request, now_ms = message.request, self._clock.now_ms()
+        """Keep one message about a shadow; the same request from the same thing is kept once."""
+        await self.keep(message.request, message.request.id.name, message.payload, reason)
+
+    async def keep(self, request: AnyRequest, shadow: str, payload: bytes, reason: str) -> None:
+        """Keep a request of any kind; ``shadow`` is empty where it is about none."""
+        now_ms, thing, gateway = self._clock.now_ms(), request.thing, request.gateway
+        kind = "" if isinstance(request, Request) else f"{type(request).__name__}."
+        operation = f"{kind}{request.operation.value}"
         letter = DeadLetter(
-            now_ms,
-            request.id.thing,
-            request.id.name,
-            request.operation,
-            request.gateway,
-            base64.b64encode(message.payload).decode(),
-            reason,
+            now_ms, thing, shadow, operation, gateway, base64.b64encode(payload).decode(), reason
         )
         self._metrics.dead_letters.inc()
-        _log.error("dead_letter", thing=request.id.thing, shadow=request.id.name, reason=reason)
-        same = f"{request.operation} {request.id.key} {request.gateway} ".encode() + message.payload
+        _log.error("dead_letter", thing=thing, shadow=shadow, operation=operation, reason=reason)
+        same = f"{operation} {thing} {shadow} {gateway} ".encode() + payload
         place = int.from_bytes(hashlib.sha256(same).digest()[:4]) % LETTERS_PER_THING_MAX
-        entry = Entry(DEAD_LETTERS, request.id.thing, place, now_ms, msgspec.json.encode(letter))
+        entry = Entry(DEAD_LETTERS, thing, place, now_ms, msgspec.json.encode(letter))
         try:
             await self._store.append([entry])
         except StoreUnavailableError as error:
-            _log.error("dead_letter_lost", thing=request.id.thing, reason=str(error))
+            _log.error("dead_letter_lost", thing=thing, reason=str(error))
 
     async def all(self) -> AsyncIterator[DeadLetter]:
         """Yield what is kept, oldest first."""

@@ -17,7 +17,7 @@ from broker_bridge.deadletters import DeadLetters
 from broker_bridge.inbox import Inbox, Message
 from broker_bridge.poison import Suspects
 from broker_bridge.speaker import Speaker
-from broker_bridge.topics import Operation, Request, action_of
+from broker_bridge.topics import AnyRequest, Operation, Request, action_of
 from infra.documents.port import StoreError, StoreUnavailableError
 from infra.ids import Ids
 from infra.settings.model import ShadowLimits
@@ -259,7 +259,7 @@ class Dispatcher:
         self._metrics.rejected(error.code)
 
 
-def admit(request: Request, thing: Standing | None, gateway: Standing | None) -> Origin:
+def admit(request: AnyRequest, thing: Standing | None, gateway: Standing | None) -> Origin:
     """Return on whose behalf a request is carried out (spec: shadow 8, rows 2 and 3).
 
     Raises:
@@ -276,7 +276,7 @@ def admit(request: Request, thing: Standing | None, gateway: Standing | None) ->
             # Whoever holds one of this name, it is from another life of the name.
             raise SilenceError(NO_CERTIFICATE)
         role = Role.GATEWAY if thing.thing.kind is ThingKind.GATEWAY else Role.DEVICE
-        speaker, origin = _speaker(request.id.thing, role, None)
+        speaker, origin = _speaker(request.thing, role, None)
         if not may(speaker, action_of(request), target(thing)):
             raise ForbiddenError(f"{role} may not do this")
         return origin

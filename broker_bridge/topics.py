@@ -64,6 +64,11 @@ class Request:
     id: ShadowId
     gateway: str | None = None
 
+    @property
+    def thing(self) -> str:
+        """Return whom it is about."""
+        return self.id.thing
+
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
@@ -100,6 +105,7 @@ class StreamRequest:
 
 
 FirmwareRequest = JobRequest | StreamRequest
+AnyRequest = Request | FirmwareRequest
 
 
 _AnyOperation = Operation | JobOperation | StreamOperation
@@ -186,7 +192,7 @@ GATEWAY: Final = _Tree(
 TREES: Final = (OWN, GATEWAY)
 
 
-def action_of(request: Request | FirmwareRequest) -> Action:
+def action_of(request: AnyRequest) -> Action:
     """Return what a request is in the words of the permission table."""
     return (OWN if request.gateway is None else GATEWAY).actions[request.operation]
 

@@ -7,7 +7,14 @@ import structlog
 
 from broker_bridge.deadletters import DEAD_LETTERS, LETTERS_PER_THING_MAX, DeadLetters
 from broker_bridge.inbox import Message
-from broker_bridge.topics import Operation, Request
+from broker_bridge.topics import (
+    JobOperation,
+    JobRequest,
+    Operation,
+    Request,
+    StreamOperation,
+    StreamRequest,
+)
 from infra.documents.memory import MemoryStore
 from infra.telemetry import Metrics
 from shadow.document import ShadowId
@@ -38,6 +45,16 @@ async def test_a_letter_tells_whose_it_is_when_why_and_what_byte_for_byte(letter
     )  # fmt: skip
     assert (letter.at_ms, letter.reason) == (NOW_MS, "trace abc")
     assert base64.b64decode(letter.payload) == b"\xff\x00 anything"
+
+
+async def test_a_letter_about_firmware_tells_of_which_kind_it_is(letters):
+    for request in (
+        JobRequest(JobOperation.UPDATE, "hall", "c-1", "meter"),
+        StreamRequest(StreamOperation.GET, "hall", "fw-1", "cbor"),
+    ):
+        await letters.keep(request, "", b"\xa0", "trace abc")
+    kept = {(one.operation, one.thing, one.shadow, one.gateway) async for one in letters.all()}
+    assert kept == {("JobRequest.update", "hall", "", "meter"), ("StreamRequest.get", "hall", "", None)}
 
 
 async def test_the_same_bytes_again_are_one_letter_and_two_counts(letters):

@@ -1,12 +1,14 @@
 """What each request deserves: a command, a refusal or silence; and its acknowledgement in any case."""
 
+from functools import partial
+
 import pytest
 import structlog
 
 from broker_bridge.dispatch import SilenceError, admit
 from broker_bridge.inbox import Message
 from broker_bridge.poison import Suspects
-from broker_bridge.topics import Operation, Request
+from broker_bridge.topics import JobOperation, JobRequest, Operation, Request, StreamOperation, StreamRequest
 from infra.documents.port import StoreBrokenError
 from infra.settings import BridgeSettings
 from registry.models import Standing, Thing, ThingKind
@@ -99,6 +101,26 @@ def test_who_may_speak_speaks_in_its_own_name(request_, thing, gateway, origin):
 def test_who_may_not_speak_does_not(request_, thing, gateway, error):
     with pytest.raises(error):
         admit(request_, thing, gateway)
+
+
+@pytest.mark.parametrize("gateway", [None, "meter"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        *(partial(JobRequest, one, "hall", "c-1") for one in JobOperation),
+        *(partial(StreamRequest, one, "hall", "fw-1", "cbor") for one in StreamOperation),
+    ],
+    ids=str,
+)
+def test_who_asks_for_firmware_is_held_against_the_registry_in_the_same_way(ask, gateway):
+    thing = standing("hall", gateways=["meter"])
+    relay = METER_ITSELF if gateway else None
+    assert admit(ask(gateway=gateway), thing, relay).gateway == gateway
+    refused = ForbiddenError if gateway else ThingNotFoundError
+    with pytest.raises(refused):
+        admit(ask(gateway=gateway), None, relay)
+    with pytest.raises(ForbiddenError if gateway else SilenceError):
+        admit(ask(gateway=gateway), standing("hall", gateways=["meter"], revoked=True), relay)
 
 
 def test_attached_or_not_is_answered_alike_whether_or_not_the_thing_exists():
