@@ -5,14 +5,27 @@ customer calls it, and field staff without whose it is. (spec: security, 10)
 """
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, convert, structs
 
 from api.reading import ms_of, rfc3339
 from api.schemas import Name, Time
 from registry.accounts import Account, AccountStatus
-from registry.catalogue import CATEGORY_MAX, HW_MAX, WORDS_MAX, DeviceModel, Ota
+from registry.catalogue import (
+    CATEGORY_MAX,
+    CLASSES_MAX,
+    HW_MAX,
+    SCHEMAS_MAX,
+    SLOT_BYTES_MAX,
+    WORDS_MAX,
+    Apply,
+    DeviceModel,
+    HealthSign,
+    ModelFirmware,
+    Ota,
+    Signatures,
+)
 from registry.gateways import (
     DEVICES_DEFAULT,
     DEVICES_MAX,
@@ -29,6 +42,7 @@ from security.policy import Scope
 
 Label = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Word = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,31}$")]
+Number = Annotated[str, Meta(pattern="^(0|[1-9][0-9]{0,4})$")]
 Words = Annotated[list[Word], Meta(max_length=WORDS_MAX)]
 OptionalName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9:_-]{0,128}$")]
 Instant = Annotated[datetime, Meta(tz=True)]
@@ -115,6 +129,32 @@ class ReasonBody(Struct, forbid_unknown_fields=True):
     reason: Label = ""
 
 
+class FirmwareFacts(Struct, forbid_unknown_fields=True):
+    """What must be known of a model to bring firmware to it."""
+
+    vendor: Annotated[
+        str, Meta(pattern="^[a-z0-9-]{1,64}$", description="Owner of the keys that sign its images")
+    ]
+    classes: Annotated[
+        dict[Number, Annotated[str, Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]],
+        Meta(max_length=CLASSES_MAX, description="Hardware class by hardware version"),
+    ]
+    slot_bytes: Annotated[int, Meta(ge=1, le=SLOT_BYTES_MAX)]
+    apply: Apply
+    gate: Annotated[bool, Meta(description="It asks before it activates")]
+    trust: Annotated[Signatures, Meta(description="`afr`: one signature alone protects it")]
+    health: HealthSign
+    schemas: Annotated[
+        dict[Number, dict[str, Any]],
+        Meta(
+            max_length=SCHEMAS_MAX, description="Factory defaults of `config` by the number of their schema"
+        ),
+    ]
+    link_bytes_s: Annotated[
+        int, Meta(ge=1, le=SLOT_BYTES_MAX, description="What its slowest usual link carries")
+    ]
+
+
 class ModelBody(Struct, forbid_unknown_fields=True):
     """A device model, but for its id and version."""
 
@@ -136,6 +176,7 @@ class ModelBody(Struct, forbid_unknown_fields=True):
         dict[Word, Annotated[int, Meta(ge=-(2**31), le=2**31)]],
         Meta(max_length=WORDS_MAX, description="By name, the unit in it: `dc` is °C/10, `cc` is °C/100"),
     ] = {}
+    firmware: FirmwareFacts | None = None
 
     def model_of(self, id: str) -> DeviceModel:
         """Return it as the catalogue keeps it."""
@@ -154,6 +195,7 @@ class ModelBody(Struct, forbid_unknown_fields=True):
             validated=self.validated,
             rated_w=self.rated_w,
             limits=self.limits,
+            firmware=None if self.firmware is None else ModelFirmware(**structs.asdict(self.firmware)),
         )
 
 
@@ -175,6 +217,7 @@ class ModelDocument(Struct):
     validated: bool
     rated_w: int
     limits: dict[str, int]
+    firmware: FirmwareFacts | None
 
     @classmethod
     def of(cls, model: DeviceModel) -> "ModelDocument":
@@ -194,6 +237,7 @@ class ModelDocument(Struct):
             model.validated,
             model.rated_w,
             dict(model.limits),
+            None if model.firmware is None else convert(model.firmware, FirmwareFacts, from_attributes=True),
         )
 
 

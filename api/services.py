@@ -12,6 +12,7 @@ from infra.live import Live
 from infra.outbox import Outbox
 from infra.settings import Settings
 from infra.telemetry import Metrics
+from ota.opening import Ota
 from programs.opening import Programs
 from provisioning.center import ProvisioningCenter
 from registry.accounts import AccountService
@@ -77,6 +78,7 @@ class ApiServices:
     gateways: GatewayService
     devices: DeviceService
     programs: Programs
+    ota: Ota
     revoke: Revoke
     store: DocumentStore
     """Only to read the audit trail."""

@@ -22,6 +22,8 @@ from infra.outbox import LOG as OUTBOX
 from infra.presence import Presence
 from infra.settings import Settings
 from infra.telemetry import Journeys, Metrics, open_journeys
+from ota.collections import COLLECTIONS as OTA
+from ota.opening import Ota, open_ota
 from programs.collections import COLLECTIONS as PROGRAMS
 from programs.collections import LOGS as PROGRAM_LOGS
 from programs.opening import Programs, open_programs
@@ -91,6 +93,7 @@ class Services:
     devices: DeviceService
     presence: Presence
     programs: Programs
+    ota: Ota
     refusals: Refusals
     heads: Heads
     sealer: Sealer
@@ -131,6 +134,7 @@ async def open_services(
                 *COLLECTIONS,
                 *PROGRAMS,
                 *PROVISIONING,
+                *OTA,
                 *TRUST,
                 *PEOPLE,
                 BLOCKS,
@@ -229,6 +233,7 @@ async def open_services(
             devices=devices,
             presence=presence,
             programs=programs,
+            ota=open_ota(store, clock, metrics),
             refusals=refusals,
             heads=heads,
             sealer=sealer,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -31,8 +31,15 @@ WORDS_MAX: Final = 32
 """Categories, capabilities, technologies and limits of one model, each."""
 CATEGORY_MAX: Final = 20
 """Of the bits that IEEE 2030.5 gives to categories of devices."""
+VENDOR_CHARS_MAX: Final = 64
+CLASSES_MAX: Final = 32
+"""As many as a manifest can list."""
+SCHEMAS_MAX: Final = 16
+SLOT_BYTES_MAX: Final = 2**31 - 1
 BUILT_IN: Final = Principal("built-in catalogue", Role.SYSTEM)
 _LISTED: Final = 1
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 
 
@@ -43,6 +50,57 @@ class Ota(StrEnum):
     LOCAL = "local"
     REMOTE = "remote"
     BOTH = "both"
+
+
+class Apply(StrEnum):
+    """How a model puts a new image in the place of the old one."""
+
+    AB = "ab"
+    """Two slots."""
+    STAGED = "staged"
+    """One slot and a staging area, copied by the boot loader."""
+
+
+class Signatures(StrEnum):
+    """Whose signatures protect a model."""
+
+    TWO = "two"
+    """The vendor's and the utility's."""
+    AFR = "afr"
+    """An unmodified FreeRTOS agent: the vendor's alone."""
+
+
+class HealthSign(StrEnum):
+    """By what a model shows that its new image is well."""
+
+    REPORT = "report"
+    """By its ``firmware`` shadow."""
+    SESSION = "session"
+    """By a new session at the broker, for want of such a shadow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFirmware:
+    """What must be known of a model to bring firmware to it."""
+
+    vendor: str
+    """Who makes its images: :func:`slug` of a maker, owner of the keys that sign them."""
+    classes: Mapping[str, str]
+    """Hardware class (a UUID) by hardware version (decimal): what a manifest lists."""
+    slot_bytes: int
+    apply: Apply
+    gate: bool
+    """It asks before it activates."""
+    trust: Signatures
+    health: HealthSign
+    schemas: Mapping[str, Mapping[str, Any]]
+    """Factory defaults of ``config`` by the number of their schema (decimal)."""
+    link_bytes_s: int
+    """What its slowest usual link carries."""
+
+    def class_of(self, hw: int) -> str | None:
+        """Return the hardware class of a hardware version, None for one that nobody has told of."""
+        return self.classes.get(str(hw))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +128,8 @@ class DeviceModel:
     rated_w: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
     """By name, the unit in it: ``dc`` is °C/10, ``cc`` is °C/100."""
+    firmware: ModelFirmware | None = None
+    """None: no image can be published for it."""
     version: int = 1
     """Rises with every change, and is not the writer's to choose."""
 
@@ -106,6 +166,23 @@ def check(model: DeviceModel) -> None:
         raise InvalidDetailError(f"up to {WORDS_MAX} words, each of a-z 0-9 . _ - and up to 32 long")
     if not all(0 <= category <= CATEGORY_MAX for category in model.categories):
         raise InvalidDetailError(f"categories are numbers from 0 to {CATEGORY_MAX}")
+    if model.firmware is not None:
+        check_firmware(model.firmware)
+
+
+def check_firmware(firmware: ModelFirmware) -> None:
+    """Raise :class:`InvalidDetailError` unless this can be said of a model's firmware."""
+    if firmware.vendor != slug(firmware.vendor) or not 0 < len(firmware.vendor) <= VENDOR_CHARS_MAX:
+        raise InvalidDetailError(f"a vendor is 1 to {VENDOR_CHARS_MAX} of a-z 0-9 -")
+    numbers = (*firmware.classes, *firmware.schemas)
+    if not all(_NUMBER.fullmatch(one) and int(one) <= HW_MAX for one in numbers):
+        raise InvalidDetailError(f"hardware versions and config schemas are numbers from 0 to {HW_MAX}")
+    if len(firmware.classes) > CLASSES_MAX or len(firmware.schemas) > SCHEMAS_MAX:
+        raise InvalidDetailError(f"up to {CLASSES_MAX} hardware classes and {SCHEMAS_MAX} config schemas")
+    if not all(map(_UUID.fullmatch, firmware.classes.values())):
+        raise InvalidDetailError("a hardware class is a UUID in small letters")
+    if not 0 < firmware.slot_bytes <= SLOT_BYTES_MAX or not 0 < firmware.link_bytes_s <= SLOT_BYTES_MAX:
+        raise InvalidDetailError(f"slot_bytes and link_bytes_s are 1 to {SLOT_BYTES_MAX}")
 
 
 def revised(before: DeviceModel | None, new: DeviceModel, expected: int | None = None) -> DeviceModel:

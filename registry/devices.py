@@ -31,7 +31,7 @@ from security.policy import Principal, Role, Target
 __all__ = ["Device", "DevicePage", "DeviceService"]
 
 DEVICES: Final = "devices"
-COLLECTION: Final = Collection(DEVICES, ("eui64", "premises", "account", "purge_at_ms"))
+COLLECTION: Final = Collection(DEVICES, ("eui64", "premises", "account", "model", "purge_at_ms"))
 COPIES_MAX: Final = 2
 """Devices that one EUI-64 may have: seen by itself, and named otherwise before."""
 PURGE_PAGE: Final = 100
@@ -86,6 +86,10 @@ class DeviceService:
     async def of_account(self, account: str, limit: int, cursor: str | None = None) -> DevicePage:
         """Return a page of the devices that are bound to an account."""
         return await self._page("account", account, limit, cursor)
+
+    async def of_model(self, model: str, limit: int, cursor: str | None = None) -> DevicePage:
+        """Return a page of the devices of a model of the catalogue, whatever has become of them."""
+        return await self._page("model", model, limit, cursor)
 
     async def _page(self, field: str, value: str, limit: int, cursor: str | None) -> DevicePage:
         page = await self._records.page(field, value, value, limit, cursor)
@@ -189,7 +193,12 @@ def _purged(before: Device | None, now_ms: int) -> Device:
 
 
 def _found_by(device: Device) -> Mapping[str, IndexValue]:
-    words = {"eui64": device.eui64, "premises": device.premises, "account": device.account}
+    words = {
+        "eui64": device.eui64,
+        "premises": device.premises,
+        "account": device.account,
+        "model": device.model,
+    }
     index: dict[str, IndexValue] = {field: word for field, word in words.items() if word}
     if device.purge_at_ms is not None:
         index["purge_at_ms"] = device.purge_at_ms

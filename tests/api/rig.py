@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,6 +25,8 @@ from infra.outbox import LOG as OUTBOX
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, ShadowLimits
 from infra.telemetry import Metrics
+from ota.collections import COLLECTIONS as OTA
+from ota.opening import open_ota
 from programs.collections import LOGS as PROGRAM_LOGS
 from programs.opening import open_programs
 from programs.writing import Writing
@@ -181,7 +183,7 @@ async def api(
     """Start the API over SQLite in ``directory``, with some things registered."""
     store = await open_store(
         url or f"sqlite:{directory}/gnomon.db",
-        [*ALL, *PEOPLE, BLOCKS, LANES, *care_embedded.COLLECTIONS],
+        [*ALL, *PEOPLE, *OTA, BLOCKS, LANES, *care_embedded.COLLECTIONS],
         [*LOGS, *PROGRAM_LOGS, audit.LOG, OUTBOX, care_embedded.RECORDS],
         testing=True,
     )
@@ -284,6 +286,7 @@ async def _over(
         gateways=GatewayService(store, clock, registry),
         devices=devices,
         programs=programs,
+        ota=open_ota(store, clock, metrics),
         revoke=revoke,
         store=store,
         refusals=refusals,
@@ -323,7 +326,7 @@ async def _over(
     broken: list[StoreBrokenError] = []
     app = create_app(services, broken.append)
     async with (
-        _lane(shadows),
+        _lane(shadows, *services.ota.runs()),
         client(app, {"Authorization": f"Bearer {OWNER}"}) as http,
         client(app, {}) as stranger,
         AsyncExitStack() as callers,
@@ -372,13 +375,14 @@ def _deliver(shadows: ShadowService, outcomes: Sequence[Outcome]) -> None:
 
 
 @asynccontextmanager
-async def _lane(shadows: ShadowService) -> AsyncIterator[None]:
+async def _lane(shadows: ShadowService, *more: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
-        lane = group.create_task(shadows.run(), name="lane")
+        lanes = [group.create_task(one) for one in (shadows.run(), *more)]
         try:
             yield
         finally:
-            lane.cancel()
+            for lane in lanes:
+                lane.cancel()
 
 
 def slug(answer: httpx.Response) -> str:

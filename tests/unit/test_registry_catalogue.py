@@ -10,9 +10,13 @@ from registry.catalogue import (
     CATEGORY_MAX,
     HW_MAX,
     WORDS_MAX,
+    Apply,
     DeviceModel,
+    HealthSign,
     ModelCatalogue,
+    ModelFirmware,
     Ota,
+    Signatures,
     built_in,
     check,
     slug,
@@ -70,6 +74,52 @@ def test_what_is_built_in_could_have_been_put_there():
     for model in models:
         check(model)
         assert model.version == 1
+
+
+@covers("I3FR7")
+def test_every_built_in_model_that_takes_firmware_says_what_must_be_known_for_it():
+    for model in built_in():
+        assert (model.firmware is not None) is (model.ota is not Ota.NONE), model.id
+        if model.firmware is not None:
+            assert model.firmware.vendor == slug(model.maker)
+            assert model.firmware.class_of(model.hw_min)
+            assert model.firmware.class_of(HW_MAX) is None
+
+
+FIRMWARE = ModelFirmware(
+    vendor="acme",
+    classes={"2": "d0ab0369-673c-5489-ad42-fb0f0fa83d2a"},
+    slot_bytes=262_144,
+    apply=Apply.AB,
+    gate=True,
+    trust=Signatures.TWO,
+    health=HealthSign.REPORT,
+    schemas={"5": {"lang": "en"}},
+    link_bytes_s=8_192,
+)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vendor": "Acme"},
+        {"vendor": ""},
+        {"vendor": "a" * 65},
+        {"classes": {"02": "d0ab0369-673c-5489-ad42-fb0f0fa83d2a"}},
+        {"classes": {"2": "D0AB0369-673C-5489-AD42-FB0F0FA83D2A"}},
+        {"classes": {str(hw): "d0ab0369-673c-5489-ad42-fb0f0fa83d2a" for hw in range(33)}},
+        {"schemas": {"65536": {}}},
+        {"schemas": {str(number): {} for number in range(17)}},
+        {"slot_bytes": 0},
+        {"slot_bytes": 2**31},
+        {"link_bytes_s": 0},
+    ],
+)
+async def test_what_cannot_be_said_of_firmware_is_refused(catalogue, wrong):
+    kept = await catalogue.put(replace(PLUG, firmware=FIRMWARE), OTTO)
+    with pytest.raises(InvalidDetailError):
+        await catalogue.put(replace(PLUG, firmware=replace(FIRMWARE, **wrong)), OTTO)
+    assert await catalogue.model(PLUG.id) == kept
 
 
 async def test_what_an_operator_has_changed_is_not_built_in_again(catalogue, store):

@@ -206,6 +206,16 @@ async def test_devices_are_found_by_id_radio_place_and_account(devices, registry
     assert [one.id for one in (await devices.of_account("a-1", 9)).devices] == [OTHER]
 
 
+async def test_devices_of_a_model_are_found_whatever_has_become_of_them(devices):
+    for id in (EUI64, OTHER):
+        await devices.apply(id, DeviceTrigger.SEEN, TOOL, new=Device(id=id, model="acme-pct-2"))
+    await devices.apply(OTHER, DeviceTrigger.LEFT_OUT, TOOL)
+    first = await devices.of_model("acme-pct-2", 1)
+    rest = await devices.of_model("acme-pct-2", 1, first.next)
+    assert [one.id for one in (*first.devices, *rest.devices)] == [EUI64, OTHER]
+    assert (await devices.of_model("acme-lcs-1", 9)).devices == ()
+
+
 async def test_details_change_without_a_step_and_are_audited(devices, registry, store):
     before = await registered(devices, registry)
     after = replace(before, name="Attic")
