@@ -123,7 +123,7 @@ def _to_be_told(before: Execution | None, after: Execution, next_is_another: boo
         bits |= Tell.NOTIFY
     if next_is_another:
         bits |= Tell.NEXT
-    return replace(after, untold=after.untold | bits) if bits else after
+    return replace(after, untold=after.untold | bits, news=after.news + 1) if bits else after
 
 
 def _listed(execution: Execution | None) -> tuple[str, int] | None:
@@ -187,6 +187,7 @@ def _tried_again(execution: Execution, at_ms: int, changes: dict[str, Any]) -> E
         updated_at_ms=max(at_ms, execution.updated_at_ms),
         timeout_min=execution.timeout_min,
         untold=execution.untold,
+        news=execution.news,
         past=(*execution.past, over),
     )
     return replace(fresh, **changes)

@@ -109,6 +109,8 @@ class Execution:
     remembered: tuple[Remembered, ...] = ()
     untold: int = 0
     """What its device is still to be told: bits of :class:`ota.executions.Tell`; then it is pending."""
+    news: int = 0
+    """Counts what there was to be told: so a word that comes late is not taken for a newer one."""
     past: tuple[Attempt, ...] = ()
 
     @property
