@@ -20,6 +20,7 @@ from itertools import product
 from types import MappingProxyType
 from typing import Final
 
+from ota.job_requests import JobOperation
 from registry.rules import RESERVED_PREFIX
 from security.policy import GRANTS, Action
 from shadow.document import ShadowId
@@ -38,15 +39,6 @@ class Operation(StrEnum):
     GET = "get"
     UPDATE = "update"
     DELETE = "delete"
-
-
-class JobOperation(Enum):
-    """What a request about jobs asks for. No text, or its GET would be that of a shadow."""
-
-    LIST = "list"
-    START_NEXT = "start-next"
-    GET = "get"
-    UPDATE = "update"
 
 
 class StreamOperation(Enum):

@@ -6,7 +6,7 @@ In the order of the specification: InvalidTopic, InvalidJson, InvalidRequest. A 
 
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final
@@ -36,8 +36,8 @@ _DECIMAL: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class JobOperation(StrEnum):
-    """What a request about jobs asks for."""
+class JobOperation(Enum):
+    """What a request about jobs asks for. No text, or its GET would be that of a shadow."""
 
     LIST = "list"
     START_NEXT = "start-next"

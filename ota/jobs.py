@@ -111,11 +111,9 @@ def grant(ask: Update, permit: Permit, jobs: ThingJobs, now_ms: int) -> Reply | 
     execution = checked.execution
     match permit:
         case Go(snapshot, boot):
-            details = _gone(ask)
-            changes = {"details": details, "reason": "", "snapshot": snapshot, "boot": boot}
-            after = moved(
-                _staged(execution, now_ms), _T.GO, now_ms, **(_timers(ask, execution, now_ms) | changes)
-            )
+            changes = {"details": _gone(ask), "reason": "", "snapshot": snapshot, "boot": boot}
+            timers = _timers(ask, execution, now_ms)
+            after = moved(_staged(execution, now_ms), _T.GO, now_ms, **(timers | changes))
             return _updated(ask, execution, after, now_ms)
         case Hold(reason, retry_after_s):
             error = JobError(Code.REQUEST_THROTTLED, HELD + reason, retry_after_s=retry_after_s)
@@ -246,11 +244,8 @@ def _told(ask: Update, execution: Execution, now_ms: int) -> Execution | None:
                 raise JobError(Code.INVALID_STATE_TRANSITION, "a job that was offered stays so", execution)
         return moved(execution, trigger, now_ms, reason=details.get("reason", ""), **changes)
     except IllegalTransitionError as error:
-        raise JobError(
-            Code.INVALID_STATE_TRANSITION,
-            f"a job that is {execution.state} does not become {ask.status}",
-            execution,
-        ) from error
+        message = f"a job that is {execution.state} does not become {ask.status}"
+        raise JobError(Code.INVALID_STATE_TRANSITION, message, execution) from error
 
 
 def _further(ask: Update, execution: Execution, now_ms: int, changes: dict[str, Any]) -> Execution:

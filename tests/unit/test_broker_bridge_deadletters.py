@@ -8,7 +8,6 @@ import structlog
 from broker_bridge.deadletters import DEAD_LETTERS, LETTERS_PER_THING_MAX, DeadLetters
 from broker_bridge.inbox import Message
 from broker_bridge.topics import (
-    JobOperation,
     JobRequest,
     Operation,
     Request,
@@ -17,6 +16,7 @@ from broker_bridge.topics import (
 )
 from infra.documents.memory import MemoryStore
 from infra.telemetry import Metrics
+from ota.job_requests import JobOperation
 from shadow.document import ShadowId
 from tests.fakes import NOW_MS, FakeClock
 from tests.faulty_store import EVERYTHING, FaultyStore

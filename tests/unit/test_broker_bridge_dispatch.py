@@ -8,9 +8,10 @@ import structlog
 from broker_bridge.dispatch import SilenceError, admit
 from broker_bridge.inbox import Message
 from broker_bridge.poison import Suspects
-from broker_bridge.topics import JobOperation, JobRequest, Operation, Request, StreamOperation, StreamRequest
+from broker_bridge.topics import JobRequest, Operation, Request, StreamOperation, StreamRequest
 from infra.documents.port import StoreBrokenError
 from infra.settings import BridgeSettings
+from ota.job_requests import JobOperation
 from registry.models import Standing, Thing, ThingKind
 from security import audit
 from security.policy import Role

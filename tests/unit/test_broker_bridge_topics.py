@@ -16,7 +16,6 @@ from broker_bridge.topics import (
     THING_CHARS_MAX,
     TOPIC_CHARS_MAX,
     TREES,
-    JobOperation,
     JobRequest,
     Operation,
     Request,
@@ -29,6 +28,7 @@ from broker_bridge.topics import (
     parse,
     parse_firmware,
 )
+from ota.job_requests import JobOperation
 from security.policy import Action
 from shadow.document import ShadowId
 
