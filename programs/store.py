@@ -6,8 +6,8 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from infra.documents.port import PAGE_MAX, Document, DocumentStore, Entry, IndexValue, Write
 from infra.documents.port import Collection as StoreCollection
+from infra.documents.port import Document, DocumentStore, Entry, IndexValue, Write
 from programs.records import Enrolment
 from programs.states import EnrolmentState
 
@@ -78,14 +78,7 @@ class EnrolmentStore:
 
     async def count(self, field: str, value: str, most: int) -> int:
         """Return how many a :meth:`page` would name, counted no further than ``most``."""
-        counted, cursor = 0, None
-        while counted < most:
-            limit = min(most - counted, PAGE_MAX)
-            page = await self._store.find(ENROLMENTS.name, field, value, value, limit=limit, cursor=cursor)
-            counted, cursor = counted + len(page.documents), page.next
-            if cursor is None:
-                break
-        return counted
+        return await self._store.count(ENROLMENTS.name, field, value, value, at_most=most) if most else 0
 
     async def due(self, until_ms: int, limit: int, cursor: str | None = None) -> EnrolmentPage:
         """Return a page of the enrolments that are to be looked at by then, the oldest first."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.documents.port import Document, DocumentStore, Entry, StoreUnavailableError, Write
 
-EVERYTHING = ("get", "commit", "find", "read", "append")
+EVERYTHING = ("get", "commit", "find", "count", "read", "append")
 
 Hook = Callable[[], Awaitable[object]]
 
@@ -71,6 +71,10 @@ class FaultyStore:
     async def find(self, *args: Any, **options: Any) -> Any:
         self._check("find")
         return await self.inner.find(*args, **options)
+
+    async def count(self, *args: Any, **options: Any) -> int:
+        self._check("count")
+        return await self.inner.count(*args, **options)
 
     async def read(self, *args: Any, **options: Any) -> Any:
         self._check("read")

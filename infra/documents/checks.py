@@ -10,7 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from infra.documents.port import CUT_SPAN_MAX, IDS_MAX, PAGE_MAX, Collection, Cut, Entry, IndexValue, Write
+from infra.documents.port import (
+    COUNT_MAX,
+    CUT_SPAN_MAX,
+    IDS_MAX,
+    PAGE_MAX,
+    Collection,
+    Cut,
+    Entry,
+    IndexValue,
+    Write,
+)
 
 NUMBER_MAX: Final = 2**31 - 1
 """Highest number of a log entry."""
@@ -89,12 +99,15 @@ class Layout:
 
     def check_find(self, collection: str, field: str, low: IndexValue, high: IndexValue, limit: int) -> None:
         """Refuse a search by a field without index, or in a range of mixed types."""
-        self._check_field(collection, field)
-        _check_value(low)
-        _check_value(high)
-        if isinstance(low, str) is not isinstance(high, str):
-            raise ValueError(f"a range from {low!r} to {high!r} mixes text and numbers")
+        self._check_range(collection, field, low, high)
         check_limit(limit, PAGE_MAX)
+
+    def check_count(
+        self, collection: str, field: str, low: IndexValue, high: IndexValue, at_most: int
+    ) -> None:
+        """Refuse what a search would refuse, and to count nothing or without end."""
+        self._check_range(collection, field, low, high)
+        check_limit(at_most, COUNT_MAX)
 
     def check_find_in(
         self, collection: str, field: str, values: SizedIterable[IndexValue], limit: int
@@ -122,6 +135,13 @@ class Layout:
     def _check_field(self, collection: str, field: str) -> None:
         if field not in self._fields_of(collection):
             raise ValueError(f"collection {collection!r} has no index on {field!r}")
+
+    def _check_range(self, collection: str, field: str, low: IndexValue, high: IndexValue) -> None:
+        self._check_field(collection, field)
+        _check_value(low)
+        _check_value(high)
+        if isinstance(low, str) is not isinstance(high, str):
+            raise ValueError(f"a range from {low!r} to {high!r} mixes text and numbers")
 
     def _check_document(self, write: Write) -> int:
         _check_text(write.id)

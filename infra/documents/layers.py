@@ -14,6 +14,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 from infra.documents.checks import sort_key
@@ -96,6 +97,24 @@ def matches(
                 document = document_of(layer.documents[collection][id])
                 assert document is not None, "a deleted document is not indexed"
                 yield key, document
+
+
+def number(
+    layers: Layers, collection: str, field: str, low: IndexValue, high: IndexValue, at_most: int
+) -> int:
+    """Return how many documents of the layers are in a range of an indexed field, up to ``at_most``."""
+    there = (
+        id
+        for depth, layer in enumerate(layers)
+        for _, id in layer.matches(collection, field, low, high)
+        if newest(layers[:depth], collection, id) is None
+    )
+    return sum(1 for _ in islice(there, at_most))
+
+
+def ids(layers: Layers, collection: str) -> set[str]:
+    """Return the documents of which the layers know better than what lies beneath."""
+    return {id for layer in layers for id in layer.documents.get(collection, ())}
 
 
 def entries(

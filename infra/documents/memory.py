@@ -79,6 +79,13 @@ class MemoryStore:
         found, last = layers.take(self._search(collection, field, [(low, high)]), limit, after)
         return Page(tuple(found), last and cursors.make(search, last[1:]))
 
+    async def count(
+        self, collection: str, field: str, low: IndexValue, high: IndexValue, *, at_most: int
+    ) -> int:
+        self._check_open()
+        self._layout.check_count(collection, field, low, high, at_most)
+        return layers.number((self._overlay,), collection, field, low, high, at_most)
+
     async def find_in(
         self, collection: str, field: str, values: SizedIterable[IndexValue], *, limit: int
     ) -> list[Document]:

@@ -131,6 +131,14 @@ class MongoStore:
         last = found[limit - 1]
         return Page(tuple(found[:limit]), cursors.make(asked, (last.index[field], last.id)))
 
+    async def count(
+        self, collection: str, field: str, low: IndexValue, high: IndexValue, *, at_most: int
+    ) -> int:
+        self._layout.check_count(collection, field, low, high, at_most)
+        query = {f"x_{field}": {"$gte": mongo_format.lowest(low), "$lt": mongo_format.beyond(high)}}
+        async with _bounded():
+            return await self._documents(collection).count_documents(query, limit=at_most)
+
     async def find_in(
         self, collection: str, field: str, values: SizedIterable[IndexValue], *, limit: int
     ) -> list[Document]:

@@ -15,6 +15,8 @@ IDS_MAX = 10_000
 """Ids (or values) one look-up may name."""
 PAGE_MAX = 1_000
 """Documents or entries one page may hold."""
+COUNT_MAX = 1_000_000_000
+"""How far a count may go."""
 CUT_SPAN_MAX = 1_000
 """Numbers that one cut names where it does not begin at 0."""
 
@@ -155,6 +157,12 @@ class DocumentStore(Protocol):
         cursor: str | None = None,
     ) -> Page:
         """Documents whose indexed ``field`` is between ``low`` and ``high``, both included."""
+        ...
+
+    async def count(
+        self, collection: str, field: str, low: IndexValue, high: IndexValue, *, at_most: int
+    ) -> int:
+        """How many documents :meth:`find` would name on all its pages, counted up to ``at_most``."""
         ...
 
     async def find_in(

@@ -126,6 +126,23 @@ class SqliteStore:
         found, last = await self._read(lambda: layers.take(search, limit, after))
         return Page(tuple(found), last and cursors.make(asked, last[1:]))
 
+    async def count(
+        self, collection: str, field: str, low: IndexValue, high: IndexValue, *, at_most: int
+    ) -> int:
+        self._layout.check_count(collection, field, low, high, at_most)
+        held = self._writer.layers
+        table = self._tables.documents[collection]
+
+        def both() -> int:
+            # Both looks into the layers at one moment: what is written or folded after it is left out
+            # beneath if it was there, and counted beneath as it is then if it was not.
+            with self._writer.lock:
+                above = layers.number(held, collection, field, low, high, at_most)
+                covered = layers.ids(held, collection)
+            return above + table.count(self._connection, field, low, high, covered, at_most - above)
+
+        return await self._read(both)
+
     async def find_in(
         self, collection: str, field: str, values: SizedIterable[IndexValue], *, limit: int
     ) -> list[Document]:

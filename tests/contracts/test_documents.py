@@ -9,6 +9,7 @@ import pytest
 from infra.documents.checks import BODY_BYTES_MAX, COMMIT_WRITES_MAX, NUMBER_MAX, TEXT_CHARS_MAX
 from infra.documents.opening import open_store
 from infra.documents.port import (
+    COUNT_MAX,
     CUT_SPAN_MAX,
     IDS_MAX,
     PAGE_MAX,
@@ -453,6 +454,44 @@ async def test_paging_while_others_write_misses_nobody_who_stays(store):
         stop.set()
 
 
+async def test_a_count_is_how_many_a_search_finds_and_goes_no_further_than_asked(store):
+    await put(store, *(create(f"{i:02d}", kind=f"k{i % 5}", room=i % 3) for i in range(20)))
+    moved = Write("things", "05", 1, b"", {"kind": "k4"})
+    await put(store, Write("things", "00", 1, None), moved, Write("things", "10", 1, b"2", {"kind": "k0"}))
+    for _ in range(2):  # also when what was written has reached the tables
+        for kind, there in (("k0", 2), ("k1", 4), ("k4", 5), ("k5", 0)):
+            assert await store.count("things", "kind", kind, kind, at_most=100) == there
+            assert await store.count("things", "kind", kind, kind, at_most=1) == min(there, 1)
+            assert await store.count("things", "kind", kind, kind, at_most=there + 1) == there
+        assert await store.count("things", "kind", "", "~", at_most=100) == 19
+        assert await store.count("things", "kind", "", "~", at_most=18) == 18
+        assert await store.count("things", "room", 0, 0, at_most=100) == 6
+        assert await store.count("things", "room", 1, 0, at_most=100) == 0
+        await put(store, create(f"other {_}"))
+
+
+async def test_counting_while_others_write_counts_who_stays_once(store):
+    stays = [f"s{i:03d}" for i in range(60)]
+    await put(store, *(create(id, room=1) for id in stays))
+    stop = asyncio.Event()
+
+    async def disturb():
+        revisions = dict.fromkeys(stays, 1)
+        for step in itertools.count():
+            if stop.is_set():
+                return
+            some = [stays[(step * 7 + i) % len(stays)] for i in range(5)]
+            await put(store, *(Write("things", id, revisions[id], b"%d" % step, {"room": 1}) for id in some))
+            revisions |= {id: revisions[id] + 1 for id in some}
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(disturb())
+        for _ in range(20):
+            assert await store.count("things", "room", 0, 2, at_most=1_000) == len(stays)
+        stop.set()
+
+
 async def test_find_in_returns_what_has_one_of_the_values(store):
     await put(store, *(create(f"{i:02d}", kind=f"k{i % 5}") for i in range(20)))
     await put(store, Write("things", "00", 1, None), Write("things", "01", 1, b"", {"kind": "k4"}))
@@ -545,6 +584,8 @@ async def test_the_limits_of_a_page_and_a_look_up_are_kept_at_them_and_beyond(st
         store.find_in("things", "kind", [*ids, "x"], limit=1),
         store.find_in("things", "kind", ["x"], limit=IDS_MAX + 1),
     ]
+    refused += [store.count("things", "room", 0, 1, at_most=limit) for limit in (0, -1, COUNT_MAX + 1)]
+    assert await store.count("things", "room", 0, 1, at_most=COUNT_MAX) == 0
     for limit in (0, -1, PAGE_MAX + 1):
         refused += [
             store.find("things", "room", 0, 1, limit=limit),
@@ -631,6 +672,9 @@ async def test_a_search_by_what_is_not_indexed_is_refused(store):
         store.find("unknown", "kind", "a", "b", limit=1),
         store.find("things", "kind", "a", 1, limit=1),
         store.find_in("things", "colour", ["a"], limit=1),
+        store.count("things", "colour", "a", "b", at_most=1),
+        store.count("unknown", "kind", "a", "b", at_most=1),
+        store.count("things", "kind", "a", 1, at_most=1),
         store.get("unknown", ["a"]),
         store.read("unknown", "a", 0, 1, limit=1),
         store.scan("unknown", 0, 1, limit=1),

@@ -119,6 +119,8 @@ async def compare(store, model, chance):
     assert await in_pages(lambda **page: store.find("things", field, low, high, **page), limit) == model.find(
         "things", field, lambda value: isinstance(value, kind) and low <= value <= high
     )
+    there = len(model.find("things", field, lambda value: isinstance(value, kind) and low <= value <= high))
+    assert await store.count("things", field, low, high, at_most=limit) == min(there, limit)
     values = chance.sample(VALUES, 3)
     assert (
         await store.find_in("things", field, values, limit=limit)

@@ -270,6 +270,16 @@ async def test_a_program_that_is_full_takes_nobody_and_one_place_that_is_free_ta
     assert (await here.enrol("small", OTHER)).state == "PROVISIONING"
 
 
+async def test_who_takes_part_is_counted_without_reading_enrolments(here):
+    first = await here.enrol("cpp-27")
+    others = [replace(first, id=f"{first.id}-{n}") for n in range(2_499)]
+    await here.enrolments.records.put([(one, 0, ()) for one in others])
+    here.store.refuses, count = ("get", "find"), here.enrolments.records.count
+    assert await count("program", "cpp-27", 1_000_000) == 2_500
+    assert [await count("program", "cpp-27", most) for most in (0, 1, 2_500)] == [0, 1, 2_500]
+    assert await count("program", "cpp-28", 10) == 0
+
+
 async def test_what_would_not_fit_the_shadow_is_refused_before_it_is_sent(here):
     bulky = {"type": "object", "properties": {"text": {"type": "string"}}}
     await here.catalogue.put_shape(Shape("bulky/1", ShapeKind.TARIFF, bulky), TOOL)
