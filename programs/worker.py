@@ -12,6 +12,7 @@ import structlog
 
 from infra.clock import MS_PER_S, Clock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
+from infra.holdoff import HoldOff
 from programs.catalogue import ProgramCatalogue
 from programs.consents import ConsentService
 from programs.enrolments import EnrolmentService
@@ -31,9 +32,6 @@ POLL_S_MAX: Final = 5.0
 POLL_S_MIN: Final = 0.2
 REST_S: Final = 0.05
 """Between two rounds, however much is heard: a device that talks without end has one look in it."""
-HELD_S: Final = 60.0
-"""So long a device whose look failed is left alone."""
-HELD_MAX: Final = 10_000
 TIME_MAX_MS: Final = 2**53
 
 _log: Final = structlog.get_logger(__name__)
@@ -57,7 +55,7 @@ class EnrolmentWorker:
         self._clock = clock
         self._hints: set[str] = set()
         self._told = asyncio.Event()
-        self._held: dict[str, float] = {}
+        self._held = HoldOff(clock)
         shadows.listen(self.heard)
 
     def heard(self, outcomes: Iterable[Outcome]) -> None:
@@ -105,9 +103,7 @@ class EnrolmentWorker:
 
     async def _look_at(self, devices: Collection[str]) -> None:
         """Look at some devices, a few at a time. One that fails is left alone for a while."""
-        now_s = self._clock.elapsed_s()
-        self._held = {device: until_s for device, until_s in self._held.items() if until_s > now_s}
-        waiting = sorted(set(devices) - self._held.keys())
+        waiting = self._held.free(sorted(set(devices)))
         for first in range(0, len(waiting), AT_ONCE):
             async with asyncio.TaskGroup() as group:
                 looks = [
@@ -128,8 +124,9 @@ class EnrolmentWorker:
             return error
         except Exception as error:  # noqa: BLE001 - the others go on
             _log.warning("enrolments_not_reconciled", thing=device, reason=repr(error))
-            if len(self._held) < HELD_MAX:
-                self._held[device] = self._clock.elapsed_s() + HELD_S
+            self._held.failed(device)
+        else:
+            self._held.worked(device)
         return None
 
     async def _pause_s(self) -> float:

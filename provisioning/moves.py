@@ -17,8 +17,15 @@ import msgspec
 import structlog
 
 from infra.clock import MS_PER_S, Clock
-from infra.documents.port import Collection, DocumentStore, IndexValue, StoreBrokenError
+from infra.documents.port import (
+    Collection,
+    DocumentStore,
+    IndexValue,
+    StoreBrokenError,
+    StoreUnavailableError,
+)
 from infra.documents.records import Records
+from infra.holdoff import HoldOff
 from infra.ids import encode
 from infra.machines import IllegalTransitionError
 from infra.settings.model import ShadowLimits
@@ -167,6 +174,7 @@ class Moves:
     ) -> None:
         self._records = Records(store, MOVES.name, Move, _found_by)
         self._audited = Audited(self._records, clock, "move")
+        self._held = HoldOff(clock)
         self._clock = clock
         self._registry = registry
         self._gateways = gateways
@@ -314,7 +322,7 @@ class Moves:
     async def pass_once(self) -> None:
         """See once to all that is due."""
         due = await self._records.page("due_ms", 1, self._clock.now_ms(), PAGE)
-        for id in due.ids:
+        for id in self._held.free(due.ids):
             await self.see_to(id)
 
     async def see_to(self, id: str) -> None:
@@ -328,7 +336,11 @@ class Moves:
             raise
         except Exception as error:  # noqa: BLE001 - the others do not wait for it, and it is seen to again
             _log.warning("move_not_seen_to", move=id, reason=repr(error))
+            if not isinstance(error, StoreUnavailableError):  # that is not its fault
+                self._held.failed(id)
             after = kept.record
+        else:
+            self._held.worked(id)
         if after.state is MoveState.WORKING:
             after = replace(after, due_ms=self._clock.now_ms() + RETRY_MS)
         await self._records.put(id, after, kept.revision)

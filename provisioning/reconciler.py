@@ -11,7 +11,8 @@ from typing import Final
 import structlog
 
 from infra.clock import Clock
-from infra.documents.port import StoreBrokenError
+from infra.documents.port import StoreBrokenError, StoreUnavailableError
+from infra.holdoff import HoldOff
 from infra.live import Live
 from provisioning import han
 from provisioning.advance import advance
@@ -52,6 +53,7 @@ class Reconciler:
         self._verifications = verifications
         self._clock = clock
         self._live = live
+        self._held = HoldOff(clock)
         self._looked_later_s = -LATER_S
         self._swept_s = -SWEEP_S
 
@@ -104,7 +106,7 @@ class Reconciler:
         if now_s - self._looked_later_s >= LATER_S:
             self._looked_later_s = now_s
             ids |= dict.fromkeys(await self._sessions.watched(LATER))
-        for id in ids:
+        for id in self._held.free(ids):
             await self._carefully(id)
         if now_s - self._swept_s >= SWEEP_S:
             self._swept_s = now_s
@@ -118,6 +120,10 @@ class Reconciler:
             raise
         except Exception as error:  # noqa: BLE001 - one session keeps no other waiting
             _log.warning("session_not_looked_at", session=id, reason=repr(error))
+            if not isinstance(error, StoreUnavailableError):  # that is not its fault
+                self._held.failed(id)
+        else:
+            self._held.worked(id)
 
 
 def topic(id: str) -> str:

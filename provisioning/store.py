@@ -7,7 +7,7 @@ from typing import Final
 from infra.documents.port import Collection, DocumentStore, Entry, IndexValue
 from infra.documents.records import Kept, Records
 from provisioning.session import Session
-from provisioning.states import SessionState
+from provisioning.states import SessionState, WindowState
 
 SESSIONS: Final = Collection("provisioning_sessions", ("premises", "opener", "due_ms", "watched", "over_ms"))
 PAGE_MAX: Final = 500
@@ -87,7 +87,18 @@ def _found_by(session: Session) -> dict[str, IndexValue]:
     if session.window is not None and session.window.is_over and not session.window.settled:
         index["watched"] = SOON
     elif session.state in _WATCHED:
-        index["watched"] = _WATCHED[session.state]
+        index["watched"] = LATER if _waits_for_its_window(session) else _WATCHED[session.state]
     if session.is_over and session.released and not session.due_ms:
         index["over_ms"] = session.transitions[-1].at_ms
     return index
+
+
+def _waits_for_its_window(session: Session) -> bool:
+    """Tell whether nothing is about to happen before the window may be asked for, which is when it is due."""
+    window = session.window
+    return (
+        session.state is SessionState.DISCOVERING
+        and window is not None
+        and window.state is WindowState.SCHEDULED
+        and 0 < session.due_ms <= window.not_before_ms
+    )

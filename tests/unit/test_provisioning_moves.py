@@ -243,6 +243,29 @@ async def test_move_out_waits_for_its_day_and_ends_a_session_under_way(world):
         assert (await one.registry.premises(PREMISES)).account == ""
 
 
+async def test_a_move_that_always_fails_is_left_alone_longer_each_time(world, monkeypatch):
+    async with world.process() as one:
+        await one.settle_in()
+        move = await one.moves.move_out(PREMISES, ACCOUNT, world.clock.now_ms() + 60_000, world.ask())
+        work, tried = one.moves._work, []
+
+        async def broken(_move):
+            tried.append(round(world.clock.elapsed_s() - began_s))
+            raise ValueError("unreadable")
+
+        monkeypatch.setattr(one.moves, "_work", broken)
+        world.clock.advance(60)
+        began_s = world.clock.elapsed_s()
+        for _ in range(200):
+            await one.moves.pass_once()
+            world.clock.advance(1)
+        assert tried == [0, 5, 10, 15, 23, 39, 71, 131, 191]
+        monkeypatch.setattr(one.moves, "_work", work)
+        world.clock.advance(60)
+        await one.live_on(0)
+        assert (await one.moves.move(move.id)).state is MoveState.DONE
+
+
 async def test_move_out_leaves_no_word_in_a_session_that_nobody_confirmed(world):
     async with world.process() as one:
         recorded = await provisioned(one, confirmed=False, thermostat="cpp-27")

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 from fleet import provisioning as scenes
+from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ProvisioningSettings
 from programs.states import EnrolmentState
 from provisioning.acts import Assignment, Choice
+from provisioning.effects import AttachDevice
 from provisioning.errors import (
     AuthNotOkError,
     ConsentMissingError,
@@ -29,10 +31,11 @@ from provisioning.errors import (
     VerificationMissingError,
     WorkOrderMissingError,
 )
+from provisioning.executor import Outcome as ExecutorOutcome
 from provisioning.reconciler import topic
 from provisioning.service import Discovery, NewSession
 from provisioning.session import KEYS_MAX, Cause, Consent
-from provisioning.states import DeviceState, SessionState
+from provisioning.states import DeviceState, SessionState, WindowState
 from provisioning.verifications import NewVerification, Outcome
 from registry.errors import PremisesNotFoundError
 from registry.gateways import GatewayKind
@@ -41,6 +44,7 @@ from registry.states import Lifecycle
 from security.policy import Principal, Role
 from security.secret import Secret
 from tests.covers import covers
+from tests.faulty_store import FaultyStore
 from tests.provisioning_rig import (
     ACCOUNT,
     ADA,
@@ -419,6 +423,125 @@ async def test_whoever_follows_a_session_is_told_when_something_appears(world):
         assert [device.state for device in devices] == [DeviceState.RECOGNIZED] * 4
         assert all(device.changed_at_ms for device in devices)
         assert {device.model_name for device in devices} >= {"Acme thermostat"}
+
+
+async def test_a_session_that_cannot_be_looked_at_is_left_alone_longer_each_time(world, monkeypatch):
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.opened()
+        await one.service.discover(session.id, Discovery(), world.ask())
+        await one.live_on(2)
+        look, tried = one.observing.look, []
+
+        async def broken(*_look):
+            tried.append(world.clock.elapsed_s())
+            raise ValueError("unreadable")
+
+        monkeypatch.setattr(one.observing, "look", broken)
+        began_s = world.clock.elapsed_s()
+        for _ in range(70):
+            await one.reconciler.pass_once()
+            world.clock.advance(1)
+        assert [at_s - began_s for at_s in tried] == [0, 1, 3, 7, 15, 31, 63]
+        monkeypatch.setattr(one.observing, "look", look)
+        world.clock.advance(60)
+        await one.live_on()
+        assert (await one.service.session(session.id)).devices
+
+
+async def test_a_store_that_does_not_answer_is_no_fault_of_the_session(world, monkeypatch):
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.opened()
+        await one.service.discover(session.id, Discovery(), world.ask())
+        tried = []
+
+        async def silent(session, *_results):
+            tried.append(session.id)
+            raise StoreUnavailableError("down")
+
+        monkeypatch.setattr(one.observing, "look", silent)
+        for _ in range(3):
+            await one.reconciler.pass_once()
+        assert tried == [session.id] * 3
+
+
+async def test_a_session_that_waits_for_a_far_window_is_looked_at_when_that_is_due(world, monkeypatch):
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.opened()
+        far_ms = world.clock.now_ms() + 7_200_000
+        await one.service.discover(session.id, Discovery(not_before_ms=far_ms), world.ask())
+        await one.reconciler.pass_once()
+        look, looked = one.observing.look, []
+
+        async def counted(session, *args):
+            looked.append(session.id)
+            return await look(session, *args)
+
+        monkeypatch.setattr(one.observing, "look", counted)
+        for _ in range(59):
+            world.clock.advance(1)
+            await one.reconciler.pass_once()
+        assert looked == []
+        world.clock.advance(60)
+        await one.reconciler.pass_once()
+        assert looked == [session.id], "it is not forgotten: a device with a WAN of its own may come"
+        world.clock.advance((far_ms - world.clock.now_ms()) / 1_000)
+        for _ in range(4):
+            await one.live_on(2)
+        session = await one.service.session(session.id)
+        assert session.window is not None
+        assert session.window.state is WindowState.OPEN
+        assert session.devices
+
+
+async def test_a_device_that_another_process_has_just_made_a_thing_is_attached(world):
+    world.store = FaultyStore(world.store, exclusive=False)
+    async with world.process() as one, world.process() as other:
+        await one.settle_in()
+        session = await one.discovered("thermostat")
+        device = (await one.service.session(session.id)).devices[eui64(world, "thermostat")]
+        assert await one.registry.standings([device.thing]) == {}
+        await other.executor.make_thing(device.thing, device.model_id, PREMISES)
+        outcome = ExecutorOutcome()
+        await one.executor.carry_out(session, [AttachDevice(device, GATEWAY)], outcome)
+        assert outcome.refused == {}
+        assert [pair.gateway for pair in await other.registry.gateways_of(device.thing)] == [GATEWAY]
+
+
+async def test_a_device_that_was_taken_away_while_it_was_attached_is_attached_at_the_next_look(world):
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.discovered("thermostat")
+        device = (await one.service.session(session.id)).devices[eui64(world, "thermostat")]
+        make_thing = one.executor.make_thing
+
+        async def made_and_gone(thing, model, premises):
+            await make_thing(thing, model, premises)
+            await one.registry.remove(thing, OPERATOR)
+
+        one.executor.make_thing = made_and_gone
+        outcome = ExecutorOutcome()
+        await one.executor.carry_out(session, [AttachDevice(device, GATEWAY)], outcome)
+        assert outcome.refused == {}, "put off, not refused"
+        one.executor.make_thing = make_thing
+        await one.executor.carry_out(session, [AttachDevice(device, GATEWAY)], outcome)
+        assert [pair.gateway for pair in await one.registry.gateways_of(device.thing)] == [GATEWAY]
+
+
+async def test_a_gateway_that_goes_during_a_look_is_no_route(world, monkeypatch):
+    async with world.process() as one:
+        await one.settle_in()
+        at = one.gateways.at
+
+        async def there_and_gone(premises):
+            found = await at(premises)
+            await one.registry.remove(GATEWAY, OPERATOR)
+            return found
+
+        monkeypatch.setattr(one.gateways, "at", there_and_gone)
+        assert await one.observing.routes(PREMISES) == ()
 
 
 async def test_a_device_that_two_gateways_see_is_brought_in_by_the_one_that_has_room(tmp_path):
