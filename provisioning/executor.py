@@ -226,7 +226,9 @@ class Executor:
 
     async def _attach(self, session: Session, device: SessionDevice, gateway: str) -> None:
         await self.make_thing(device.thing, device.model_id, session.premises)
-        standing = (await self._registry.standings([device.thing]))[device.thing]
+        standing = (await self._registry.standings([device.thing], fresh=True)).get(device.thing)
+        if standing is None:
+            raise RegistryBusyError(device.thing)  # somebody has taken it away again
         if gateway not in standing.gateways:
             try:
                 await self.check_room(gateway, device.thing, device.caps)
@@ -240,7 +242,8 @@ class Executor:
     async def make_thing(self, thing: str, model: str, premises: str) -> None:
         """Let a device be a thing, which its gateway vouches for; one that is left of another home goes."""
         new = NewThing(thing, ThingKind.DEVICE, model, premises, has_certificate=False)
-        standing = (await self._registry.standings([thing])).get(thing)
+        # Fresh: who else looks at this session may have made it since, and it was not there a moment ago.
+        standing = (await self._registry.standings([thing], fresh=True)).get(thing)
         if standing is not None and standing.thing.premises != premises:
             known = (await self._devices.devices([thing])).get(thing)
             bound = known is not None and known.lifecycle in BOUND

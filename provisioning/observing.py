@@ -75,8 +75,10 @@ class Observing:
         """Return the gateways of premises, by priority, with what they say."""
         there = await self._gateways.at(premises)
         standings = await self._registry.standings([one.id for one in there])
-        # A device with a WAN of its own is its own route, and carries nobody else.
-        gateways = [one for one in there if standings[one.id].thing.kind is ThingKind.GATEWAY]
+        # A device with a WAN of its own is its own route, and carries nobody else. Some may have gone.
+        gateways = [
+            one for one in there if one.id in standings and standings[one.id].thing.kind is ThingKind.GATEWAY
+        ]
         hans = await self._hans.of_all([one.id for one in gateways])
         return tuple(
             Route(
