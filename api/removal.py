@@ -18,5 +18,6 @@ async def remove_thing(services: ApiServices, name: str, by: Principal, via: Via
     if thing.has_certificate:
         await services.revoke(name, by, via, "removed")
     await services.shadows.forget(name)
+    await services.ota.belongings.forget(name)
     await services.registry.remove(name, by, via)
     await services.shadows.forget(name)

@@ -191,6 +191,15 @@ async def open_services(
         care = open_care(settings, store, clock)
         undo.push_async_callback(care.close)
         outbox = Outbox(store, clock, random.Random(ids.number()), metrics)  # noqa: S311 - jitter of retries
+        ota = open_ota(
+            store,
+            clock,
+            metrics,
+            shadows=shadows,
+            devices=devices,
+            models=models,
+            limits=settings.limits,
+        )
         provisioning = open_provisioning(
             store,
             clock=clock,
@@ -213,6 +222,7 @@ async def open_services(
                 devices=devices,
                 models=models,
             ),
+            belongings=ota.belongings,
             outbox=outbox,
             care=care,
         )
@@ -233,7 +243,7 @@ async def open_services(
             devices=devices,
             presence=presence,
             programs=programs,
-            ota=open_ota(store, clock, metrics),
+            ota=ota,
             refusals=refusals,
             heads=heads,
             sealer=sealer,

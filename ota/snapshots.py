@@ -29,6 +29,7 @@ from ota import data, reports
 from ota.data import Path
 from ota.models import CONFIG, FIRMWARE, Execution
 from ota.snapshot import Copy, Snapshot, Why, derived_id, id_for
+from registry.catalogue import ModelCatalogue
 from registry.devices import DeviceService
 from registry.errors import DeviceNotFoundError
 from security import audit
@@ -328,6 +329,17 @@ class SnapshotService:
         for of_thing in found.values():
             of_thing.sort(key=lambda one: (one.index["at_ms"], one.id), reverse=True)
         return found
+
+
+def factory_defaults(models: ModelCatalogue) -> Defaults:
+    """Return who knows the factory's configuration of a model: the catalogue."""
+
+    async def defaults(model: str, schema: int) -> Tree | None:
+        found = (await models.models([model] if model else [])).get(model)
+        known = None if found is None or found.firmware is None else found.firmware.schemas.get(str(schema))
+        return None if known is None else dict(known)
+
+    return defaults
 
 
 def _copy(name: str, shadow: Shadow) -> Copy:

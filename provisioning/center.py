@@ -20,7 +20,7 @@ from provisioning.learning import Learning
 from provisioning.moves import MOVES, Moves
 from provisioning.observing import Observing
 from provisioning.outgoing import OutboxOutgoing
-from provisioning.ports import Programs
+from provisioning.ports import Belongings, Programs
 from provisioning.reconciler import Reconciler
 from provisioning.routes import ROUTES, RouteKeeper
 from provisioning.service import SessionService
@@ -99,6 +99,7 @@ def open_provisioning(
     issued: IssuedStore,
     pins: Pins,
     programs: Programs,
+    belongings: Belongings,
     outbox: Outbox,
     care: CustomerCare,
 ) -> ProvisioningCenter:
@@ -167,6 +168,7 @@ def open_provisioning(
         keys=keys,
         executor=executor,
         programs=programs,
+        belongings=belongings,
         outgoing=outgoing,
     )
     desk = Desk(

@@ -41,7 +41,7 @@ from provisioning.executor import BOUND, SYSTEM, Executor
 from provisioning.grants import LinkKeys, info
 from provisioning.han import Han
 from provisioning.hans import ORIGIN, Hans
-from provisioning.ports import Outgoing, Programs, WillNotWorkError
+from provisioning.ports import Belongings, Outgoing, Programs, WillNotWorkError
 from provisioning.routes import RouteKeeper
 from provisioning.session import Proof, Record, Session, without_words
 from provisioning.store import SessionStore
@@ -57,7 +57,7 @@ from security.audited import Audited
 from security.policy import Action
 from shadow.commands import update
 from shadow.document import ShadowId, Tree
-from shadow.errors import NoShadowError
+from shadow.errors import NoShadowError, ShadowError
 from shadow.service import ShadowService
 
 MOVES: Final = Collection("moves", ("due_ms", "premises"))
@@ -170,6 +170,7 @@ class Moves:
         keys: LinkKeys,
         executor: Executor,
         programs: Programs,
+        belongings: Belongings,
         outgoing: Outgoing,
     ) -> None:
         self._records = Records(store, MOVES.name, Move, _found_by)
@@ -188,6 +189,7 @@ class Moves:
         self._keys = keys
         self._executor = executor
         self._programs = programs
+        self._belongings = belongings
         self._outgoing = outgoing
 
     async def move(self, id: str) -> Move:
@@ -495,6 +497,8 @@ class Moves:
                 reason=move.id,
                 change=lambda before: replace(before, successor=move.new),
             )
+        with suppress(ShadowError):  # a configuration that does not fit there keeps no successor waiting
+            await self._belongings.carry_over(move.old, move.new)
         await self._let_go(move.old, old.eui64)
         body = {"device": move.old, "successor": move.new, "account": move.account, "why": "replaced"}
         await self._tell(move, records.DEVICE_REMOVED, "removed", body)
@@ -571,6 +575,7 @@ class Moves:
 
     async def _part_with(self, move: Move, device: Device) -> None:
         await self._reset(device.id)
+        await self._belongings.forget(device.id)
         body = {"device": device.id, "account": move.account, "ownership": device.owner, "why": "moved out"}
         await self._tell(move, records.DEVICE_REMOVED, device.id, body)
         if device.owner is not Owner.UTILITY:
@@ -590,6 +595,7 @@ class Moves:
 
     async def _remove(self, thing: str) -> None:
         await self._shadows.forget(thing)
+        await self._belongings.forget(thing)
         with suppress(ThingNotFoundError):
             await self._registry.remove(thing, SYSTEM)
         await self._shadows.forget(thing)

@@ -98,3 +98,15 @@ class Outgoing(Protocol):
     async def put(self, premises: str, records: Sequence[Record]) -> None:
         """Take records, durably and once each, in the order of these premises."""
         ...
+
+
+class Belongings(Protocol):
+    """What is kept of a device beside its shadows, for whoever has it."""
+
+    async def carry_over(self, old: str, new: str) -> None:
+        """Give a successor the configuration of the device whose place it has taken; again is no error."""
+        ...
+
+    async def forget(self, thing: str) -> None:
+        """Erase what is kept of a device; again is no error."""
+        ...

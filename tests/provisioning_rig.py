@@ -20,6 +20,10 @@ from infra.live import Live
 from infra.presence import Presence
 from infra.settings.model import ProvisioningSettings, ShadowLimits
 from infra.telemetry import Metrics
+from ota.belongings import Belongings
+from ota.collections import COLLECTIONS as OTA
+from ota.installed import InstalledService
+from ota.snapshots import SnapshotService, factory_defaults
 from programs.collections import COLLECTIONS as PROGRAMS
 from programs.collections import LOGS as PROGRAM_LOGS
 from programs.opening import open_programs
@@ -76,6 +80,7 @@ ALL = [
     *PROGRAMS,
     *TRUST,
     *PROVISIONING,
+    *OTA,
     SHADOWS,
 ]
 
@@ -295,6 +300,14 @@ class Process:
         self.reconciler = Reconciler(
             self.sessions, self.observing, self.executor, self.verifications, clock, self.live
         )
+        self.snapshots = SnapshotService(
+            store,
+            clock,
+            shadows=self.shadows,
+            devices=self.devices,
+            defaults=factory_defaults(self.models),
+            limits=LIMITS,
+        )
         self.moves = Moves(
             store,
             clock,
@@ -310,6 +323,7 @@ class Process:
             keys=self.keys,
             executor=self.executor,
             programs=programs,
+            belongings=Belongings(self.snapshots, InstalledService(store, clock)),
             outgoing=outgoing or world.outgoing,
         )
         self.service = SessionService(

@@ -25,7 +25,6 @@ from infra.outbox import LOG as OUTBOX
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, ShadowLimits
 from infra.telemetry import Metrics
-from ota.collections import COLLECTIONS as OTA
 from ota.opening import open_ota
 from programs.collections import LOGS as PROGRAM_LOGS
 from programs.opening import open_programs
@@ -183,7 +182,7 @@ async def api(
     """Start the API over SQLite in ``directory``, with some things registered."""
     store = await open_store(
         url or f"sqlite:{directory}/gnomon.db",
-        [*ALL, *PEOPLE, *OTA, BLOCKS, LANES, *care_embedded.COLLECTIONS],
+        [*ALL, *PEOPLE, BLOCKS, LANES, *care_embedded.COLLECTIONS],
         [*LOGS, *PROGRAM_LOGS, audit.LOG, OUTBOX, care_embedded.RECORDS],
         testing=True,
     )
@@ -286,7 +285,15 @@ async def _over(
         gateways=GatewayService(store, clock, registry),
         devices=devices,
         programs=programs,
-        ota=open_ota(store, clock, metrics),
+        ota=open_ota(
+            store,
+            clock,
+            metrics,
+            shadows=shadows,
+            devices=devices,
+            models=models,
+            limits=settings.limits,
+        ),
         revoke=revoke,
         store=store,
         refusals=refusals,

@@ -19,8 +19,11 @@ from registry.meters import Meter
 from registry.models import NewThing, Owner, ThingKind
 from registry.states import DeviceTrigger, Lifecycle
 from security.policy import Principal, Role
+from shadow.commands import Channel, Origin, update
+from shadow.decisions import Accepted
+from shadow.document import ShadowId, Tree
 from tests.covers import covers
-from tests.provisioning_rig import ACCOUNT, OPERATOR, PREMISES, Process, World
+from tests.provisioning_rig import ACCOUNT, LIMITS, OPERATOR, PREMISES, Process, World
 
 GATEWAY, NEW = "gw-0007-meter", "gw-0007-new"
 
@@ -200,6 +203,47 @@ async def test_a_successor_takes_the_place_of_a_device_with_its_name_and_program
         assert world.programs.made[pair(old, "cpp-27")].state is EnrolmentState.ENDED
         assert await one.keys.of([old]) == {}
         assert old not in (await one.han(GATEWAY))[0]["attach"]
+
+
+@covers("I3FR3.1")
+async def test_a_successor_is_given_the_configuration_of_the_device_whose_place_it_takes(world):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27")
+        await one.discovered("heater")
+        old, new = (world.scene.eui64s[name] for name in ("thermostat", "heater"))
+        await reported(one, old, {"lang": "de", "old": True})
+        await reported(one, new, {"lang": "en"})
+        move = await one.moves.replace(old, new, world.ask())
+        for _ in range(3):
+            await one.live_on(6)
+        assert (await one.moves.move(move.id)).state is MoveState.DONE
+        assert (await one.shadows.view(ShadowId(new, "config"))).desired.state == {"lang": "de"}
+        (kept,) = await one.snapshots.of_thing(old)
+        assert kept.reported("config") == {"lang": "de", "old": True}
+
+
+@covers("I3FR3.1", "O17")
+async def test_no_snapshot_outlives_the_customer_whose_data_it_holds(world):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27", heater="dlc-ac")
+        mine, theirs = (world.scene.eui64s[name] for name in ("thermostat", "heater"))
+        await one.devices.amend(theirs, lambda before: replace(before, owner=Owner.UTILITY), OPERATOR)
+        for thing in (mine, theirs):
+            await reported(one, thing, {"lang": "de"})
+            await one.snapshots.take(thing, f"s-{thing}", OPERATOR)
+        await one.moves.move_out(PREMISES, ACCOUNT, world.clock.now_ms(), world.ask())
+        for _ in range(3):
+            await one.live_on(6)
+        assert await one.snapshots.of_thing(mine) == await one.snapshots.of_thing(theirs) == ()
+
+
+async def reported(one: Process, thing: str, config: Tree) -> None:
+    """Let a device report its configuration."""
+    state: Tree = {"reported": config}
+    origin = Origin(thing, Role.DEVICE, Channel.MQTT)
+    command = update(ShadowId(thing, "config"), origin, state, LIMITS, None, b"")
+    (outcome,) = await one.shadows.submit([command])
+    assert isinstance(outcome, Accepted), outcome
 
 
 @covers("O17", "X23")
