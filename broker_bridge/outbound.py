@@ -3,11 +3,14 @@
 The broker names how many of our publishes it wants unacknowledged at once (its Receive Maximum, here the
 *window*). What exceeds it waits, bounded, and moves up as acknowledgements come. An acknowledgement of
 ours waits behind the publishes that were queued before it: a request is never acknowledged before its
-answer is written. Nothing outlives the connection: what was not acknowledged is in the outbox of its
+answer is written. Blocks of files (QoS 0) need no window and are never queued here: they are taken only
+when they can be written next, so however slow the broker reads, no more than one portion of them is held.
+Nothing outlives the connection: what was not acknowledged is in the outbox of its
 shadow and is said again from there, so there is one memory of it and not two.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from broker_bridge import packets
@@ -106,6 +109,13 @@ class Outbound:
             return False
         self._waiting.append((topic, payload, expiry_s, mark))
         self._waiting_bytes += len(payload)
+        return True
+
+    def pass_on(self, parts: Iterable[bytes]) -> bool:
+        """Take packets that need no acknowledgement, already spelled; False when they cannot be written."""
+        if not self._open or self._held:
+            return False
+        self._out += parts
         return True
 
     def acknowledge(self, packet_id: int) -> None:

@@ -13,18 +13,28 @@ import structlog
 from broker_bridge.catchup import CatchUp
 from broker_bridge.deadletters import DeadLetters
 from broker_bridge.dispatch import Dispatcher
+from broker_bridge.fairness import PACE, Pace
 from broker_bridge.inbox import Inbox, Message
 from broker_bridge.link import Handler
 from broker_bridge.poison import Suspects
 from broker_bridge.presence import Presence, parse_line
 from broker_bridge.session import Session
 from broker_bridge.speaker import Speaker
-from broker_bridge.topics import Request, parse, parse_firmware, refuse_unguarded
+from broker_bridge.streams import StreamDesk
+from broker_bridge.topics import (
+    FirmwareRequest,
+    Request,
+    StreamRequest,
+    parse,
+    parse_firmware,
+    refuse_unguarded,
+)
 from infra.clock import Clock
 from infra.documents.port import StoreUnavailableError
 from infra.ids import Ids
 from infra.settings import BridgeSettings, ShadowLimits
 from infra.telemetry import Journeys, Metrics
+from ota.stream_service import StreamService
 from registry.service import RegistryService
 from security.audit import Refusals
 from shadow.decisions import Accepted, Outcome
@@ -69,6 +79,8 @@ class Bridge:
         settings: BridgeSettings,
         logged: Callable[[], Iterable[str]] = tuple,
         warden: Warden | None = None,
+        streams: StreamService | None = None,
+        pace: Pace = PACE,
     ) -> None:
         """Put the parts together.
 
@@ -103,6 +115,13 @@ class Bridge:
             journeys,
             settings.batch_messages_max,
         )
+        self._streams = (
+            None
+            if streams is None
+            else StreamDesk(
+                streams, self.session, registry, dead_letters, suspects, refusals, ids, metrics, pace
+            )
+        )
         shadows.listen(self._committed)
         shadows.listen(self._speaker.hear)
         registry.listeners.append(self.catch_up.changed)
@@ -120,6 +139,8 @@ class Bridge:
             tasks.create_task(self._speaker.run(), name="bridge speaker")
             tasks.create_task(self.catch_up.run(), name="bridge catch-up")
             tasks.create_task(self._flush_refusals(), name="bridge refusals")
+            if self._streams is not None:
+                tasks.create_task(self._streams.run(), name="bridge streams")
             try:
                 await asyncio.get_running_loop().create_future()  # for ever
             finally:
@@ -146,8 +167,9 @@ class Bridge:
                 self.catch_up.read(presence)
                 if self._warden is not None and presence is not None:
                     self._warden.read(presence)
-            elif parse_firmware(topic) is not None:
-                self._metrics.dropped("unserved")
+            elif (firmware := parse_firmware(topic)) is not None:
+                if self._ask_for_firmware(firmware, packet, connection):
+                    return
             else:
                 self._metrics.dropped("unknown_topic")
         elif packet.retain:
@@ -163,6 +185,20 @@ class Bridge:
                 self._dispatcher.overloaded(message, _TOO_MANY)
             return
         self._dispatcher.drop(packet.packet_id, connection)
+
+    def _ask_for_firmware(
+        self, request: FirmwareRequest, packet: mqtt5.PublishPacket, connection: int
+    ) -> bool:
+        """Hand a request to whom it concerns; False when it is nobody's, and to be acknowledged here."""
+        if packet.retain:
+            self._metrics.dropped("retained")
+            return False
+        self.catch_up.heard(request.gateway or request.thing)
+        if self._streams is not None and isinstance(request, StreamRequest):
+            self._streams.received(request, packet, connection)
+            return True
+        self._metrics.dropped("unserved")
+        return False
 
     def settled(self, mark: object) -> None:
         """Note that the broker has all messages of one version."""
@@ -192,6 +228,8 @@ class Bridge:
     def disconnected(self) -> None:
         """The broker is gone; outboxes remember what it does not know."""
         self._speaker.silence()
+        if self._streams is not None:
+            self._streams.disconnected()
 
     def _committed(self, outcomes: Sequence[Outcome]) -> None:
         if self._journeys.open:

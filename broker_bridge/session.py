@@ -3,8 +3,9 @@
 The session at the broker is persistent (``clean_start`` false, long expiry) and messages are acknowledged
 by hand, so that the broker keeps for us what we have not dealt with. Only where the broker itself came
 back with outdated memories it begins anew: what they hold was answered long ago. Its own publishes are
-QoS 1 and flow-controlled; a *mark* on one says when the broker has it. What was not settled when a
-connection ends is forgotten here and said again by whoever marked it. (spec: shadow 13; reliability 3.2)
+QoS 1 and flow-controlled, all but blocks of files; a *mark* on one says when the broker has it. What was
+not settled when a connection ends is forgotten here and said again by whoever marked it.
+(spec: shadow 13; reliability 3.2)
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Final, TypeVar
 import mqtt5
 import structlog
 
+from broker_bridge import packets
 from broker_bridge.link import (
     REFUSED_FROM,
     ConnectionLostError,
@@ -145,6 +147,15 @@ class Session:
         if len(payload) > self._payload_bytes_max and self._outbound.is_open:
             return self._leave_out(topic, mark)
         return self._outbound.publish(topic, payload, expiry_s, mark)
+
+    def send(self, topic: str, head: bytes, tails: Sequence[bytes]) -> bool:
+        """Queue messages with QoS 0, of which each is ``head`` and a tail; :meth:`flush` writes them.
+
+        False when there is no connection, or it takes nothing more now; see :meth:`drained`.
+        """
+        if max(map(len, tails), default=0) + len(head) > self._payload_bytes_max and self._outbound.is_open:
+            return self._leave_out(topic, None)
+        return self._outbound.pass_on(packets.blocks(topic, head, tails))
 
     def acknowledge(self, packet_id: int, connection: int) -> None:
         """Queue the acknowledgement of a received message; nothing happens if its connection is gone.

@@ -15,6 +15,7 @@ import mqtt5
 import msgspec
 
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
+from broker_bridge.fairness import PACE, Pace
 from broker_bridge.link import Counts, Handler
 from broker_bridge.poison import Suspects
 from broker_bridge.role import Bridge
@@ -22,6 +23,7 @@ from infra.documents.memory import MemoryStore
 from infra.live import Live
 from infra.settings import BridgeSettings, ShadowLimits
 from infra.telemetry import Journeys, Metrics
+from ota.stream_service import StreamService
 from registry.models import NewThing, ThingKind
 from registry.service import RegistryService
 from registry.store import COLLECTIONS
@@ -51,6 +53,14 @@ class Said(NamedTuple):
     mark: object = None
 
 
+class Sent(NamedTuple):
+    """A message with QoS 0 that the broker was given, and how often something was written before it."""
+
+    topic: str
+    payload: bytes
+    writes: int
+
+
 class Acked(NamedTuple):
     """A request the broker was told to forget."""
 
@@ -62,7 +72,7 @@ class FakeSession:
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
-        self.log: list[Said | Acked] = []
+        self.log: list[Said | Sent | Acked] = []
         self.flushes = 0
         self.counts = Counts()
         self.connection = 0
@@ -85,6 +95,12 @@ class FakeSession:
             self.room -= 1
         self.log.append(Said(topic, msgspec.json.decode(payload), mark))
         self._unsettled.append(mark)
+        return True
+
+    def send(self, topic: str, head: bytes, tails: list[bytes]) -> bool:
+        if not self.open or self.room == 0:
+            return False
+        self.log.extend(Sent(topic, head + tail, self.flushes) for tail in tails)
         return True
 
     def acknowledge(self, packet_id: int, connection: int) -> None:
@@ -134,6 +150,10 @@ class FakeSession:
     @property
     def said(self) -> list[Said]:
         return [one for one in self.log if isinstance(one, Said)]
+
+    @property
+    def sent(self) -> list[Sent]:
+        return [one for one in self.log if isinstance(one, Sent)]
 
     @property
     def topics(self) -> list[str]:
@@ -288,6 +308,8 @@ def make_rig(  # one argument for each part a test may want otherwise
     settings: BridgeSettings | None = None,
     clock: FakeClock | None = None,
     journeys: Callable[[FakeClock], Journeys] | None = None,
+    streams: StreamService | None = None,
+    pace: Pace = PACE,
 ) -> BridgeRig:
     """Put a bridge together that does not run yet."""
     store, clock, ids, metrics = store or FaultyStore(memory()), clock or FakeClock(), SeededIds(), Metrics()
@@ -311,6 +333,8 @@ def make_rig(  # one argument for each part a test may want otherwise
         journeys=journeys(clock) if journeys else Journeys(clock, random.Random(1)),
         limits=limits,
         settings=settings or BridgeSettings(),
+        streams=streams,
+        pace=pace,
     )
     session: Any = bridge.session
     return BridgeRig(store, clock, shadows, registry, refusals, metrics, bridge, session, remembered)

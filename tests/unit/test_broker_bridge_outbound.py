@@ -49,6 +49,44 @@ def test_without_a_connection_nothing_is_taken():
     assert out.drained
 
 
+BLOCK = mqtt5.PublishPacket("block", b"x").write()
+
+
+def test_blocks_need_no_window_and_an_acknowledgement_comes_behind_its_answer():
+    out = opened(window=1)
+    assert out.publish("a", b"", 1, None)
+    assert out.publish("b", b"", 1, None)
+    assert out.pass_on([BLOCK, BLOCK])
+    out.acknowledge(9)
+    assert sent(out.take()) == ["a", "block", "block"]
+    out.settle(1)
+    assert sent(out.take()) == ["b", ("ack", 9)]
+
+
+def test_blocks_keep_their_place_among_what_is_written():
+    out = opened(window=9)
+    out.publish("a", b"", 1, None)
+    out.pass_on([BLOCK])
+    out.acknowledge(9)
+    out.publish("b", b"", 1, None)
+    assert sent(out.take()) == ["a", "block", ("ack", 9), "b"]
+
+
+def test_no_block_is_held_while_the_transport_is_full_or_away():
+    out = Outbound()
+    assert not out.pass_on([BLOCK])
+    out.open(9)
+    assert out.pass_on([BLOCK])
+    out.hold()
+    assert not out.pass_on([BLOCK])
+    assert out.take() == b""
+    out.release()
+    assert sent(out.take()) == ["block"]
+    out.pass_on([BLOCK])
+    out.close()
+    assert out.take() == b""
+
+
 def test_all_that_was_queued_is_written_in_one_piece_and_in_order():
     out = opened(window=10)
     for topic in "abc":
