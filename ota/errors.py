@@ -18,3 +18,56 @@ class ExecutionBusyError(OtaError):
     def __init__(self, thing: str) -> None:
         super().__init__(f"the jobs of {thing} are being changed by others at the same time: try again")
         self.thing = thing
+
+
+class CampaignNotFoundError(OtaError):
+    """There is no such campaign."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"there is no campaign {id}")
+        self.id = id
+
+
+class TargetNotFoundError(OtaError):
+    """The campaign has no such target."""
+
+    def __init__(self, thing: str) -> None:
+        super().__init__(f"{thing} is no target of this campaign")
+        self.thing = thing
+
+
+class InvalidCampaignError(OtaError):
+    """A campaign can not be so."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("a campaign can not be so: " + "; ".join(problems))
+        self.problems = problems
+
+
+class AuthorApprovesError(OtaError):
+    """Whoever wrote a campaign wants to start it, or to have it go on after it stopped by itself."""
+
+    def __init__(self) -> None:
+        super().__init__("another person than its author has to do this")
+
+
+class CampaignUnfitError(OtaError):
+    """The release, the targets or the order do not fit; ``checks`` are all that failed."""
+
+    def __init__(self, checks: tuple[str, ...]) -> None:
+        super().__init__("this campaign can not be carried out: " + "; ".join(checks))
+        self.checks = checks
+
+
+class TooManyCampaignsError(OtaError):
+    """As many campaigns as may run do so."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} campaigns run already: wait for one to end, or end one")
+
+
+class OtherRequestError(OtaError):
+    """The same key came with another request before."""
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key was used for another request")

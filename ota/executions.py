@@ -172,6 +172,7 @@ def _tried_again(execution: Execution, at_ms: int, changes: dict[str, Any]) -> E
         queued_at_ms=execution.queued_at_ms,
         started_at_ms=execution.started_at_ms,
         staged_at_ms=execution.staged_at_ms,
+        held_at_ms=execution.held_at_ms,
         go_at_ms=execution.go_at_ms,
         ended_at_ms=execution.ended_at_ms,
         late=execution.late,

@@ -119,7 +119,8 @@ def grant(ask: Update, permit: Permit, jobs: ThingJobs, now_ms: int) -> Reply | 
             error = JobError(Code.REQUEST_THROTTLED, HELD + reason, retry_after_s=retry_after_s)
             waiting = _staged(execution, now_ms)
             if waiting.reason != error.message:
-                waiting = amended(waiting, now_ms, reason=error.message)
+                held_at_ms = waiting.held_at_ms or now_ms
+                waiting = amended(waiting, now_ms, reason=error.message, held_at_ms=held_at_ms)
             return Held(error, () if waiting == execution else (waiting,))
         case Never():
             raise JobError(Code.INVALID_STATE_TRANSITION, "this job is not carried out any more", execution)

@@ -43,6 +43,7 @@ class Attempt:
     queued_at_ms: int = NEVER
     started_at_ms: int = NEVER
     staged_at_ms: int = NEVER
+    held_at_ms: int = NEVER
     go_at_ms: int = NEVER
     ended_at_ms: int = NEVER
     late: bool = False
@@ -80,6 +81,8 @@ class Execution:
     started_at_ms: int = NEVER
     """The clock starts: first IN_PROGRESS of this attempt."""
     staged_at_ms: int = NEVER
+    held_at_ms: int = NEVER
+    """It was first told to wait at the gate: from STAGED to go no clock runs."""
     go_at_ms: int = NEVER
     ended_at_ms: int = NEVER
     updated_at_ms: int = NEVER

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct, field
 
@@ -262,6 +263,54 @@ class BridgeSettings(Struct, frozen=True, kw_only=True):
     ] = 20_000
 
 
+class OtaSettings(Struct, frozen=True, kw_only=True):
+    """Firmware over the air: what a campaign does unless it says otherwise, and what none may go beyond."""
+
+    deadline_s: Annotated[
+        int,
+        Meta(ge=30, le=3_600, description="A device has so long from its start to its new image, healthy."),
+    ] = 300
+    devices_per_hour: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Offers an hour of a campaign that names no pace.")
+    ] = 10_000
+    devices_per_hour_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="No campaign is faster: its order says so to devices.")
+    ] = 200_000
+    in_flight: Annotated[
+        int,
+        Meta(ge=1, le=20_000, description="Devices at work at once of a campaign that names no number."),
+    ] = 833
+    in_flight_max: Annotated[int, Meta(ge=1, le=20_000, description="No campaign has more at once.")] = 10_000
+    start_grace_s: Annotated[
+        int, Meta(ge=10, le=3_600, description="An offer that was not begun by then is taken back.")
+    ] = 120
+    confirm_s: Annotated[
+        int, Meta(ge=10, le=3_600, description="So long a new image may take to show that it is well.")
+    ] = 60
+    health_s: Annotated[
+        int,
+        Meta(ge=10, le=3_600, description="So long the claim waits for the report, and the other way round."),
+    ] = 60
+    soak_s: Annotated[
+        int, Meta(ge=0, le=604_800, description="So long a wave is watched before the next one opens.")
+    ] = 900
+    pause_ttl_s: Annotated[
+        int, Meta(ge=60, le=2_592_000, description="A campaign that is paused for longer is aborted.")
+    ] = 86_400
+    retries: Annotated[int, Meta(ge=0, le=10, description="Tries more for a device that fails.")] = 2
+    order_days: Annotated[
+        int, Meta(ge=1, le=90, description="So long an order holds; devices refuse it afterwards.")
+    ] = 30
+    time_zone: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            title="a name of the IANA time zone database",
+            description="Local time of the premises that we serve: hours of the day are meant in it.",
+        ),
+    ] = "UTC"
+
+
 class TelemetrySettings(Struct, frozen=True, kw_only=True):
     """Traces of an update's journey. Metrics are always on: `GET /v1/metrics`."""
 
@@ -395,6 +444,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     care: CareSettings = field(default_factory=CareSettings)
     bridge: BridgeSettings = field(default_factory=BridgeSettings)
     provisioning: ProvisioningSettings = field(default_factory=ProvisioningSettings)
+    ota: OtaSettings = field(default_factory=OtaSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     logs: LogSettings = field(default_factory=LogSettings)
     limits: ShadowLimits = field(default_factory=ShadowLimits)
@@ -422,6 +472,14 @@ def _private(url: str) -> bool:
     parts = urlsplit(url)
     host = parts.hostname or ""
     return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _largest_body(limits: ShadowLimits) -> int:
@@ -455,6 +513,21 @@ RELATIONS = (
         "bridge.inbox_requests_max",
         "at least `bridge.batch_messages_max`",
         lambda s: s.bridge.inbox_requests_max >= s.bridge.batch_messages_max,
+    ),
+    Relation(
+        "ota.devices_per_hour",
+        "at most `ota.devices_per_hour_max`",
+        lambda s: s.ota.devices_per_hour <= s.ota.devices_per_hour_max,
+    ),
+    Relation(
+        "ota.in_flight",
+        "at most `ota.in_flight_max`",
+        lambda s: s.ota.in_flight <= s.ota.in_flight_max,
+    ),
+    Relation(
+        "ota.time_zone",
+        "a name that the IANA time zone database of this machine knows",
+        lambda s: _is_zone(s.ota.time_zone),
     ),
     Relation(
         "limits.dedup_records_max",

@@ -1,0 +1,353 @@
+"""What is planned for a campaign: as text, by the specification's vectors, and as laws."""
+
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ota import campaign as acts
+from ota import pace
+from ota.calendar import Window, is_open
+from ota.campaign import Criterion, Failure, Thresholds, Wave, wave_ends
+from ota.executions import moved
+from ota.models import ATTEMPTS_MAX
+from ota.plan import Around, Seen, plan
+from ota.states import (
+    ACTIVE,
+    AFTER_GO,
+    BAD,
+    EXECUTION,
+    FINAL,
+    OFFERED,
+    WAITING,
+    CampaignState,
+    ExecutionState,
+    ExecutionTrigger,
+)
+from ota.steps import acted, carried_out
+from tests.ota_campaigns import START_MS, campaign, targets, text, thing
+
+X, S = ExecutionTrigger, ExecutionState
+GOLDEN = Path(__file__).parent.parent / "vectors" / "ota" / "plans"
+WELL = Around()
+
+
+class Everybody(dict):
+    """All devices are here, and fit."""
+
+    def get(self, key, default=None):
+        return super().get(key, SEEN)
+
+
+SEEN = Seen()
+HERE = Everybody()
+
+
+def after(one, found, planned, now_ms):
+    """Return a campaign and its targets once a plan is carried out."""
+    places = {each.thing: place for place, each in enumerate(found)}
+    found = list(found)
+    for move in planned.moves:
+        done = carried_out(move, found[places[move.thing]], now_ms)
+        assert done is not None, f"{move} does nothing"
+        found[places[move.thing]] = done
+    return acted(one, planned.campaign, planned.offers, now_ms), found
+
+
+def ended(found, first, state, count, at_ms=START_MS, **changes):
+    """Return targets of which some have ended, by what the table allows."""
+    trigger = {
+        S.SUCCEEDED: X.SUCCEED,
+        S.FAILED: X.FAIL,
+        S.TIMED_OUT: X.TIME_OUT,
+        S.ROLLED_BACK: X.ROLL_BACK,
+        S.REJECTED: X.REJECT,
+    }[state]
+    found = list(found)
+    for place in range(first, first + count):
+        one = found[place]
+        for step in (X.OFFER, X.START, trigger):
+            one = moved(one, step, at_ms)
+        found[place] = replace(one, **changes)
+    return found
+
+
+# As text
+
+
+def golden():
+    """Yield the plans that are kept as text."""
+    one = campaign(30, waves=(Wave(3), Wave(percent=50), Wave(percent=100)))
+    found = targets(one)
+    yield "canary", START_MS, one, found, HERE, WELL
+    done = ended(found, 0, S.SUCCEEDED, 3, START_MS + 60_000)
+    yield "soaking", START_MS + 100_000, one, done, HERE, WELL
+    yield "next_wave", START_MS + 960_000, one, done, HERE, WELL
+    failed = ended(found, 0, S.FAILED, 1, reason="self_test")
+    failed[1] = moved(failed[1], X.OFFER, START_MS)
+    yield "canary_failed", START_MS + 1_000, one, failed, HERE, WELL
+    silent = [moved(each, X.OFFER, START_MS) if each.place < 3 else each for each in found]
+    yield "recalled", START_MS + 120_000, one, silent, HERE, WELL
+    slow = list(found)
+    for trigger in (X.OFFER, X.START):
+        slow[0] = moved(slow[0], trigger, START_MS)
+    at_last = replace(one, wave=2)
+    yield "in_time", START_MS + 300_000, at_last, slow[:1] + done[1:3], {}, WELL
+    yield "timed_out", START_MS + 300_001, at_last, slow[:1] + done[1:3], {}, WELL
+    yield "withdrawn", START_MS, one, silent, HERE, Around(unfit="release_withdrawn")
+    aborted = acts.abort(one, "ann stops it", "ann", START_MS)
+    yield "aborted", START_MS, aborted, slow[:1] + silent[1:], HERE, WELL
+    yield "completed", START_MS + 1_000_000, at_last, done[:3], HERE, WELL
+    unfit = {thing(0): Seen(unfit="NOT_ENROLLED"), thing(1): Seen(busy=True), thing(2): Seen(quiet=True)}
+    yield "unfit", START_MS, one, found, unfit, WELL
+    later = campaign(3, CampaignState.APPROVED, start_at_ms=START_MS + 60_000)
+    yield "scheduled", START_MS, later, targets(later), HERE, WELL
+    night = campaign(3, windows=(Window(22 * 60, 6 * 60),), time_zone="Europe/Berlin")
+    yield "outside_window", START_MS, night, targets(night), HERE, WELL
+
+
+@pytest.mark.parametrize("case", [*golden()], ids=lambda case: case[0])
+def test_a_plan_is_this_text(case):
+    name, now_ms, one, found, devices, around = case
+    assert text(plan(now_ms, one, found, devices, around)) == (GOLDEN / f"{name}.txt").read_text()
+
+
+# Vectors of the specification
+
+
+@pytest.mark.parametrize(
+    ("over", "bad", "state"),
+    [
+        (19, 19, CampaignState.RUNNING),
+        (20, 1, CampaignState.PAUSED),
+        (199, 5, CampaignState.RUNNING),
+        (200, 6, CampaignState.PAUSED),
+        (200, 20, CampaignState.ABORTED),
+    ],
+)
+def test_the_ladder_of_thresholds(over, bad, state):
+    one = replace(campaign(1_000), wave=4)
+    found = ended(targets(one), 0, S.FAILED, bad, reason="manifest_field")
+    found = ended(found, bad, S.SUCCEEDED, over - bad)
+    planned = plan(START_MS, one, found, HERE, WELL)
+    assert acted(one, planned.campaign, planned.offers, START_MS).state is state
+
+
+def test_rejections_pause_from_a_fifth_of_twenty_on():
+    one = replace(campaign(1_000), wave=4)
+    for rejected, actions in ((3, 0), (4, 1)):
+        found = ended(targets(one), 0, S.REJECTED, rejected)
+        found = ended(found, rejected, S.SUCCEEDED, 20 - rejected)
+        assert len(plan(START_MS, one, found, HERE, WELL).campaign) == actions
+
+
+def test_criteria_that_came_from_elsewhere_abort_too():
+    extra = Thresholds(extras=(Criterion(Failure.TIMED_OUT, 50, 2),))
+    one = campaign(100, thresholds=extra)
+    found = ended(targets(one), 0, S.TIMED_OUT, 2)
+    planned = plan(START_MS, one, found, HERE, WELL)
+    assert acted(one, planned.campaign, 0, START_MS).state is CampaignState.ABORTED
+
+
+def test_what_is_tried_again_counts_as_it_ended():
+    one = replace(campaign(1_000), wave=4)
+    found = ended(targets(one), 0, S.FAILED, 20, reason="self_test")
+    found = [moved(each, X.RETRY, START_MS) if each.state is S.FAILED else each for each in found]
+    planned = plan(START_MS, one, found, HERE, WELL)
+    assert acted(one, planned.campaign, 0, START_MS).state is CampaignState.ABORTED
+
+
+def test_a_campaign_that_people_let_go_on_is_not_stopped_by_what_they_know():
+    one = campaign(100)
+    found = ended(targets(one), 0, S.FAILED, 1, reason="self_test")
+    stopped, found = after(one, found, plan(START_MS, one, found, HERE, WELL), START_MS)
+    assert (stopped.state, stopped.stop.reason) == (CampaignState.PAUSED, "canary_bad")
+    going = acts.resume(stopped, "a broken device", "bob", START_MS + 1)
+    planned = plan(START_MS + 1, going, found, HERE, WELL)
+    assert planned.campaign == ()
+    assert planned.offers
+
+
+@pytest.mark.parametrize(
+    ("changes", "tried"),
+    [
+        ({"reason": "self_test"}, True),
+        ({"reason": "manifest_signature"}, False),
+        ({"reason": "key_unknown"}, False),
+        ({"reason": "preserve_failed"}, False),
+        ({"attempt": 3}, False),
+    ],
+)
+def test_what_is_tried_again(changes, tried):
+    one = replace(campaign(1_000), wave=4)
+    found = ended(targets(one), 0, S.FAILED, 1, **changes)
+    moves = plan(START_MS, one, found, {}, WELL).moves
+    assert any(move.trigger is X.RETRY for move in moves) is tried
+
+
+def test_one_that_rolled_back_is_tried_again_only_if_the_campaign_says_so():
+    for wish in (False, True):
+        one = replace(campaign(1_000, retry_rolled_back=wish), wave=4)
+        found = ended(targets(one), 0, S.ROLLED_BACK, 1, reason="boot_loop")
+        assert bool(plan(START_MS, one, found, {}, WELL).moves) is wish
+
+
+def test_waves_are_shares_of_all_and_the_last_one_holds_all():
+    assert wave_ends(campaign(10_000).terms, 10_000) == (10, 100, 1_000, 5_000, 10_000)
+    assert wave_ends(campaign(5).terms, 5) == (5, 5, 5, 5, 5)
+    assert wave_ends(campaign(300).terms, 300) == (10, 10, 30, 150, 300)
+
+
+# Laws
+
+
+@st.composite
+def worlds(draw):
+    chance = random.Random(draw(st.integers(0, 2**32)))
+    count = draw(st.integers(1, 60))
+    one = campaign(
+        count,
+        waves=draw(st.sampled_from([(Wave(3), Wave(percent=50), Wave(percent=100)), (Wave(percent=100),)])),
+        per_hour=draw(st.sampled_from([60, 720, 3_600, 100_000])),
+        max_in_flight=draw(st.integers(1, 40)),
+        windows=draw(st.sampled_from([(), (Window(22 * 60, 6 * 60),), (Window(13 * 60, 15 * 60),)])),
+        soak_s=draw(st.sampled_from([0, 60])),
+        retries=draw(st.integers(0, 2)),
+        prestage=draw(st.booleans()),
+    )
+    state = draw(
+        st.sampled_from(
+            [CampaignState.RUNNING, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.ABORTED]
+        )
+    )
+    if state is CampaignState.PAUSED:
+        one = acts.pause(one, "why", "ann", START_MS, automatic=False)
+    elif state is CampaignState.ABORTED:
+        one = acts.abort(one, "why", "ann", START_MS)
+    found = [wandered(chance, each) for each in targets(one)]
+    devices = {
+        each.thing: Seen(
+            here=chance.random() < 0.8,
+            unfit="NOT_ENROLLED" if chance.random() < 0.1 else "",
+            busy=chance.random() < 0.1,
+            quiet=chance.random() < 0.1,
+        )
+        for each in found
+        if chance.random() < 0.9
+    }
+    return START_MS + draw(st.integers(0, 500_000)), one, found, devices
+
+
+def wandered(chance, one):
+    """Return a target after a few steps that the table allows."""
+    for _ in range(chance.randrange(7)):
+        triggers = [x for x in X if EXECUTION.takes(one.state, x) and x not in {X.REMOVE, X.REPLACE}]
+        if not triggers or (one.attempt >= ATTEMPTS_MAX and one.state in FINAL):
+            break
+        one = moved(one, chance.choice(triggers), START_MS + chance.randrange(1_000))
+    return one
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds())
+def test_a_plan_that_was_carried_out_leaves_nothing_to_do(world):
+    now_ms, one, found, devices = world
+    planned = plan(now_ms, one, found, devices, WELL)
+    assert plan(now_ms, one, found, devices, WELL) == planned
+    one, found = after(one, found, planned, now_ms)
+    again = plan(now_ms, one, found, devices, WELL)
+    assert (again.campaign, again.moves) == ((), ())
+    assert again.next_wake_ms is None or again.next_wake_ms > now_ms
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds())
+def test_no_plan_goes_over_a_bound(world):
+    now_ms, one, before, devices = world
+    planned = plan(now_ms, one, before, devices, WELL)
+    later, found = after(one, before, planned, now_ms)
+    offers = {move.thing for move in planned.moves if move.trigger is X.OFFER}
+    assert len(offers) <= pace.capacity(one.terms.per_hour)
+    flying = sum(1 for each in found if each.state in ACTIVE | OFFERED)
+    flew = sum(1 for each in before if each.state in ACTIVE | OFFERED)
+    assert flying <= max(one.terms.max_in_flight, flew)
+    if offers:
+        assert one.state is CampaignState.RUNNING
+        assert is_open(one.terms.windows, ZoneInfo("UTC"), now_ms)
+    for each in found:
+        if each.thing in offers:
+            seen = devices[each.thing]
+            assert seen.here
+            assert (seen.busy, seen.quiet, seen.unfit) == (False, False, "")
+            assert each.wave <= later.wave
+    assert all(
+        a.state == b.state
+        for a, b in zip(before, found, strict=True)
+        if a.state in AFTER_GO and b.state in AFTER_GO
+    )
+    if one.state is CampaignState.ABORTED:
+        assert not [each for each in found if each.state in WAITING or each.state in ACTIVE - AFTER_GO]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([60, 720, 10_000]))
+def test_in_any_window_there_are_no_more_offers_than_the_pace_allows(seed, per_hour):
+    chance, now_ms, offers = random.Random(seed), START_MS, list[int]()
+    one = campaign(400, per_hour=per_hour, waves=(Wave(percent=100),))
+    found = targets(one)
+    for _ in range(200):
+        planned = plan(now_ms, one, found, HERE, WELL)
+        offers += [now_ms] * planned.offers
+        one, found = after(one, found, planned, now_ms)
+        found = [
+            moved(moved(each, X.START, now_ms), X.SUCCEED, now_ms) if each.state in OFFERED else each
+            for each in found
+        ]
+        now_ms += chance.choice([10, 500, 1_000, 5_000, 30_000])
+    for first in range(len(offers)):
+        for last in range(first, len(offers)):
+            allowed = pace.capacity(per_hour) + per_hour * (offers[last] - offers[first]) / 3_600_000
+            assert last - first + 1 <= allowed + 1e-9
+
+
+def test_a_whole_campaign_ends_with_each_target_in_one_bucket():
+    chance, now_ms = random.Random(7), START_MS
+    one = campaign(300, soak_s=60, retries=1)
+    found = targets(one)
+    for _ in range(20_000):
+        one, found = after(one, found, plan(now_ms, one, found, HERE, WELL), now_ms)
+        if one.is_over:
+            break
+        found = [lived(chance, each, now_ms) for each in found]
+        if one.state is CampaignState.PAUSED:
+            one = acts.resume(one, "known", "bob", now_ms)
+        now_ms += 1_000
+    assert one.state is CampaignState.COMPLETED
+    assert all(each.state in FINAL for each in found)
+    assert {each.state for each in found} <= {S.SUCCEEDED} | BAD
+
+
+def lived(chance, one, now_ms):
+    if one.state in OFFERED:
+        return moved(one, X.START, now_ms)
+    if one.state in ACTIVE and chance.random() < 0.1:
+        return moved(one, X.SUCCEED if chance.random() < 0.97 else X.FAIL, now_ms)
+    return one
+
+
+def test_planning_for_twenty_thousand_costs_little():
+    one = replace(campaign(20_000), wave=4)
+    found = ended(targets(one), 0, S.SUCCEEDED, 9_000)
+    found = [
+        moved(moved(each, X.OFFER, START_MS), X.START, START_MS) if 9_000 <= each.place < 9_800 else each
+        for each in found
+    ]
+    began = time.process_time()
+    for second in range(10):
+        plan(START_MS + second * 1_000, one, found, {}, WELL)
+    assert (time.process_time() - began) / 10 < 0.1, "a tenth of one core for planning alone"
