@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from infra.clock import MS_PER_S
 from ota.models import Execution
 from shadow.document import Tree
 
+MS_PER_S: Final = 1_000
 _HEX_CHARS: Final = 20
 
 
