@@ -1,10 +1,10 @@
 """Campaigns and their targets for tests, and plans as text."""
 
-import hashlib
 from dataclasses import replace
+from typing import Any
 
 from ota import campaign as acts
-from ota.actions import Abort, Complete, Move, OpenWave, Pause, Plan, Schedule, Start
+from ota.actions import Abort, CampaignAction, Complete, Move, OpenWave, Pause, Plan, Schedule, Start
 from ota.campaign import Campaign, Frozen, Terms, wave_ends, wave_of
 from ota.models import Execution
 from ota.states import CampaignState, ExecutionState
@@ -14,8 +14,8 @@ START_MS = 1_790_000_000_000
 DAY_MS = 86_400_000
 
 
-def terms(**changes) -> Terms:
-    usual = {
+def terms(**changes: Any) -> Terms:
+    usual: dict[str, Any] = {
         "release": "rel-1",
         "per_hour": 10_000,
         "max_in_flight": 833,
@@ -31,8 +31,8 @@ def terms(**changes) -> Terms:
     return Terms(**(usual | changes))
 
 
-def frozen(ordered: int, **changes) -> Frozen:
-    usual = {
+def frozen(ordered: int, **changes: Any) -> Frozen:
+    usual: dict[str, Any] = {
         "revision": 1,
         "targets": ordered,
         "ordered": ordered,
@@ -45,7 +45,9 @@ def frozen(ordered: int, **changes) -> Frozen:
     return Frozen(**(usual | changes))
 
 
-def campaign(ordered: int, state: CampaignState = CampaignState.RUNNING, id: str = ID, **changes) -> Campaign:
+def campaign(
+    ordered: int, state: CampaignState = CampaignState.RUNNING, id: str = ID, **changes: Any
+) -> Campaign:
     one = acts.create(id, terms(**changes), "ann", START_MS)
     one = acts.submit(one, frozen(ordered), "ann", START_MS)
     if state is CampaignState.FROZEN:
@@ -62,6 +64,7 @@ def thing(number: int) -> str:
 
 
 def targets(one: Campaign) -> list[Execution]:
+    assert one.frozen is not None
     ends = wave_ends(one.terms, one.frozen.ordered)
     return [
         Execution(
@@ -83,7 +86,7 @@ def text(plan: Plan) -> str:
     return "".join(f"{line}\n" for line in [*lines, f"wake {wake}"])
 
 
-def _action(action) -> str:
+def _action(action: CampaignAction) -> str:
     match action:
         case Schedule() | Start() | Complete():
             return f"campaign {type(action).__name__.lower()}"
@@ -91,7 +94,6 @@ def _action(action) -> str:
             return f"campaign open wave {number}"
         case Pause(reason) | Abort(reason):
             return f"campaign {type(action).__name__.lower()} {reason}"
-    raise AssertionError(action)
 
 
 def _move(move: Move) -> str:
@@ -99,7 +101,3 @@ def _move(move: Move) -> str:
     if move.not_before_ms:
         words.append(f"not before {(move.not_before_ms - START_MS) / 1_000:g} s")
     return " ".join(word for word in words if word)
-
-
-def seed(number: int) -> int:
-    return int.from_bytes(hashlib.sha256(str(number).encode()).digest()[:4], "big")

@@ -37,7 +37,7 @@ GOLDEN = Path(__file__).parent.parent / "vectors" / "ota" / "plans"
 WELL = Around()
 
 
-class Everybody(dict):
+class Everybody(dict[str, Seen]):
     """All devices are here, and fit."""
 
     def get(self, key, default=None):
