@@ -17,6 +17,7 @@ from api.devices import Devices
 from api.docs import Docs
 from api.edge import Counts, Edge
 from api.enrolments import Enrolments
+from api.firmware import Firmware
 from api.gate import OutOfReachError
 from api.gateways import Gateways
 from api.guards import ByToken, Guard, refuse_unguarded
@@ -105,6 +106,7 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *WorkOrderRoutes(services).routes(),
         *Sessions(services, places).routes(),
         *MoveRoutes(services).routes(),
+        *Firmware(services).routes(),
         *OutboxRoutes(services).routes(),
         *Audit(services).routes(),
         *Status(services).routes(),

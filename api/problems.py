@@ -19,6 +19,8 @@ from infra.live import TooManyWatchersError
 from infra.machines import IllegalTransitionError
 from infra.outbox import UnknownItemError
 from infra.versions import OutdatedVersionError
+from ota.installed import OtherNoteError
+from ota.snapshots import NotItsSuccessorError, SnapshotNotFoundError
 from programs import errors as programs
 from provisioning import care, moves
 from provisioning import errors as provisioning
@@ -107,6 +109,9 @@ ATTACHMENT_NOT_FOUND = _kind(
     404, "attachment-not-found", "The thing is not attached there", "Attach it first."
 )
 VERSION_NOT_FOUND = _kind(404, "version-not-found", "No such version", "Ask for one that the history lists.")
+SNAPSHOT_NOT_FOUND = _kind(
+    404, "snapshot-not-found", "No such snapshot", "Only the last few are kept: list them."
+)
 METHOD_NOT_ALLOWED = _kind(405, "method-not-allowed", "Method not allowed", "Use one that `Allow` names.")
 REQUEST_TIMEOUT = _kind(408, "request-timeout", "The body did not come in time", "Send it again, at once.")
 VERSION_CONFLICT = _kind(
@@ -114,6 +119,18 @@ VERSION_CONFLICT = _kind(
     "version-conflict",
     "Version conflict",
     "Look at `conflicts`; if empty, send again with `currentVersion`.",
+)
+NOT_ITS_SUCCESSOR = _kind(
+    409,
+    "not-its-successor",
+    "This device has not come in the place of the other",
+    "Give a snapshot back to the device it is of, or replace that one first.",
+)
+INSTALLATION_TOLD = _kind(
+    409,
+    "installation-told",
+    "This installation was told of before, and differently",
+    "The first note stands; look at the journal of the field tool.",
 )
 STALE_SEQUENCE = _kind(409, "stale-sequence", "Stale sequence", "Forget this report; a newer one is stored.")
 PATCH_NOT_APPLICABLE = _kind(
@@ -552,6 +569,9 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     moves.MoveNotFoundError: MOVE_NOT_FOUND,
     moves.NotReplaceableError: NOT_REPLACEABLE,
     moves.ConfirmationNeededError: CONFIRMATION_NEEDED,
+    SnapshotNotFoundError: SNAPSHOT_NOT_FOUND,
+    NotItsSuccessorError: NOT_ITS_SUCCESSOR,
+    OtherNoteError: INSTALLATION_TOLD,
     care.BadSearchError: INVALID_REQUEST,
     care.CareError: CCS_UNAVAILABLE,
     UnknownItemError: OUTBOX_ITEM_NOT_FOUND,

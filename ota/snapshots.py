@@ -27,6 +27,7 @@ from infra.documents.port import (
 from infra.settings.model import ShadowLimits
 from ota import data, reports
 from ota.data import Path
+from ota.errors import OtaError
 from ota.models import CONFIG, FIRMWARE, Execution
 from ota.snapshot import Copy, Snapshot, Why, derived_id, id_for
 from registry.catalogue import ModelCatalogue
@@ -63,7 +64,7 @@ SYSTEM: Final = Principal("firmware", Role.SYSTEM)
 _log: Final = structlog.get_logger(__name__)
 
 
-class SnapshotNotFoundError(Exception):
+class SnapshotNotFoundError(OtaError):
     """This device has no such snapshot."""
 
     def __init__(self, thing: str, id: str) -> None:
@@ -72,7 +73,7 @@ class SnapshotNotFoundError(Exception):
         self.id = id
 
 
-class NotItsSuccessorError(Exception):
+class NotItsSuccessorError(OtaError):
     """A snapshot is given back to the device that it is of, or to the one that came in its place."""
 
     def __init__(self, thing: str, to: str) -> None:

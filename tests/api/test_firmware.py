@@ -1,0 +1,144 @@
+"""Firmware of one thing by REST: what it runs, notes of crews, snapshots taken and given back."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from ota.models import Execution
+from ota.states import ExecutionState
+from security.policy import Role
+from shadow.commands import Channel, Origin, update
+from shadow.decisions import Accepted
+from shadow.document import ShadowId
+from tests.api.rig import ACCOUNT, HALL, HOME, OPERATOR, Rig, api
+from tests.covers import covers
+
+THING = f"/v1/things/{HALL}"
+CAMPAIGN = "6f1c7a52-0d5e-4c5b-9d1e-2f8f6a1b3c4d"
+NEW = "6e97" * 16
+NOTE: dict[str, Any] = {
+    "order": "ab" * 32,
+    "manifest": "cd" * 32,
+    "sha256": NEW,
+    "started_at": "2026-09-21T12:00:00Z",
+    "finished_at": "2026-09-21T12:03:20Z",
+    "result": "SUCCEEDED",
+    "operator": "ines",
+}
+
+
+@pytest.fixture
+async def rig(tmp_path):
+    async with api(tmp_path) as made:
+        yield made
+
+
+async def report(rig: Rig, shadow: str, state: Any) -> None:
+    section = {"reported": state}
+    origin = Origin(HALL, Role.DEVICE, Channel.MQTT)
+    limits = rig.services.settings.limits
+    command = update(ShadowId(HALL, shadow), origin, section, limits, None, msgspec.json.encode(section))
+    (outcome,) = await rig.services.shadows.submit([command])
+    assert isinstance(outcome, Accepted), outcome
+
+
+@covers("I3FR6.1")
+async def test_what_a_device_runs_is_shown_beside_what_it_was_asked_to_take(rig):
+    await report(rig, "firmware", {"fw": {"sha256": NEW, "version": "2.4.0.0"}, "healthy": True, "boot": 18})
+    await rig.services.ota.lane.create(
+        [
+            Execution(
+                campaign=CAMPAIGN,
+                thing=HALL,
+                wave=0,
+                place=0,
+                proof_index=0,
+                state=ExecutionState.FAILED,
+                reason="image_hash",
+                updated_at_ms=rig.services.clock.now_ms(),
+            )
+        ]
+    )
+    for role in (Role.CUSTOMER, Role.VEN):
+        body = (await rig.by[role].get(f"{THING}/firmware")).json()
+        assert body["reported"] == {"sha256": NEW, "version": "2.4.0.0", "healthy": True, "boot": 18}
+        (job,) = body["executions"]
+        assert (job["job"], job["state"], job["reason"]) == (
+            "c-6f1c7a520d5e4c5b9d1e2f8f6a1b3c4d",
+            "FAILED",
+            "image_hash",
+        )
+
+
+async def test_a_device_that_has_said_nothing_runs_nothing_that_we_know_of(rig):
+    body = (await rig.by[Role.CUSTOMER].get(f"{THING}/firmware")).json()
+    assert body == {"thing": HALL, "reported": {}, "executions": [], "installed": []}
+
+
+@covers("I3FR6.1")
+async def test_an_installation_on_site_is_told_of_once_and_not_differently(rig):
+    installed = rig.services.ota.installed
+    device = rig.by[Role.DEVICE]
+    first = await device.put(f"{THING}/installed", json=NOTE)
+    assert first.status_code == 200, first.text
+    assert first.json()["started_at"] == "2026-09-21T12:00:00.000Z"
+    assert (await device.put(f"{THING}/installed", json=NOTE)).json() == first.json()
+    other = await device.put(f"{THING}/installed", json=NOTE | {"result": "FAILED"})
+    assert (other.status_code, other.json()["type"]) == (409, "/docs/problems#installation-told")
+    assert len(await installed.of_thing(HALL)) == 1
+    shown = (await rig.by[Role.CUSTOMER].get(f"{THING}/firmware")).json()
+    assert [one["sha256"] for one in shown["installed"]] == [NEW]
+    rows = [row for row in await rig.audit() if row["action"] == "installed.note"]
+    assert len(rows) == 1
+
+
+@covers("I3FR3.1")
+async def test_a_customer_takes_a_snapshot_and_gives_it_back(rig):
+    await report(rig, "", {"setpoint_c": 21})
+    customer = rig.by[Role.CUSTOMER]
+    key = {"Idempotency-Key": "k-1"}
+    taken = await customer.post(f"{THING}/snapshots", headers=key)
+    assert taken.status_code == 201, taken.text
+    assert (await customer.post(f"{THING}/snapshots", headers=key)).json() == taken.json()
+    listed = (await customer.get(f"{THING}/snapshots")).json()["items"]
+    assert listed == [taken.json()]
+    assert (listed[0]["why"], listed[0]["versions"]) == ("person", {"classic": 1})
+    restore = f"{THING}/snapshots/{listed[0]['id']}/restore"
+    done = await customer.post(restore, json={"parts": ["classic"]})
+    assert done.json() == {"written": ["/classic/setpoint_c"], "dropped": []}
+    shadow = await rig.services.shadows.view(ShadowId(HALL))
+    assert shadow.desired.state == {"setpoint_c": 21}
+    rows = [row["action"] for row in await rig.audit()]
+    assert rows.count("snapshot.take") == 1
+
+
+async def test_configuration_is_not_a_customers_to_give_back(rig):
+    await report(rig, "config", {"lang": "en"})
+    taken = (await rig.by[Role.CUSTOMER].post(f"{THING}/snapshots")).json()
+    restore = f"{THING}/snapshots/{taken['id']}/restore"
+    refused = await rig.by[Role.CUSTOMER].post(restore, json={"parts": ["config"]})
+    assert refused.status_code == 403
+    with_nothing = await rig.by[Role.CUSTOMER].post(restore, json={"parts": []})
+    assert with_nothing.status_code == 400
+    assert (await rig.services.shadows.view(ShadowId(HALL, "config"))).desired.state == {}
+
+
+async def test_a_snapshot_of_another_time_or_thing_is_not_there(rig):
+    customer = rig.by[Role.CUSTOMER]
+    answer = await customer.post(f"{THING}/snapshots/s-none/restore", json={"parts": ["classic"]})
+    assert (answer.status_code, answer.json()["type"]) == (404, "/docs/problems#snapshot-not-found")
+
+
+async def test_who_comes_after_sees_no_snapshot_of_who_was_there_before(rig):
+    await report(rig, "", {"setpoint_c": 21})
+    customer = rig.by[Role.CUSTOMER]
+    taken = (await customer.post(f"{THING}/snapshots")).json()
+    clock: Any = rig.services.clock
+    clock.advance(10)
+    await rig.services.registry.hand_over(HOME, "", OPERATOR)
+    clock.advance(10)
+    await rig.services.registry.hand_over(HOME, ACCOUNT, OPERATOR)
+    assert (await customer.get(f"{THING}/snapshots")).json() == {"items": []}
+    answer = await customer.post(f"{THING}/snapshots/{taken['id']}/restore", json={"parts": ["classic"]})
+    assert answer.status_code == 404
