@@ -10,7 +10,18 @@ from pathlib import Path
 
 from bench.report import ROOT, say
 
-FIGURES = ("merge", "store", "bridge", "connect", "rest", "growth", "audit", "search", "provisioning")
+FIGURES = (
+    "merge",
+    "store",
+    "bridge",
+    "blocks",
+    "connect",
+    "rest",
+    "growth",
+    "audit",
+    "search",
+    "provisioning",
+)
 
 
 def main() -> None:
