@@ -46,7 +46,7 @@ class DeadLetters:
         self._clock = clock
         self._metrics = metrics
 
-    async def add(self, message: Message, reason: str) -> None:
+    async def add(self, message: Message[Request], reason: str) -> None:
         """Keep one message about a shadow; the same request from the same thing is kept once."""
         await self.keep(message.request, message.request.id.name, message.payload, reason)
 

@@ -6,14 +6,14 @@ acknowledged once its fate is settled: answered, or dropped on purpose and count
 process leaves one open. (spec: shadow, sections 7.2 and 8; security, section 6)
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from broker_bridge.deadletters import DeadLetters
+from broker_bridge.desk import KILLED, Acknowledger, Desk
 from broker_bridge.inbox import Inbox, Message
 from broker_bridge.poison import Suspects
 from broker_bridge.speaker import Speaker
@@ -61,19 +61,12 @@ class SilenceError(Exception):
         self.reason = reason
 
 
-class Acknowledger(Protocol):
-    """The session's side of a request: its PUBACK, and one write for all that is queued."""
-
-    def acknowledge(self, packet_id: int, connection: int) -> None: ...
-    def flush(self) -> None: ...
-
-
-class Dispatcher:
+class Dispatcher(Desk[Request]):
     """Takes what waits in the inbox, has it carried out, and acknowledges it."""
 
     def __init__(  # everything an update meets on its way
         self,
-        inbox: Inbox,
+        inbox: Inbox[Request],
         shadows: ShadowService,
         registry: RegistryService,
         speaker: Speaker,
@@ -87,59 +80,27 @@ class Dispatcher:
         journeys: Journeys,
         batch_messages_max: int,
     ) -> None:
-        self._inbox = inbox
+        super().__init__(inbox, session, suspects, batch_messages_max, speaker.ready)
         self._shadows = shadows
         self._registry = registry
         self._speaker = speaker
-        self._session = session
         self._dead_letters = dead_letters
-        self._suspects = suspects
         self._refusals = refusals
         self._ids = ids
         self._limits = limits
         self._metrics = metrics
         self._journeys = journeys
-        self._batch_messages_max = batch_messages_max
-        self._closed = False
-        self._idle = asyncio.Event()
-        self._idle.set()
 
-    async def run(self) -> None:
-        """Serve until closed or cancelled."""
-        while True:
-            await self._speaker.ready()
-            batch = await self._inbox.take(self._batch_messages_max)
-            if self._closed:
-                return
-            self._idle.clear()
-            try:
-                await self._settle(batch)
-            finally:
-                self._idle.set()
-
-    def close(self) -> None:
-        """Take nothing new: what waits is not acknowledged, so the broker keeps it for the next run."""
-        self._closed = True
-
-    async def idle(self) -> None:
-        """Return when what was taken is settled."""
-        await self._idle.wait()
-
-    def drop(self, packet_id: int | None, connection: int) -> None:
-        """Acknowledge what is answered by nothing. The session writes it with whatever else it read."""
-        if packet_id:
-            self._session.acknowledge(packet_id, connection)
-
-    def overloaded(self, message: Message, error: ShadowError) -> None:
+    def overloaded(self, message: Message[Request], error: ShadowError) -> None:
         """Answer a message that the inbox did not take, and acknowledge it; written as in :meth:`drop`."""
         speaker = self._registry.standing(message.request.gateway or message.request.id.thing)
         if isinstance(speaker, Standing) and speaker.thing.barred:
-            self._metrics.dropped(_bar(speaker.thing))
+            self._metrics.dropped(bar_of(speaker.thing))
         else:
             self._refuse(message, error, peek_token(message.payload, self._limits))
         self.drop(message.packet_id, message.connection)
 
-    async def serve(self, batch: Sequence[Message]) -> None:
+    async def serve(self, batch: Sequence[Message[Request]]) -> None:
         """Carry out a batch; its answers are queued when this returns."""
         try:
             standings = await self._standings({message.request for message in batch})
@@ -158,41 +119,25 @@ class Dispatcher:
         else:
             await self._carry_out(batch, standings)
 
-    async def _settle(self, batch: Sequence[Message]) -> None:
-        """Serve a batch and acknowledge it."""
+    async def _settle(self, batch: Sequence[Message[Request]]) -> None:
         if self._journeys.open:
             self._journeys.taken(message.key for message in batch)
-        await (self._serve_carefully(batch) if self._suspects.careful else self.serve(batch))
-        # Before the answers are written: whoever reads one may send the next request at once.
-        self._inbox.answered(batch)
-        for message in batch:
-            self.drop(message.packet_id, message.connection)
-        self._session.flush()
+        await super()._settle(batch)
         if self._journeys.open:
             self._journeys.ended(message.key for message in batch)
 
-    async def _serve_carefully(self, batch: Sequence[Message]) -> None:
-        """Serve a batch after an unclean end: one of these may be what killed the process."""
-        for portion in self._suspects.portions(batch):
-            if self._suspects.condemned(portion[0]):
-                # Not even its token is looked at.
-                await self._dead_letters.add(portion[0], "the process died with it in hand, again and again")
-                self._refuse(portion[0], InternalError("dead letter"), None)
-            else:
-                self._suspects.take(portion)
-                await self.serve(portion)
-                self._session.flush()  # the next portion may be the last
-                self._suspects.release(portion)
-        if not any(message.duplicate for message in batch):
-            self._suspects.relax()
+    async def _condemn(self, message: Message[Request]) -> None:
+        # Not even its token is looked at.
+        await self._dead_letters.add(message, KILLED)
+        self._refuse(message, InternalError("dead letter"), None)
 
     async def _standings(self, requests: set[Request]) -> Mapping[str, Standing]:
         names = {request.id.thing for request in requests}
         names.update(request.gateway for request in requests if request.gateway is not None)
         return await self._registry.standings(names)
 
-    async def _carry_out(self, batch: Sequence[Message], standings: Mapping[str, Standing]) -> None:
-        messages: list[Message] = []
+    async def _carry_out(self, batch: Sequence[Message[Request]], standings: Mapping[str, Standing]) -> None:
+        messages: list[Message[Request]] = []
         commands: list[Command] = []
         for message in batch:
             try:
@@ -208,7 +153,7 @@ class Dispatcher:
         if commands:
             await self._note_refusals(messages, await self._shadows.submit(commands))
 
-    def _command(self, message: Message, standings: Mapping[str, Standing]) -> Command | None:
+    def _command(self, message: Message[Request], standings: Mapping[str, Standing]) -> Command | None:
         """Return the command to carry out, or None when the message is answered or dropped already."""
         request = message.request
         try:
@@ -226,7 +171,7 @@ class Dispatcher:
             self._refuse(message, error, peek_token(message.payload, self._limits))
         return None
 
-    async def _note_refusals(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
+    async def _note_refusals(self, messages: Sequence[Message[Request]], outcomes: Sequence[Outcome]) -> None:
         """Write down who wanted what nobody may, and the bytes of what failed unforeseen."""
         for message, outcome in zip(messages, outcomes, strict=True):
             if isinstance(outcome, Rejected):
@@ -236,7 +181,7 @@ class Dispatcher:
                     self._session.flush()  # nobody else waits for this
                     await self._dead_letters.add(message, outcome.error.detail or outcome.error.message)
 
-    async def _fail(self, message: Message, error: Exception) -> None:
+    async def _fail(self, message: Message[Request], error: Exception) -> None:
         """Answer a request that met a bug of ours, and keep its bytes; there is no second try."""
         request, internal = message.request, InternalError(trace := self._ids.token())
         _log.error(
@@ -254,7 +199,7 @@ class Dispatcher:
         who = Principal(request.gateway or request.id.thing, role)
         self._refusals.note(who, _BY_MQTT, f"shadow.{request.operation}", f"shadow/{request.id.key}", reason)
 
-    def _refuse(self, message: Message, error: ShadowError, token: str | None) -> None:
+    def _refuse(self, message: Message[Request], error: ShadowError, token: str | None) -> None:
         self._speaker.refuse(message.request, error, token)
         self._metrics.rejected(error.code)
 
@@ -271,7 +216,7 @@ def admit(request: AnyRequest, thing: Standing | None, gateway: Standing | None)
         if thing is None:
             raise ThingNotFoundError
         if thing.thing.barred:
-            raise SilenceError(_bar(thing.thing))
+            raise SilenceError(bar_of(thing.thing))
         if not thing.thing.has_certificate:
             # Whoever holds one of this name, it is from another life of the name.
             raise SilenceError(NO_CERTIFICATE)
@@ -281,7 +226,7 @@ def admit(request: AnyRequest, thing: Standing | None, gateway: Standing | None)
             raise ForbiddenError(f"{role} may not do this")
         return origin
     if gateway is not None and gateway.thing.barred:
-        raise SilenceError(_bar(gateway.thing))
+        raise SilenceError(bar_of(gateway.thing))
     speaker, origin = _speaker(request.gateway, Role.RELAY, request.gateway)
     if (
         gateway is None
@@ -294,7 +239,8 @@ def admit(request: AnyRequest, thing: Standing | None, gateway: Standing | None)
     return origin
 
 
-def _bar(thing: Thing) -> str:
+def bar_of(thing: Thing) -> str:
+    """Return why a thing that is barred hears nothing."""
     return REVOKED if thing.revoked_at_ms is not None else SUSPENDED
 
 
@@ -303,7 +249,7 @@ def _speaker(actor: str, role: Role, gateway: str | None) -> tuple[Principal, Or
     return Principal(actor, role), Origin(actor, role, Channel.MQTT, gateway)
 
 
-def _parse(message: Message, origin: Origin, limits: ShadowLimits) -> Command:
+def _parse(message: Message[Request], origin: Origin, limits: ShadowLimits) -> Command:
     request, payload = message.request, message.payload
     match request.operation:
         case Operation.UPDATE:

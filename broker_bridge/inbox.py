@@ -11,15 +11,17 @@ which is the order per shadow. (spec: shadow, sections 7 and 10)
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from broker_bridge.topics import Request
+from broker_bridge.topics import JobRequest, Request
+
+R = TypeVar("R", Request, JobRequest)
 
 
-class Message(NamedTuple):
+class Message(NamedTuple, Generic[R]):
     """A request as it came from the broker, and what is needed to acknowledge it."""
 
-    request: Request
+    request: R
     payload: bytes
     packet_id: int
     """0: sent with QoS 0, so there is nothing to acknowledge and it does not come again."""
@@ -29,7 +31,7 @@ class Message(NamedTuple):
     @property
     def share(self) -> str:
         """Whose places it takes."""
-        gateway, thing = self.request.gateway, self.request.id.thing
+        gateway, thing = self.request.gateway, self.request.thing
         return thing if gateway is None else f"{gateway}/{thing}"
 
     @property
@@ -38,13 +40,13 @@ class Message(NamedTuple):
         return self.packet_id, self.connection
 
 
-class Inbox:
+class Inbox(Generic[R]):
     """Messages in arrival order; counts those taken as long as they are unanswered."""
 
     def __init__(self, requests_max: int, in_flight_max: int) -> None:
         self._requests_max = requests_max
         self._in_flight_max = in_flight_max
-        self._waiting: deque[Message] = deque()
+        self._waiting: deque[Message[R]] = deque()
         self._unanswered: dict[str, int] = {}
         self._total = 0
         self._arrived = asyncio.Event()
@@ -53,7 +55,7 @@ class Inbox:
         """Messages unanswered, waiting or taken."""
         return self._total
 
-    def put(self, message: Message) -> bool:
+    def put(self, message: Message[R]) -> bool:
         """Add a message; False when the inbox, or this thing's share of it, is full."""
         share = message.share
         unanswered = self._unanswered.get(share, 0)
@@ -65,7 +67,7 @@ class Inbox:
         self._arrived.set()
         return True
 
-    async def take(self, messages_max: int) -> list[Message]:
+    async def take(self, messages_max: int) -> list[Message[R]]:
         """Return what waits, at least one message and at most ``messages_max``."""
         await self._arrived.wait()
         waiting = self._waiting
@@ -77,7 +79,7 @@ class Inbox:
             taken = [waiting.popleft() for _ in range(messages_max)]
         return taken
 
-    def answered(self, messages: Iterable[Message]) -> None:
+    def answered(self, messages: Iterable[Message[R]]) -> None:
         """Free the places of messages whose answer is written."""
         unanswered = self._unanswered
         for message in messages:
@@ -89,7 +91,7 @@ class Inbox:
                 del unanswered[share]
             self._total -= 1
 
-    def forget(self) -> list[Message]:
+    def forget(self) -> list[Message[R]]:
         """Let go of what waits and will be delivered again, because nobody acknowledged it; return that."""
         gone = [message for message in self._waiting if message.packet_id]
         self._waiting = deque(message for message in self._waiting if not message.packet_id)

@@ -9,12 +9,12 @@ the way. (spec: shadow, section 8; reliability, rule 3.6)
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
 
-from broker_bridge.inbox import Message
+from broker_bridge.inbox import Message, R
 
 RUNNING_FILE: Final = "running"
 IN_HAND_FILE: Final = "in-hand.json"
@@ -47,9 +47,9 @@ class Suspects:
         self._in_hand.unlink(missing_ok=True)
         self._running.unlink(missing_ok=True)
 
-    def portions(self, batch: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    def portions(self, batch: Sequence[Message[R]]) -> Iterator[Sequence[Message[R]]]:
         """Split a batch so that each suspect is alone; order is kept."""
-        together: list[Message] = []
+        together: list[Message[R]] = []
         for message in batch:
             if self.tries(message) == 0:
                 together.append(message)
@@ -61,15 +61,15 @@ class Suspects:
         if together:
             yield together
 
-    def tries(self, message: Message) -> int:
+    def tries(self, message: Message[Any]) -> int:
         """How often the process died with these bytes in hand."""
         return self._tries.get(_digest(message), 0)
 
-    def condemned(self, message: Message) -> bool:
+    def condemned(self, message: Message[Any]) -> bool:
         """Tell whether a request has had all its tries."""
         return self.tries(message) >= self._tries_max
 
-    def take(self, portion: Sequence[Message]) -> None:
+    def take(self, portion: Sequence[Message[R]]) -> None:
         """Write down what is in hand from now on."""
         in_hand = self._tries | {_digest(message): self.tries(message) + 1 for message in portion}
         scratch = self._in_hand.with_suffix(".new")
@@ -80,7 +80,7 @@ class Suspects:
             # A full disk must not be what ends the process: then nobody is suspected, and all are served.
             _log.warning("suspects_not_written", reason=error.strerror)
 
-    def release(self, portion: Sequence[Message]) -> None:
+    def release(self, portion: Sequence[Message[R]]) -> None:
         """The portion was served: none of it is the killer."""
         for message in portion:
             self._tries.pop(_digest(message), None)
@@ -106,5 +106,5 @@ class Suspects:
             return {}
 
 
-def _digest(message: Message) -> str:
-    return hashlib.sha256(message.request.id.key.encode() + b"\0" + message.payload).hexdigest()
+def _digest(message: Message[Any]) -> str:
+    return hashlib.sha256(message.request.key.encode() + b"\0" + message.payload).hexdigest()

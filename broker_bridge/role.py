@@ -15,6 +15,8 @@ from broker_bridge.deadletters import DeadLetters
 from broker_bridge.dispatch import Dispatcher
 from broker_bridge.fairness import PACE, Pace
 from broker_bridge.inbox import Inbox, Message
+from broker_bridge.job_speaker import JobSpeaker
+from broker_bridge.jobs import JobDesk
 from broker_bridge.link import Handler
 from broker_bridge.poison import Suspects
 from broker_bridge.presence import Presence, parse_line
@@ -23,6 +25,7 @@ from broker_bridge.speaker import Speaker
 from broker_bridge.streams import StreamDesk
 from broker_bridge.topics import (
     FirmwareRequest,
+    JobRequest,
     Request,
     StreamRequest,
     parse,
@@ -34,6 +37,7 @@ from infra.documents.port import StoreUnavailableError
 from infra.ids import Ids
 from infra.settings import BridgeSettings, ShadowLimits
 from infra.telemetry import Journeys, Metrics
+from ota.job_service import JobService, Told
 from ota.stream_service import StreamService
 from registry.service import RegistryService
 from security.audit import Refusals
@@ -68,9 +72,11 @@ class Bridge:
         remember_session: Callable[[], None],
         shadows: ShadowService,
         registry: RegistryService,
+        jobs: JobService,
         dead_letters: DeadLetters,
         refusals: Refusals,
         suspects: Suspects,
+        job_suspects: Suspects,
         clock: Clock,
         ids: Ids,
         metrics: Metrics,
@@ -97,7 +103,7 @@ class Bridge:
         self._journeys = journeys
         self._remember_session = remember_session
         self.session = open_session(self)
-        self.inbox = Inbox(settings.inbox_requests_max, limits.in_flight_max)
+        self.inbox = Inbox[Request](settings.inbox_requests_max, limits.in_flight_max)
         self._speaker = Speaker(self.session, shadows, registry, clock, limits, metrics)
         self.catch_up = CatchUp(self._speaker, shadows, registry, clock, limits, metrics)
         self._dispatcher = Dispatcher(
@@ -122,6 +128,11 @@ class Bridge:
                 streams, self.session, registry, dead_letters, suspects, refusals, ids, metrics, pace
             )
         )
+        self.job_speaker = JobSpeaker(self.session, jobs, registry, limits, metrics)
+        self._jobs = JobDesk(
+            jobs, self.job_speaker, registry, self.session, dead_letters, job_suspects, refusals, metrics
+        )
+        jobs.lane.listen(self.job_speaker.hear)
         shadows.listen(self._committed)
         shadows.listen(self._speaker.hear)
         registry.listeners.append(self.catch_up.changed)
@@ -138,6 +149,8 @@ class Bridge:
             tasks.create_task(self._dispatcher.run(), name="bridge dispatcher")
             tasks.create_task(self._speaker.run(), name="bridge speaker")
             tasks.create_task(self.catch_up.run(), name="bridge catch-up")
+            tasks.create_task(self._jobs.run(), name="bridge jobs")
+            tasks.create_task(self.job_speaker.run(), name="bridge job speaker")
             tasks.create_task(self._flush_refusals(), name="bridge refusals")
             if self._streams is not None:
                 tasks.create_task(self._streams.run(), name="bridge streams")
@@ -149,9 +162,11 @@ class Bridge:
     async def _finish(self) -> None:
         """Take nothing new, and answer what is in hand while there is a session to answer on."""
         self._dispatcher.close()
+        self._jobs.close()
         try:
             async with asyncio.timeout(FINISH_S_MAX):
                 await self._dispatcher.idle()
+                await self._jobs.idle()
         except TimeoutError:
             _log.warning("bridge_stopped_in_mid_batch", after_s=FINISH_S_MAX)  # its outboxes speak later
 
@@ -194,6 +209,9 @@ class Bridge:
             self._metrics.dropped("retained")
             return False
         self.catch_up.heard(request.gateway or request.thing)
+        if isinstance(request, JobRequest):
+            self._jobs.received(request, packet, connection)
+            return True
         if self._streams is not None and isinstance(request, StreamRequest):
             self._streams.received(request, packet, connection)
             return True
@@ -201,7 +219,10 @@ class Bridge:
         return False
 
     def settled(self, mark: object) -> None:
-        """Note that the broker has all messages of one version."""
+        """Note that the broker has all messages of one version, or what a thing is told of its jobs."""
+        if isinstance(mark, Told):
+            self.job_speaker.settled(mark)
+            return
         assert isinstance(mark, tuple)
         id, version = mark
         assert isinstance(id, ShadowId)
@@ -210,10 +231,12 @@ class Bridge:
     async def connected(self, session_present: bool) -> None:
         """Say first what was left unsaid, then let requests in."""
         await self._dispatcher.idle()  # so that it is not in hand twice
+        await self._jobs.idle()
         if session_present:
             # What we had not answered when the connection broke comes again. If the broker lost its
             # session it does not, and we are the only ones who still have it.
             self._journeys.forget(message.key for message in self.inbox.forget())
+            self._jobs.forget()
         else:
             self._remember_session()
         self.catch_up.listen(session_present=session_present)
@@ -224,12 +247,14 @@ class Bridge:
         if self._warden is not None:
             self._warden.begin([presence for presence in presences if presence is not None])
         await self._speaker.greet()
+        self.job_speaker.greet()
 
     def disconnected(self) -> None:
         """The broker is gone; outboxes remember what it does not know."""
         self._speaker.silence()
         if self._streams is not None:
             self._streams.disconnected()
+        self.job_speaker.silence()
 
     def _committed(self, outcomes: Sequence[Outcome]) -> None:
         if self._journeys.open:

@@ -61,6 +61,11 @@ class Request:
         """Return whom it is about."""
         return self.id.thing
 
+    @property
+    def key(self) -> str:
+        """Return what it is about."""
+        return self.id.key
+
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
@@ -70,6 +75,11 @@ class JobRequest:
     thing: str
     job: str = ""
     gateway: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Return what it is about; no shadow's key has a space."""
+        return f"{self.thing} {self.job}"
 
     @property
     def answers(self) -> str:

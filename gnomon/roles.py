@@ -165,6 +165,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
     raise_descriptor_limit(settings)
     forbid_core_dumps()
     suspects = Suspects(settings.directory / "bridge", settings.limits.poison_tries_max)
+    job_suspects = Suspects(settings.directory / "bridge" / "jobs", settings.limits.poison_tries_max)
     async with (
         _services(settings) as services,
         _revocation_list(services) as revoked,
@@ -183,6 +184,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
         ),
     ):
         suspects.begin()
+        job_suspects.begin()
         await services.models.seed()
         await services.programs.catalogue.seed()
         janitor = _janitor(services, broker)
@@ -195,7 +197,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             brokers={BROKER: LocalBroker(broker, janitor)},
         )
         warden = Warden(janitor, services.registry, services.refusals, services.clock, services.metrics)
-        bridge = _bridge(services, broker, suspects, warden)
+        bridge = _bridge(services, broker, suspects, job_suspects, warden)
         _show(services.metrics, bridge)
         _show_guards(services.metrics, janitor, revocations, revoked, warden)
         readiness = Readiness(services.store, bridge.session, services.clock)
@@ -221,6 +223,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             yield System(services, broker, bridge, api_url, device_url)
         # Only here: whatever ended the block before by an error may have been a request.
         suspects.end()
+        job_suspects.end()
         await _write_refusals(services)
         await services.sealer.seal_and_publish(services.refusals.keys)
 
@@ -420,7 +423,9 @@ async def watch_authorities(authority: Authority) -> None:
         await asyncio.sleep(AUTHORITY_CHECK_S)
 
 
-def _bridge(services: Services, broker: Mosquitto, suspects: Suspects, warden: Warden) -> Bridge:
+def _bridge(
+    services: Services, broker: Mosquitto, suspects: Suspects, job_suspects: Suspects, warden: Warden
+) -> Bridge:
     def open_session(handler: Handler) -> Session:
         return Session(
             host=LOOPBACK,
@@ -440,9 +445,11 @@ def _bridge(services: Services, broker: Mosquitto, suspects: Suspects, warden: W
         remember_session=broker.save,
         shadows=services.shadows,
         registry=services.registry,
+        jobs=services.ota.jobs,
         dead_letters=DeadLetters(services.store, services.clock, services.metrics),
         refusals=services.refusals,
         suspects=suspects,
+        job_suspects=job_suspects,
         clock=services.clock,
         ids=services.ids,
         metrics=services.metrics,
@@ -493,6 +500,9 @@ def _show(metrics: Metrics, bridge: Bridge) -> None:
     session, counts = bridge.session, bridge.session.counts
     metrics.gauge("inbox_requests", "Requests not yet answered", lambda: len(bridge.inbox))
     metrics.gauge("shadows_left", "Shadows whose messages wait for the broker", lambda: bridge.shadows_left)
+    metrics.gauge(
+        "things_untold_of_jobs", "Things whose jobs wait for the broker", lambda: bridge.job_speaker.left
+    )
     metrics.gauge("things_present", "Things connected", lambda: bridge.catch_up.present)
     metrics.counter("publishes", "Messages given to the broker", lambda: session.published)
     metrics.counter("pubacks", "Messages it acknowledged", lambda: session.settled)

@@ -89,6 +89,10 @@ class ExecutionStore:
             return jobs_of(thing, (await self._look([thing]))[thing].values())
         return jobs_of(thing, kept.held.values())
 
+    async def current(self, thing: str) -> ThingJobs:
+        """Return what is open of a thing now, whoever wrote it."""
+        return jobs_of(thing, (await self.load([thing], ()))[thing].values())
+
     async def save(self, before: Mapping[str, Mapping[str, Held]], after: Sequence[Execution]) -> set[str]:
         """Commit executions in place of loaded ones; return the ids of those that lost their race.
 

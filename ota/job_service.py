@@ -134,7 +134,7 @@ class JobService:
 
     async def pushes(self, thing: str) -> Pushes:
         """Return what a thing is to hear of its jobs as they are now."""
-        jobs, now_ms = await self.lane.view(thing), self._clock.now_ms()
+        jobs, now_ms = await self.lane.current(thing), self._clock.now_ms()
         execution = next_of(jobs.open)
         following = (
             b""

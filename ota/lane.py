@@ -159,6 +159,10 @@ class ExecutionLane:
         """Return what is open of a thing; where others write too it may be a second old."""
         return await self._store.view(thing)
 
+    async def current(self, thing: str) -> ThingJobs:
+        """Return what is open of a thing now, whoever wrote it."""
+        return await self._store.current(thing)
+
     async def load(self, campaign: str, thing: str) -> Execution | None:
         """Return one execution, final or not."""
         id = execution_id(campaign, thing)

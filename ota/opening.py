@@ -10,11 +10,29 @@ from infra.settings.model import ShadowLimits
 from infra.telemetry import Metrics
 from ota.belongings import Belongings
 from ota.installed import InstalledService
+from ota.job_ports import Hold, Permit, Uses
+from ota.job_service import JobService
 from ota.lane import ExecutionLane
+from ota.models import Execution
 from ota.snapshots import SnapshotService, factory_defaults
 from registry.catalogue import ModelCatalogue
 from registry.devices import DeviceService
 from shadow.service import ShadowService
+
+LOOK_AGAIN_S = 60
+
+
+class _NoCampaigns:
+    """Stands for campaigns where there are none: nothing is given out, and nobody activates anything."""
+
+    async def decide(self, execution: Execution) -> Permit:
+        return Hold(f"no campaign {execution.campaign}", LOOK_AGAIN_S)
+
+    async def document(self, execution: Execution) -> bytes:
+        raise LookupError(f"there is no campaign {execution.campaign}")
+
+    async def uses(self, _campaign: str) -> Uses:
+        return Uses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +43,7 @@ class Ota:
     snapshots: SnapshotService
     installed: InstalledService
     belongings: Belongings
+    jobs: JobService
 
     def runs(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what goes on beside, until cancelled."""
@@ -42,13 +61,15 @@ def open_ota(
     limits: ShadowLimits,
 ) -> Ota:
     """Build the services; nothing is read or written yet."""
+    lane, campaigns = ExecutionLane(store, clock, metrics), _NoCampaigns()
     defaults = factory_defaults(models)
     snapshots = SnapshotService(
         store, clock, shadows=shadows, devices=devices, defaults=defaults, limits=limits
     )
     installed = InstalledService(store, clock)
     return Ota(
-        lane=ExecutionLane(store, clock, metrics),
+        lane=lane,
+        jobs=JobService(lane, clock, campaigns, campaigns),
         snapshots=snapshots,
         installed=installed,
         belongings=Belongings(snapshots, installed),

@@ -23,6 +23,7 @@ from infra.documents.memory import MemoryStore
 from infra.live import Live
 from infra.settings import BridgeSettings, ShadowLimits
 from infra.telemetry import Journeys, Metrics
+from ota.execution_store import EXECUTIONS
 from ota.stream_service import StreamService
 from registry.models import NewThing, ThingKind
 from registry.service import RegistryService
@@ -38,6 +39,7 @@ from shadow.service import ShadowService
 from shadow.store import ShadowStore
 from tests.fakes import FakeClock, SeededIds
 from tests.faulty_store import FaultyStore
+from tests.jobs_rig import JobsRig, make_jobs
 
 LIMITS = ShadowLimits(catchup_rate_max=100_000)
 ANNA = Principal("anna", Role.OPERATOR)
@@ -178,6 +180,7 @@ class BridgeRig:
     registry: RegistryService
     refusals: Refusals
     metrics: Metrics
+    jobs: JobsRig
     bridge: Bridge
     session: FakeSession
     remembered: list[int] = field(default_factory=list)
@@ -297,7 +300,7 @@ async def settled(condition: Callable[[], bool], what: str = "the condition") ->
 
 
 def memory() -> MemoryStore:
-    return MemoryStore([SHADOWS, *COLLECTIONS], [*LOGS, audit.LOG, DEAD_LETTERS])
+    return MemoryStore([SHADOWS, EXECUTIONS, *COLLECTIONS], [*LOGS, audit.LOG, DEAD_LETTERS])
 
 
 def make_rig(  # one argument for each part a test may want otherwise
@@ -318,15 +321,20 @@ def make_rig(  # one argument for each part a test may want otherwise
     refusals = Refusals(store, clock, ids)
     suspects = Suspects(directory, limits.poison_tries_max)
     suspects.begin()
+    job_suspects = Suspects(directory / "jobs", limits.poison_tries_max)
+    job_suspects.begin()
+    jobs = make_jobs(store, clock, metrics)
     remembered: list[int] = []
     bridge = Bridge(
         open_session=FakeSession,  # type: ignore[arg-type]  # speaks the part of a session that is used
         remember_session=lambda: remembered.append(bridge.session.connection),  # type: ignore[attr-defined]  # see above
         shadows=shadows,
         registry=registry,
+        jobs=jobs.jobs,
         dead_letters=DeadLetters(store, clock, metrics),
         refusals=refusals,
         suspects=suspects,
+        job_suspects=job_suspects,
         clock=clock,
         ids=ids,
         metrics=metrics,
@@ -337,7 +345,7 @@ def make_rig(  # one argument for each part a test may want otherwise
         pace=pace,
     )
     session: Any = bridge.session
-    return BridgeRig(store, clock, shadows, registry, refusals, metrics, bridge, session, remembered)
+    return BridgeRig(store, clock, shadows, registry, refusals, metrics, jobs, bridge, session, remembered)
 
 
 @asynccontextmanager
@@ -346,6 +354,7 @@ async def running(rig: BridgeRig, *, connect: bool = True) -> AsyncIterator[Brid
     try:
         async with asyncio.TaskGroup() as tasks:
             lane = tasks.create_task(rig.shadows.run(), name="lane")
+            job_lane = tasks.create_task(rig.jobs.lane.run(), name="job lane")
             bridge = tasks.create_task(rig.bridge.run(), name="bridge")
             if connect:
                 await rig.session.connect()
@@ -353,6 +362,7 @@ async def running(rig: BridgeRig, *, connect: bool = True) -> AsyncIterator[Brid
             bridge.cancel()
             await asyncio.wait({bridge})
             lane.cancel()
+            job_lane.cancel()
     except BaseExceptionGroup as errors:
         if len(errors.exceptions) == 1:
             raise errors.exceptions[0] from None

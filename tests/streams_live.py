@@ -37,6 +37,8 @@ from shadow.store import ShadowStore
 from tests.bridge_rig import memory
 from tests.certificates import open_authority
 from tests.fakes import FakeClock
+from tests.faulty_store import FaultyStore
+from tests.jobs_rig import make_jobs
 from tests.session_rig import until
 from tests.stream_rig import Files, Loader
 
@@ -114,9 +116,11 @@ async def serving(
         remember_session=lambda: None,
         shadows=shadows,
         registry=registry,
+        jobs=make_jobs(FaultyStore(store), clock, metrics).jobs,
         dead_letters=DeadLetters(store, clock, metrics),
         refusals=Refusals(store, clock, ids),
         suspects=suspects,
+        job_suspects=Suspects(directory / "jobs", limits.poison_tries_max),
         clock=clock,
         ids=ids,
         metrics=metrics,

@@ -114,7 +114,7 @@ class Metrics(Collector):
             # A clock that was set back between the two must not make the sum fall.
             self.convergence_seconds.observe(max(0, converged_after_ms) / MS_PER_S)
 
-    def rejected(self, code: int) -> None:
+    def rejected(self, code: int | str) -> None:
         """Count a refusal by its code."""
         self.rejections.inc(str(code))
 

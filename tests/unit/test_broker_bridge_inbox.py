@@ -9,7 +9,7 @@ from broker_bridge.topics import Operation, Request
 from shadow.document import ShadowId
 
 
-def message(thing: str, number: int = 0) -> Message:
+def message(thing: str, number: int = 0) -> Message[Request]:
     request = Request(Operation.UPDATE, ShadowId(thing))
     return Message(request, b"%d" % number, number, connection=1, duplicate=False)
 
@@ -59,7 +59,7 @@ async def test_taking_does_not_wait_for_a_batch_to_fill_but_for_a_first_message(
         assert len(await inbox.take(256)) == 1
 
 
-def asked(thing: str, number: int, gateway: str | None = None) -> Message:
+def asked(thing: str, number: int, gateway: str | None = None) -> Message[Request]:
     return message(thing, number)._replace(request=Request(Operation.UPDATE, ShadowId(thing), gateway))
 
 

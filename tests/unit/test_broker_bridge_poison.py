@@ -12,7 +12,7 @@ from shadow.document import ShadowId
 TRIES_MAX = 3
 
 
-def message(thing: str) -> Message:
+def message(thing: str) -> Message[Request]:
     request = Request(Operation.UPDATE, ShadowId(thing))
     return Message(request, thing.encode(), 1, connection=1, duplicate=True)
 
@@ -22,11 +22,11 @@ KILLER = message("killer")
 BATCH = [*GOOD[:2], KILLER, *GOOD[2:]]
 
 
-def run_until_death(directory: Path) -> list[Message] | None:
+def run_until_death(directory: Path) -> list[Message[Request]] | None:
     """Start, serve the redelivered batch, die at the killer; None when the killer was condemned."""
     suspects = Suspects(directory, TRIES_MAX)
     suspects.begin()
-    served: list[Message] = []
+    served: list[Message[Request]] = []
     for portion in suspects.portions(BATCH) if suspects.careful else [BATCH]:
         if suspects.condemned(portion[0]):
             return None
