@@ -27,7 +27,6 @@ from provisioning.session import (
     DEVICES_MAX,
     GRANTS_MAX,
     HOUR_MS,
-    MINUTE_MS,
     NAME_CHARS_MAX,
     NOTE_CHARS_MAX,
     PROGRAMS_PER_DEVICE_MAX,
@@ -69,12 +68,6 @@ WINDOW_S: Final[Mapping[Priority, int]] = {Priority.NORMAL: 600, Priority.LOW: 3
 SCHEDULE_MS_MAX: Final = 30 * 24 * HOUR_MS
 """How far ahead a window may be put."""
 EXPECTED_MAX: Final = 16
-TRY_SPAN_MS: Final = 15 * MINUTE_MS
-TRIES_MAX: Final = 5
-"""Proofs of one device within :data:`TRY_SPAN_MS`; the one after locks it for :data:`LOCK_MS`."""
-LOCK_MS: Final = HOUR_MS
-TRIED_MAX: Final = 2 * DEVICES_MAX
-"""Devices whose proofs are entered in a session within :data:`LOCK_MS`."""
 CHOSEN: Final = frozenset({DeviceState.AUTH_OK, DeviceState.SELECTED, DeviceState.LEFT_OUT})
 """States of a device about which the customer can say whether it takes part."""
 CHANNELS: Final = frozenset(ConsentChannel)
@@ -142,7 +135,7 @@ def discover(
     again = {one.eui64 for one in grants}
     kept = [one for one in session.grants if one.eui64 not in again and _lasts(one)]
     return replace(
-        _tried(after, grants, now_ms),
+        after,
         window=window,
         cause=None,
         others=0,
@@ -159,7 +152,7 @@ def grant(session: Session, new: Grant, now_ms: int) -> Session:
     others = tuple(one for one in session.grants if one.eui64 != new.eui64)
     if len(others) >= 2 * GRANTS_MAX:
         raise InvalidRequestError(f"at most {GRANTS_MAX} grants of one window")
-    return replace(touch(_tried(session, [new], now_ms), now_ms), grants=(*others, new))
+    return replace(touch(session, now_ms), grants=(*others, new))
 
 
 def stop_discovery(session: Session, now_ms: int) -> Session:
@@ -176,24 +169,6 @@ def stop_discovery(session: Session, now_ms: int) -> Session:
 def _lasts(one: Grant) -> bool:
     """Tell whether a grant means something beyond its window: it is answered, or the device proves itself."""
     return one.state is GrantState.ANSWERED or one.proof is not Proof.INSTALL_CODE
-
-
-def locked_until_ms(session: Session, eui64: str, now_ms: int) -> int:
-    """Return until when no proof of a device may be entered; a time of the past: one may."""
-    tries = [at_ms for at_ms in session.tries.get(eui64, ()) if at_ms > now_ms - LOCK_MS]
-    spans = (tries[first : first + TRIES_MAX] for first in range(len(tries) - TRIES_MAX + 1))
-    full = [span[-1] for span in spans if span[-1] - span[0] < TRY_SPAN_MS]
-    return full[-1] + LOCK_MS if full else 0
-
-
-def _tried(session: Session, grants: Sequence[Grant], now_ms: int) -> Session:
-    tries = {eui64: at_ms for eui64, at_ms in session.tries.items() if at_ms[-1] > now_ms - LOCK_MS}
-    for one in grants:
-        recent = (at_ms for at_ms in tries.get(one.eui64, ()) if at_ms > now_ms - LOCK_MS)
-        tries[one.eui64] = (*recent, now_ms)[-TRIES_MAX:]
-    if len(tries) > TRIED_MAX:
-        raise InvalidRequestError(f"codes of at most {TRIED_MAX} devices an hour in one session")
-    return replace(session, tries=tries)
 
 
 # ---------------------------------------------------------------------------- steps 8 to 11

@@ -25,6 +25,7 @@ from provisioning.reconciler import Reconciler
 from provisioning.routes import ROUTES, RouteKeeper
 from provisioning.service import SessionService
 from provisioning.store import SESSIONS, SessionStore
+from provisioning.tries import PROOF_TRIES, ProofTries
 from provisioning.verifications import VERIFICATIONS, Verifications
 from provisioning.work_orders import WORK_ORDERS, WorkOrders
 from registry.accounts import AccountService
@@ -44,6 +45,7 @@ COLLECTIONS: Final[tuple[Collection, ...]] = (
     ROUTES,
     LINK_KEYS,
     VERIFICATIONS,
+    PROOF_TRIES,
     WORK_ORDERS,
     MOVES,
     SEARCHES,
@@ -107,6 +109,7 @@ def open_provisioning(
     registry, gateways, devices = registers.registry, registers.gateways, registers.devices
     keys, sessions, outgoing = LinkKeys(store, clock, box), SessionStore(store), OutboxOutgoing(outbox)
     verifications, work_orders = Verifications(store, clock), WorkOrders(store, clock, registry)
+    tries = ProofTries(store, clock)
     routes = RouteKeeper(
         store, clock, registry=registry, gateways=gateways, hans=hans, shadows=shadows, presence=presence
     )
@@ -137,13 +140,14 @@ def open_provisioning(
     )
     service = SessionService(
         sessions=sessions,
-        reconciler=Reconciler(sessions, observing, executor, verifications, clock, live),
+        reconciler=Reconciler(sessions, observing, executor, verifications, tries, clock, live),
         observing=observing,
         executor=executor,
         registry=registry,
         gateways=gateways,
         meters=registers.meters,
         verifications=verifications,
+        tries=tries,
         work_orders=work_orders,
         programs=programs,
         keys=keys,

@@ -20,6 +20,7 @@ from provisioning.effects import Effect
 from provisioning.executor import Executor, Outcome
 from provisioning.observing import Observing
 from provisioning.store import LATER, SOON, SessionStore
+from provisioning.tries import ProofTries
 from provisioning.verifications import Verifications
 
 ROUNDS_MAX: Final = 40
@@ -44,6 +45,7 @@ class Reconciler:
         observing: Observing,
         executor: Executor,
         verifications: Verifications,
+        tries: ProofTries,
         clock: Clock,
         live: Live,
     ) -> None:
@@ -51,6 +53,7 @@ class Reconciler:
         self._observing = observing
         self._executor = executor
         self._verifications = verifications
+        self._tries = tries
         self._clock = clock
         self._live = live
         self._held = HoldOff(clock)
@@ -112,6 +115,7 @@ class Reconciler:
             self._swept_s = now_s
             await self._sessions.drop_over(self._clock.now_ms() - KEPT_MS)
             await self._verifications.sweep()
+            await self._tries.sweep()
 
     async def _carefully(self, id: str) -> None:
         try:

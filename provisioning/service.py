@@ -21,7 +21,6 @@ from provisioning import acts, remedies
 from provisioning.acts import Assignment, Choice
 from provisioning.asking import Ask
 from provisioning.errors import (
-    CredentialLockedError,
     GatewayCapacityError,
     IdempotencyMismatchError,
     IneligiblePairsError,
@@ -62,6 +61,7 @@ from provisioning.session import (
 )
 from provisioning.states import DeviceState, SessionState
 from provisioning.store import SessionPage, SessionStore
+from provisioning.tries import ProofTries
 from provisioning.verifications import Verifications
 from provisioning.work_orders import WorkOrders
 from registry.errors import PremisesNotFoundError
@@ -127,6 +127,7 @@ class SessionService:
         gateways: GatewayService,
         meters: MeterService,
         verifications: Verifications,
+        tries: ProofTries,
         work_orders: WorkOrders,
         programs: Programs,
         keys: LinkKeys,
@@ -145,6 +146,7 @@ class SessionService:
         self._gateways = gateways
         self._meters = meters
         self._verifications = verifications
+        self._tries = tries
         self._work_orders = work_orders
         self._programs = programs
         self._keys = keys
@@ -293,7 +295,7 @@ class SessionService:
         gateway = await self._gateway(session, how.gateway)
         if len(how.grants) > GRANTS_MAX:
             raise InvalidRequestError(f"at most {GRANTS_MAX} grants of one window")
-        grants = [await self._grant(session, one, ask) for one in how.grants]
+        grants = [await self._grant(one, ask) for one in how.grants]
         await self._check_room(gateway, len(grants))
         now_ms = self._clock.now_ms()
 
@@ -310,6 +312,7 @@ class SessionService:
                 actor=ask.by.name,
             )
 
+        await self._count_tries(session, decide, grants)
         return await self._act(id, ask, Action.SESSION_WORK, decide, "discover")
 
     async def grant(self, id: str, new: NewGrant, ask: Ask) -> Session:
@@ -317,14 +320,17 @@ class SessionService:
         session = await self.session(id)
         if self._is_repeat(session, ask):
             return session
-        made = await self._grant(session, new, ask)
+        made = await self._grant(new, ask)
         if session.window is not None:
             waiting = sum(one.state is GrantState.WAITING for one in session.grants)
             await self._check_room(session.window.gateway, waiting + 1)
         now_ms = self._clock.now_ms()
-        return await self._act(
-            id, ask, Action.SESSION_WORK, lambda before: acts.grant(before, made, now_ms), "grant"
-        )
+
+        def decide(before: Session) -> Session:
+            return acts.grant(before, made, now_ms)
+
+        await self._count_tries(session, decide, [made])
+        return await self._act(id, ask, Action.SESSION_WORK, decide, "grant")
 
     async def stop_discovery(self, id: str, ask: Ask) -> Session:
         """End the window now, with what was seen until now."""
@@ -344,10 +350,9 @@ class SessionService:
         best = min(able, key=lambda one: (not one.online, one.priority, one.gateway), default=None)
         return "" if best is None else best.gateway
 
-    async def _grant(self, session: Session, new: NewGrant, ask: Ask) -> Grant:
+    async def _grant(self, new: NewGrant, ask: Ask) -> Grant:
         """Read a proof: a typing error is told at once and costs no try."""
         key = new.device if new.proof is Proof.PIN else _eui64(new.device)
-        now_ms = self._clock.now_ms()
         sealed = ""
         match new.proof:
             case Proof.INSTALL_CODE:
@@ -356,10 +361,14 @@ class SessionService:
                 key = await self._keep_pin(new, ask)
             case Proof.CERTIFICATE:
                 pass  # the device shows it to the Trust Center
-        locked_ms = acts.locked_until_ms(session, key, now_ms)
-        if locked_ms > now_ms:
-            raise CredentialLockedError(key, -(-(locked_ms - now_ms) // MS_PER_S))
         return Grant(id=f"g-{self._ids.token(60)}", eui64=key, proof=new.proof, sealed_key=sealed)
+
+    async def _count_tries(
+        self, session: Session, decide: Callable[[Session], Session], grants: Sequence[Grant]
+    ) -> None:
+        """Count the proofs, unless the act would be refused as the session stands: that costs no try."""
+        decide(session)
+        await self._tries.take([one.eui64 for one in grants])
 
     def _link_key(self, eui64: str, code: Secret) -> str:
         try:

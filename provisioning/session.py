@@ -265,8 +265,6 @@ class Session:
     window: Window | None = None
     expected: tuple[Expected, ...] = ()
     grants: tuple[Grant, ...] = ()
-    tries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """When proofs of a device were entered, lately."""
     devices: Mapping[str, SessionDevice] = field(default_factory=dict)
     others: int = 0
     """What was seen and has no part in this: only how much it is."""

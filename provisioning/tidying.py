@@ -71,8 +71,8 @@ def tidy(look: Look) -> None:
     if window is not None and WINDOW.takes(window.state, WindowTrigger.CLOSE):
         ended = min(window.until_ms, look.now_ms)
         look.change(window=turn(window, WindowTrigger.CLOSE, until_ms=ended))
-    if any(grant.sealed_key for grant in session.grants) or session.tries:
-        look.change(grants=tuple(replace(grant, sealed_key="") for grant in session.grants), tries={})
+    if any(grant.sealed_key for grant in session.grants):
+        look.change(grants=tuple(replace(grant, sealed_key="") for grant in session.grants))
     before = len(look.effects)
     for eui64, device in sorted(session.devices.items()):
         known = look.observed.devices.get(eui64)

@@ -43,6 +43,7 @@ from provisioning.service import Discovery, NewGrant, NewSession, SessionService
 from provisioning.session import Consent, Proof, Record, Session, pair
 from provisioning.store import SessionStore
 from provisioning.taking_part import TakingPart
+from provisioning.tries import ProofTries
 from provisioning.verifications import NewVerification, Outcome, Verifications
 from provisioning.work_orders import WorkOrders
 from registry.accounts import Account, AccountService
@@ -268,6 +269,7 @@ class Process:
         )
         programs: Any = self.taking_part if world.real else world.programs
         self.verifications = Verifications(store, clock)
+        self.tries = ProofTries(store, clock)
         self.work_orders = WorkOrders(store, clock, self.registry)
         self.sessions = SessionStore(store)
         self.routes = RouteKeeper(
@@ -298,7 +300,7 @@ class Process:
             **parts,
         )
         self.reconciler = Reconciler(
-            self.sessions, self.observing, self.executor, self.verifications, clock, self.live
+            self.sessions, self.observing, self.executor, self.verifications, self.tries, clock, self.live
         )
         self.snapshots = SnapshotService(
             store,
@@ -335,6 +337,7 @@ class Process:
             gateways=self.gateways,
             meters=self.meters,
             verifications=self.verifications,
+            tries=self.tries,
             work_orders=self.work_orders,
             programs=programs,
             keys=self.keys,

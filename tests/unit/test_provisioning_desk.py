@@ -1,14 +1,15 @@
 """The first steps of a call: search, verification, work orders, remedies; bounded and audited."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from infra.documents.memory import MemoryStore
-from provisioning.acts import LOCK_MS, TRIED_MAX, discover, locked_until_ms
 from provisioning.care import CareAccount, CareCustomer, SearchBy
 from provisioning.desk import SEARCHES, Desk
 from provisioning.errors import (
+    CredentialLockedError,
     CustomerNotFoundError,
     IdempotencyMismatchError,
     InvalidRequestError,
@@ -17,8 +18,8 @@ from provisioning.errors import (
 )
 from provisioning.learning import Learning
 from provisioning.remedies import Remedy, RemedyKind, built_in, fitting
-from provisioning.session import GRANTS_MAX, Cause, Mode, Priority
-from provisioning.states import SessionState
+from provisioning.session import Cause
+from provisioning.tries import LOCK_MS, TRIES_MAX, Tries, locked_until_ms
 from provisioning.verifications import (
     LIFE_MS,
     LIVE_MAX,
@@ -36,7 +37,7 @@ from security.audit import Decision
 from security.policy import Principal, Role
 from tests.covers import covers
 from tests.fakes import NOW_MS, FakeClock
-from tests.homes import grant, route, session
+from tests.homes import route
 from tests.provisioning_rig import ACCOUNT, OPERATOR, PREMISES, ROSA, World
 
 RUTH = Principal("rosalind", Role.REP)
@@ -193,36 +194,41 @@ async def test_a_work_order_that_is_closed_stays_closed(world):
 
 def test_five_codes_in_a_quarter_of_an_hour_lock_a_device_for_an_hour():
     minutes = [NOW_MS + minute * 60_000 for minute in (0, 3, 6, 9, 14)]
-    locked = session(tries={"EUI": tuple(minutes)})
-    assert locked_until_ms(locked, "EUI", minutes[-1]) == minutes[-1] + LOCK_MS
-    assert locked_until_ms(locked, "EUI", minutes[-1] + LOCK_MS) == 0
-    slow = session(tries={"EUI": (*minutes[:-1], NOW_MS + 15 * 60_000)})
-    assert locked_until_ms(slow, "EUI", NOW_MS + 15 * 60_000) == 0
-    assert locked_until_ms(locked, "OTHER", minutes[-1]) == 0
+    locked = Tries(tuple(minutes))
+    assert locked_until_ms(locked, minutes[-1]) == minutes[-1] + LOCK_MS
+    assert locked_until_ms(locked, minutes[-1] + LOCK_MS) == 0
+    slow = Tries((*minutes[:-1], NOW_MS + 15 * 60_000))
+    assert locked_until_ms(slow, NOW_MS + 15 * 60_000) == 0
+    assert locked_until_ms(Tries(), minutes[-1]) == 0
 
 
-def test_a_session_remembers_the_tries_of_so_many_devices_and_of_the_last_hour_only():
-    def tried(before, first, now_ms):
-        some = [grant(f"{number:016X}") for number in range(first, first + GRANTS_MAX)]
-        return discover(
-            replace(before, state=SessionState.OPEN),
-            gateway="gw-1",
-            priority=Priority.NORMAL,
-            mode=Mode.GRANTS,
-            not_before_ms=0,
-            expected=(),
-            grants=some,
-            now_ms=now_ms,
-            actor="rosa",
-        )
+async def test_of_several_devices_none_is_counted_where_one_is_locked(world):
+    async with world.process() as one:
+        for _ in range(TRIES_MAX):
+            await one.tries.take(["A"])
+        for _ in range(TRIES_MAX):
+            with pytest.raises(CredentialLockedError):
+                await one.tries.take(["B", "A"])
+        await one.tries.take(["B"])
 
-    one = session()
-    for first in range(0, TRIED_MAX, GRANTS_MAX):
-        one = tried(one, first, NOW_MS)
-    assert len(one.tries) == TRIED_MAX
-    with pytest.raises(InvalidRequestError, match="an hour"):
-        tried(one, TRIED_MAX, NOW_MS + LOCK_MS - 1)
-    assert len(tried(one, TRIED_MAX, NOW_MS + LOCK_MS).tries) == GRANTS_MAX
+
+async def test_of_those_who_try_at_the_same_time_no_more_than_five_may(world):
+    async with world.process() as one, world.process() as other:
+        tries = (one.tries.take(["A"]) for one in (one, other) * 10)
+        outcomes = await asyncio.gather(*tries, return_exceptions=True)
+        assert outcomes.count(None) == TRIES_MAX
+        assert {type(outcome) for outcome in outcomes} == {type(None), CredentialLockedError}
+
+
+async def test_tries_that_mean_nothing_any_more_are_forgotten(world):
+    async with world.process() as one:
+        await one.tries.take(["A", "B"])
+        world.clock.advance(1)
+        await one.tries.take(["B"])
+        world.clock.advance(LOCK_MS / 1_000 - 1)
+        assert await one.tries.sweep() == 1
+        world.clock.advance(1)
+        assert await one.tries.sweep() == 1
 
 
 # ---------------------------------------------------------------------------- remedies

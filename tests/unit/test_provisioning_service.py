@@ -29,6 +29,7 @@ from provisioning.errors import (
     TooManySessionsError,
     VerificationExpiredError,
     VerificationMissingError,
+    WindowClosedError,
     WorkOrderMissingError,
 )
 from provisioning.executor import Outcome as ExecutorOutcome
@@ -334,6 +335,37 @@ async def test_a_typing_error_costs_no_try_and_too_many_codes_lock_the_device(wo
         with pytest.raises(CredentialLockedError) as refused:
             await one.service.grant(session.id, label, world.ask())
         assert refused.value.retry_s == 3_600
+
+
+async def test_a_new_session_gives_no_new_tries(world):
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.opened()
+        how = Discovery(grants=(one.label("thermostat"),))
+        await one.service.discover(session.id, how, world.ask())
+        for _ in range(4):
+            await one.service.grant(session.id, one.label("thermostat"), world.ask())
+        await one.service.abort(session.id, "again", world.ask())
+        await one.live_on(2)
+        session = await one.opened()
+        with pytest.raises(CredentialLockedError):
+            await one.service.discover(session.id, how, world.ask())
+        assert await one.service.session(session.id) == session
+        other = Discovery(grants=(one.label("heater"),))
+        await one.service.discover(session.id, other, world.ask())
+        world.clock.advance(3_600)
+        await one.service.grant(session.id, one.label("thermostat"), world.ask())
+
+
+async def test_what_is_refused_as_the_session_stands_costs_no_try(world):
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.opened()
+        label = one.label("thermostat")
+        for _ in range(9):
+            with pytest.raises(WindowClosedError):
+                await one.service.grant(session.id, label, world.ask())
+        await one.service.discover(session.id, Discovery(grants=(label,)), world.ask())
 
 
 async def test_of_one_device_there_is_one_grant_in_a_window(world):
