@@ -71,3 +71,15 @@ class OtherRequestError(OtaError):
 
     def __init__(self) -> None:
         super().__init__("this Idempotency-Key was used for another request")
+
+
+class EncodingError(OtaError):
+    """Bytes are not an envelope exactly as it is to be: nothing in them is believed."""
+
+
+class FieldError(OtaError):
+    """A member of a signed payload is not as it is to be. ``key`` is its number, 0 of what has none."""
+
+    def __init__(self, key: int, problem: str) -> None:
+        super().__init__(f"key {key}: {problem}" if key else problem)
+        self.key = key
