@@ -50,6 +50,8 @@ class Wanted:
     """Its model has no ``firmware`` shadow: its own test and a new session with the broker tell."""
     local: bool = False
     """It is carried out on site."""
+    release: str = ""
+    """Its id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
