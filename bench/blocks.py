@@ -149,7 +149,7 @@ async def measure_load(
     served: Served, options: argparse.Namespace, block: int, window: int, figure: str
 ) -> None:
     """Emit what blocks and requests cost while many devices load as fast as they can."""
-    desk, broker = cast("Any", served.bridge._streams), served.broker
+    desk, broker = cast("Any", served.bridge.streams), served.broker
     assert broker.pid is not None
     with devices(broker.plain_port, options.devices, block, window):
         await asyncio.sleep(WARM_UP_S)
@@ -198,14 +198,14 @@ async def measure_on(broker: Mosquitto, folder: Path, options: argparse.Namespac
         served.files.allow(ALONE, STREAM)
         for window in options.windows:
             await measure_device(served, window)
-        desk: Any = served.bridge._streams
+        desk: Any = served.bridge.streams
         for block in options.blocks:
             for window in options.windows:
                 say(f"blocks: {options.devices} devices, {block} bytes, {window} a request")
                 await measure_load(served, options, block, window, "blocks")
-                served.bridge._streams = cast("Any", Ready(served, block, window))
+                served.bridge.streams = cast("Any", Ready(served, block, window))
                 await measure_load(served, options, block, window, "blocks_limit")
-                served.bridge._streams = desk
+                served.bridge.streams = desk
 
 
 def main() -> None:

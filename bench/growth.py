@@ -73,6 +73,7 @@ def bridge_of(services: Services, directory: Path) -> Bridge:
         shadows=services.shadows,
         registry=services.registry,
         jobs=services.ota.jobs,
+        streams=services.ota.streams,
         dead_letters=DeadLetters(services.store, services.clock, services.metrics),
         refusals=services.refusals,
         suspects=Suspects(directory / "bridge", 3),

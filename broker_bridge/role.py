@@ -27,7 +27,6 @@ from broker_bridge.topics import (
     FirmwareRequest,
     JobRequest,
     Request,
-    StreamRequest,
     parse,
     parse_firmware,
     refuse_unguarded,
@@ -73,6 +72,7 @@ class Bridge:
         shadows: ShadowService,
         registry: RegistryService,
         jobs: JobService,
+        streams: StreamService,
         dead_letters: DeadLetters,
         refusals: Refusals,
         suspects: Suspects,
@@ -85,14 +85,14 @@ class Bridge:
         settings: BridgeSettings,
         logged: Callable[[], Iterable[str]] = tuple,
         warden: Warden | None = None,
-        streams: StreamService | None = None,
         pace: Pace = PACE,
     ) -> None:
         """Put the parts together.
 
         ``open_session`` makes the session that calls this handler; ``remember_session`` has the broker
         save that the session exists, which it must once it was made anew; ``logged`` returns what the
-        broker has logged of late, whether we heard it or not; ``warden`` hears it too.
+        broker has logged of late, whether we heard it or not; ``warden`` hears it too; ``pace`` is how fast a
+        thing is given files.
         """
         refuse_unguarded()
         self._logged = logged
@@ -121,12 +121,8 @@ class Bridge:
             journeys,
             settings.batch_messages_max,
         )
-        self._streams = (
-            None
-            if streams is None
-            else StreamDesk(
-                streams, self.session, registry, dead_letters, suspects, refusals, ids, metrics, pace
-            )
+        self.streams = StreamDesk(
+            streams, self.session, registry, dead_letters, suspects, refusals, ids, metrics, pace
         )
         self.job_speaker = JobSpeaker(self.session, jobs, registry, limits, metrics)
         self._jobs = JobDesk(
@@ -152,8 +148,7 @@ class Bridge:
             tasks.create_task(self._jobs.run(), name="bridge jobs")
             tasks.create_task(self.job_speaker.run(), name="bridge job speaker")
             tasks.create_task(self._flush_refusals(), name="bridge refusals")
-            if self._streams is not None:
-                tasks.create_task(self._streams.run(), name="bridge streams")
+            tasks.create_task(self.streams.run(), name="bridge streams")
             try:
                 await asyncio.get_running_loop().create_future()  # for ever
             finally:
@@ -204,19 +199,16 @@ class Bridge:
     def _ask_for_firmware(
         self, request: FirmwareRequest, packet: mqtt5.PublishPacket, connection: int
     ) -> bool:
-        """Hand a request to whom it concerns; False when it is nobody's, and to be acknowledged here."""
+        """Hand a request to whom it concerns; False when it is to be acknowledged here."""
         if packet.retain:
             self._metrics.dropped("retained")
             return False
         self.catch_up.heard(request.gateway or request.thing)
         if isinstance(request, JobRequest):
             self._jobs.received(request, packet, connection)
-            return True
-        if self._streams is not None and isinstance(request, StreamRequest):
-            self._streams.received(request, packet, connection)
-            return True
-        self._metrics.dropped("unserved")
-        return False
+        else:
+            self.streams.received(request, packet, connection)
+        return True
 
     def settled(self, mark: object) -> None:
         """Note that the broker has all messages of one version, or what a thing is told of its jobs."""
@@ -252,8 +244,7 @@ class Bridge:
     def disconnected(self) -> None:
         """The broker is gone; outboxes remember what it does not know."""
         self._speaker.silence()
-        if self._streams is not None:
-            self._streams.disconnected()
+        self.streams.disconnected()
         self.job_speaker.silence()
 
     def _committed(self, outcomes: Sequence[Outcome]) -> None:

@@ -446,6 +446,7 @@ def _bridge(
         shadows=services.shadows,
         registry=services.registry,
         jobs=services.ota.jobs,
+        streams=services.ota.streams,
         dead_letters=DeadLetters(services.store, services.clock, services.metrics),
         refusals=services.refusals,
         suspects=suspects,
@@ -504,6 +505,11 @@ def _show(metrics: Metrics, bridge: Bridge) -> None:
         "things_untold_of_jobs", "Things whose jobs wait for the broker", lambda: bridge.job_speaker.left
     )
     metrics.gauge("things_present", "Things connected", lambda: bridge.catch_up.present)
+    files = bridge.streams
+    metrics.gauge("stream_requests_waiting", "Requests for files not yet answered", lambda: len(files))
+    metrics.counter("stream_requests", "Requests for files answered", lambda: files.answered)
+    metrics.counter("stream_blocks", "Blocks of files sent", lambda: files.blocks)
+    metrics.counter("stream_bytes", "Bytes of files sent, as they are spelled", lambda: files.bytes)
     metrics.counter("publishes", "Messages given to the broker", lambda: session.published)
     metrics.counter("pubacks", "Messages it acknowledged", lambda: session.settled)
     metrics.counter("broker_connections", "Times the bridge connected", lambda: counts.connections)

@@ -9,12 +9,14 @@ from infra.documents.port import DocumentStore
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Metrics
 from ota.belongings import Belongings
+from ota.blocks import BlockCache
 from ota.installed import InstalledService
 from ota.job_ports import Hold, Permit, Uses
 from ota.job_service import JobService
 from ota.lane import ExecutionLane
 from ota.models import Execution
 from ota.snapshots import SnapshotService, factory_defaults
+from ota.stream_service import StreamService
 from registry.catalogue import ModelCatalogue
 from registry.devices import DeviceService
 from shadow.service import ShadowService
@@ -34,6 +36,9 @@ class _NoCampaigns:
     async def uses(self, _campaign: str) -> Uses:
         return Uses()
 
+    async def stream(self, _id: str) -> None:
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Ota:
@@ -44,6 +49,7 @@ class Ota:
     installed: InstalledService
     belongings: Belongings
     jobs: JobService
+    streams: StreamService
 
     def runs(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what goes on beside, until cancelled."""
@@ -62,6 +68,7 @@ def open_ota(
 ) -> Ota:
     """Build the services; nothing is read or written yet."""
     lane, campaigns = ExecutionLane(store, clock, metrics), _NoCampaigns()
+    jobs = JobService(lane, clock, campaigns, campaigns)
     defaults = factory_defaults(models)
     snapshots = SnapshotService(
         store, clock, shadows=shadows, devices=devices, defaults=defaults, limits=limits
@@ -69,7 +76,8 @@ def open_ota(
     installed = InstalledService(store, clock)
     return Ota(
         lane=lane,
-        jobs=JobService(lane, clock, campaigns, campaigns),
+        jobs=jobs,
+        streams=StreamService(jobs, campaigns, BlockCache()),
         snapshots=snapshots,
         installed=installed,
         belongings=Belongings(snapshots, installed),

@@ -40,6 +40,7 @@ from shadow.store import ShadowStore
 from tests.fakes import FakeClock, SeededIds
 from tests.faulty_store import FaultyStore
 from tests.jobs_rig import JobsRig, make_jobs
+from tests.stream_rig import make_files
 
 LIMITS = ShadowLimits(catchup_rate_max=100_000)
 ANNA = Principal("anna", Role.OPERATOR)
@@ -341,7 +342,7 @@ def make_rig(  # one argument for each part a test may want otherwise
         journeys=journeys(clock) if journeys else Journeys(clock, random.Random(1)),
         limits=limits,
         settings=settings or BridgeSettings(),
-        streams=streams,
+        streams=streams or make_files().service,
         pace=pace,
     )
     session: Any = bridge.session

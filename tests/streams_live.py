@@ -22,7 +22,6 @@ from broker_bridge.mosquitto_config import BrokerConfig
 from broker_bridge.poison import Suspects
 from broker_bridge.role import Bridge
 from broker_bridge.session import Session
-from broker_bridge.streams import StreamDesk
 from broker_bridge.topics import SUBSCRIPTIONS
 from infra.ids import RandomIds
 from infra.live import Live
@@ -77,12 +76,6 @@ class Served:
     registry: RegistryService
     files: Files
     metrics: Metrics
-
-    @property
-    def desk(self) -> StreamDesk:
-        desk = self.bridge._streams
-        assert desk is not None
-        return desk
 
     async def register(self, name: str, kind: ThingKind = ThingKind.DEVICE, home: str = "home-1") -> None:
         await self.registry.register(NewThing(name, kind, "acme", home, has_certificate=True), OPERATOR)

@@ -40,7 +40,7 @@ def up(thing="hall", *, gateway=None, stream=FW, operation="get", format="cbor")
 
 async def quiet(rig):
     """Return when every request that came is settled."""
-    await settled(lambda: not len(rig.bridge._streams))
+    await settled(lambda: not len(rig.bridge.streams))
     await turns(20)
 
 
@@ -258,7 +258,7 @@ async def test_while_the_way_to_the_broker_is_full_nothing_is_prepared_and_littl
         for number in range(20):
             rig.deliver(up(), cbor2.dumps({"c": f"t-{number}", "f": 0, "l": 4096, "n": 1}))
             await turns(5)
-        assert len(rig.bridge._streams) == fairness.REQUESTS_PER_SHARE_MAX
+        assert len(rig.bridge.streams) == fairness.REQUESTS_PER_SHARE_MAX
         assert rig.session.sent == []
         assert files.shelf.asked == []
         assert rig.session.acked == list(range(1, 17))
@@ -316,7 +316,7 @@ async def test_so_many_wait_unacknowledged_and_more_are_acknowledged_at_once(rig
         await quiet(rig)
         assert rig.session.acked == packets[3:] + packets[:3]
         assert len(rig.session.sent) == 5
-        assert rig.bridge._streams._unacknowledged == 0
+        assert rig.bridge.streams._unacknowledged == 0
 
 
 async def test_when_the_connection_breaks_what_waits_is_forgotten_and_comes_again(rig):
@@ -326,7 +326,7 @@ async def test_when_the_connection_breaks_what_waits_is_forgotten_and_comes_agai
         packet_id = rig.deliver(up(), ASK)
         await turns(20)
         rig.session.disconnect()
-        assert len(rig.bridge._streams) == 0
+        assert len(rig.bridge.streams) == 0
         rig.session.make_room()
         await rig.session.connect()
         rig.deliver(up(), ASK, packet_id=packet_id, duplicate=True)
@@ -407,4 +407,4 @@ async def test_whatever_comes_has_one_acknowledgement_and_at_most_one_answer(rig
             await turns(rng.randrange(4))
         await quiet(rig)
         assert sorted(rig.session.acked) == list(range(1, 301))
-        assert rig.bridge._streams._unacknowledged == 0
+        assert rig.bridge.streams._unacknowledged == 0

@@ -85,6 +85,7 @@ async def test_what_the_page_says_is_what_happens(transcript, tmp_path):
             shadows=services.shadows,
             registry=services.registry,
             jobs=services.ota.jobs,
+            streams=services.ota.streams,
             dead_letters=DeadLetters(services.store, services.clock, services.metrics),
             refusals=services.refusals,
             suspects=Suspects(tmp_path / "bridge", 3),

@@ -154,7 +154,7 @@ async def test_a_request_with_acknowledgement_is_acknowledged_by_us_too(tmp_path
     # Nothing of it is delivered once more to the next run.
     async with serving(tmp_path, broker, files, UNPACED) as served:
         await served.bridge.session.echo()
-        assert served.desk.answered == 0
+        assert served.bridge.streams.answered == 0
 
 
 async def test_a_device_that_never_reads_holds_none_of_our_memory(tmp_path, broker, files):
@@ -172,7 +172,7 @@ async def test_a_device_that_never_reads_holds_none_of_our_memory(tmp_path, brok
         loader = Loader(SIZE, 4_096)
         await timed(hall, loader)
         assert loader.content == numbered(SIZE)
-        assert len(served.desk) <= 4
+        assert len(served.bridge.streams) <= 4
         assert served.bridge.session.connected
 
 
