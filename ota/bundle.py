@@ -1,0 +1,183 @@
+"""A campaign in one file, for a crew without a network: manifest, order, proofs, leaves, image. Pure.
+
+A CBOR array of five byte strings, in that order, so that it is written and read as a stream; nothing in it
+is packed. Its signatures are what protects it: a device checks all of it as it would without the crew, and
+what is checked here only spares a journey with a file that no device would take. (spec: ota, 10)
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cbor2
+
+from ota import manifest as manifests
+from ota import order as orders
+from ota.envelope import ENVELOPE_BYTES_MAX, Typ, open_envelope
+from ota.errors import EncodingError, OtaError
+from ota.manifest import Manifest
+from ota.models import job_id
+from ota.order import Order
+from ota.trees import leaf_list, list_tree, name_leaf, root_from_proof
+
+MEDIA: Final = "application/gnomon-bundle+cbor"
+PARTS: Final = 5
+CHUNK_BYTES: Final = 131_072
+IMAGE_BYTES_MAX: Final = 67_108_864
+PROOFS_BYTES_MAX: Final = 16_777_216
+"""20,000 targets, each with the longest proof that so many have."""
+LEAVES_BYTES_MAX: Final = 2_097_152
+BUNDLE_BYTES_MAX: Final = 2 * ENVELOPE_BYTES_MAX + PROOFS_BYTES_MAX + LEAVES_BYTES_MAX + IMAGE_BYTES_MAX + 64
+_BOUNDS: Final = (
+    ("manifest", ENVELOPE_BYTES_MAX),
+    ("order", ENVELOPE_BYTES_MAX),
+    ("proofs", PROOFS_BYTES_MAX),
+    ("leaves", LEAVES_BYTES_MAX),
+    ("image", IMAGE_BYTES_MAX),
+)
+_ARRAY, _BYTES = 0x80, 0x40
+_SHORT_MAX: Final = 23
+_WIDTHS: Final = {24: 1, 25: 2, 26: 4, 27: 8}
+
+
+class BundleError(OtaError):
+    """A file is no bundle, or its parts do not belong together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The parts as they are in the file. ``proofs`` are by thing name, as a job document carries each."""
+
+    manifest: bytes
+    order: bytes
+    proofs: Mapping[str, bytes]
+    leaves: bytes
+    image: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A bundle whose parts belong together, and what they say."""
+
+    bundle: Bundle
+    manifest: Manifest
+    order: Order
+
+    @property
+    def job(self) -> str:
+        """Return what devices call its campaign."""
+        return job_id(self.order.campaign)
+
+    @property
+    def manifest_sha256(self) -> str:
+        """Return the hash by which the order names the manifest."""
+        return hashlib.sha256(self.bundle.manifest).hexdigest()
+
+    @property
+    def order_sha256(self) -> str:
+        """Return the hash by which we know the order."""
+        return hashlib.sha256(self.bundle.order).hexdigest()
+
+
+def size(bundle: Bundle) -> int:
+    """Return how many bytes a bundle has as a file."""
+    return 1 + sum(len(_head(_BYTES, len(part))) + len(part) for part in _parts(bundle))
+
+
+def write(bundle: Bundle) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of the file, in pieces of at most :data:`CHUNK_BYTES`."""
+    yield _head(_ARRAY, PARTS)
+    for part in _parts(bundle):
+        yield _head(_BYTES, len(part))
+        view = memoryview(part)
+        for first in range(0, len(view), CHUNK_BYTES):
+            yield view[first : first + CHUNK_BYTES]
+
+
+def read(file: memoryview) -> Bundle:
+    """Return the parts of a file; the image is not copied. Raises :class:`BundleError`."""
+    if len(file) > BUNDLE_BYTES_MAX or not file or file[0] != _ARRAY | PARTS:
+        raise BundleError("this is no bundle: it does not begin as one, or is too large")
+    at, parts = 1, list[memoryview]()
+    for name, bytes_max in _BOUNDS:
+        first, length = _string_at(file, at, name)
+        if length > bytes_max:
+            raise BundleError(f"{name}: at most {bytes_max} bytes")
+        at = first + length
+        if at > len(file):
+            raise BundleError(f"{name}: the file ends within it; fetch the bundle again")
+        parts.append(file[first:at])
+    if at != len(file):
+        raise BundleError("there is something after the end of the bundle")
+    manifest, order, proofs, leaves, image = parts
+    return Bundle(bytes(manifest), bytes(order), _proofs_of(bytes(proofs)), bytes(leaves), image)
+
+
+def opened(bundle: Bundle) -> Opened:
+    """Return what a bundle says, if its parts belong together. Raises :class:`BundleError`.
+
+    Whose signatures these are is for the devices to check, which have the keys.
+    """
+    try:
+        manifest = manifests.read(open_envelope(bundle.manifest, Typ.MANIFEST).payload)
+        order = orders.read(open_envelope(bundle.order, Typ.ORDER).payload)
+    except OtaError as error:
+        raise BundleError(f"manifest or order: {error}") from error
+    if order.manifest != hashlib.sha256(bundle.manifest).hexdigest():
+        raise BundleError("the order is for another manifest")
+    if (len(bundle.image), hashlib.sha256(bundle.image).hexdigest()) != (manifest.size, manifest.sha256):
+        raise BundleError("the image is not the one of the manifest")
+    leaves = leaf_list(bundle.image, manifest.block)
+    if leaves != bundle.leaves or list_tree(leaves).root != manifest.root:
+        raise BundleError("the leaf list is not the image's")
+    for thing, proof in bundle.proofs.items():
+        if not _leads(order, thing, proof):
+            raise BundleError(f"the proof of {thing} does not lead to the order")
+    return Opened(bundle, manifest, order)
+
+
+def _leads(order: Order, thing: str, proof: bytes) -> bool:
+    try:
+        place = orders.decode_proof(proof)
+    except EncodingError:
+        return False
+    return root_from_proof(name_leaf(thing), place.index, order.count, place.path) == order.targets
+
+
+def _parts(bundle: Bundle) -> tuple[bytes | memoryview, ...]:
+    proofs = cbor2.dumps(dict(bundle.proofs), canonical=True)
+    return bundle.manifest, bundle.order, proofs, bundle.leaves, bundle.image
+
+
+def _head(kind: int, number: int) -> bytes:
+    """Return how CBOR begins something of ``number`` bytes or members, as short as it can be."""
+    if number <= _SHORT_MAX:
+        return bytes([kind | number])
+    code, width = next((code, width) for code, width in _WIDTHS.items() if number < 1 << 8 * width)
+    return bytes([kind | code]) + number.to_bytes(width, "big")
+
+
+def _string_at(file: memoryview, at: int, name: str) -> tuple[int, int]:
+    """Return where the bytes of a byte string begin, and how many they are."""
+    if at >= len(file) or file[at] & 0xE0 != _BYTES:
+        raise BundleError(f"{name}: there is no byte string")
+    code = file[at] & 0x1F
+    if code <= _SHORT_MAX:
+        return at + 1, code
+    width = _WIDTHS.get(code)
+    if width is None or at + 1 + width > len(file):
+        raise BundleError(f"{name}: its length cannot be read")
+    return at + 1 + width, int.from_bytes(file[at + 1 : at + 1 + width], "big")
+
+
+def _proofs_of(data: bytes) -> dict[str, bytes]:
+    try:
+        found: Any = cbor2.loads(data, max_depth=2, allow_indefinite=False, allow_duplicate_keys=False)
+    except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise BundleError("proofs: this is not CBOR as it should be") from error
+    if type(found) is not dict or not all(
+        type(thing) is str and type(proof) is bytes for thing, proof in found.items()
+    ):
+        raise BundleError("proofs: a map from thing names to proofs")
+    return found
