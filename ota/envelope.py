@@ -7,7 +7,7 @@ good, and whose it is, is asked after that. What the payload says is read elsewh
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -21,6 +21,8 @@ from ota.errors import EncodingError
 
 ENVELOPE_BYTES_MAX: Final = 4_096
 KEY_LIST_BYTES_MAX: Final = 65_536
+CERTIFICATES_MAX: Final = 2
+"""Of a list key, and of what issued it."""
 KID_BYTES: Final = 8
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
@@ -31,7 +33,7 @@ _TAG: Final = b"\xd2"
 """Tag 18, before what is tagged."""
 _PARTS: Final = 4
 _EDDSA: Final = -8
-_ALG, _KID, _TYP, _CERTIFICATE = 1, 4, 16, 33
+_ALG, _KID, _TYP, _CERTIFICATES = 1, 4, 16, 33
 """Labels of the protected header."""
 
 
@@ -63,8 +65,8 @@ class Envelope:
     signature: bytes
     signed: bytes
     """What the signature is over."""
-    certificate: bytes = b""
-    """Of a key list: the certificate of the key that signs it, DER."""
+    certificates: tuple[bytes, ...] = ()
+    """Of a key list: the certificate of the key that signs it, and those that lead to the root, DER."""
 
 
 def kid_of(public: bytes) -> bytes:
@@ -77,11 +79,14 @@ def public_of(key: Ed25519PrivateKey) -> bytes:
     return key.public_key().public_bytes_raw()
 
 
-def seal(payload: Mapping[int, Plain], typ: Typ, key: Ed25519PrivateKey, certificate: bytes = b"") -> bytes:
+def seal(
+    payload: Mapping[int, Plain], typ: Typ, key: Ed25519PrivateKey, certificates: Sequence[bytes] = ()
+) -> bytes:
     """Return the payload in an envelope that this key has signed; raises :class:`EncodingError` as below."""
     header: dict[int, Plain] = {_ALG: _EDDSA, _KID: kid_of(public_of(key)), _TYP: str(typ)}
-    if certificate:
-        header[_CERTIFICATE] = certificate
+    if certificates:
+        # RFC 9360: one stands there itself, more are an array.
+        header[_CERTIFICATES] = list(certificates) if len(certificates) > 1 else certificates[0]
     protected, body = encode(header), encode(payload)
     signature = key.sign(_to_sign(protected, body))
     sealed = _TAG + encode([protected, {}, body, signature])
@@ -97,13 +102,13 @@ def open_envelope(data: bytes, typ: Typ) -> Envelope:
     if unprotected != {}:
         raise EncodingError("there is a header that nobody has signed")
     header = decode(protected)
-    kid, certificate = _header(header, typ)
+    kid, certificates = _header(header, typ)
     if len(signature) != SIGNATURE_BYTES:
         raise EncodingError(f"a signature has {SIGNATURE_BYTES} bytes")
     payload = decode(body)
     if type(payload) is not dict:
         raise EncodingError("the payload is no map")
-    return Envelope(typ, kid, payload, signature, _to_sign(protected, body), certificate)
+    return Envelope(typ, kid, payload, signature, _to_sign(protected, body), certificates)
 
 
 def is_signed(envelope: Envelope, public: bytes) -> bool:
@@ -145,16 +150,26 @@ def _parts(data: bytes) -> tuple[bytes, Plain, bytes, bytes]:
     return protected, unprotected, body, signature
 
 
-def _header(header: Plain, typ: Typ) -> tuple[bytes, bytes]:
-    labels = {_ALG, _KID, _TYP} | ({_CERTIFICATE} if typ is Typ.KEYS else set())
+def _header(header: Plain, typ: Typ) -> tuple[bytes, tuple[bytes, ...]]:
+    labels = {_ALG, _KID, _TYP} | ({_CERTIFICATES} if typ is Typ.KEYS else set())
     if type(header) is not dict or set(header) != labels:
         raise EncodingError("the protected header has other members than it should")
-    kid, certificate = header[_KID], header.get(_CERTIFICATE, b"")
+    kid = header[_KID]
     if header[_ALG] != _EDDSA or header[_TYP] != typ:
         raise EncodingError(f"it is signed by another algorithm, or is no {typ}")
-    if type(kid) is not bytes or len(kid) != KID_BYTES or type(certificate) is not bytes:
-        raise EncodingError(f"a kid has {KID_BYTES} bytes, and a certificate is bytes")
-    return kid, certificate
+    if type(kid) is not bytes or len(kid) != KID_BYTES:
+        raise EncodingError(f"a kid has {KID_BYTES} bytes")
+    return kid, _certificates(header[_CERTIFICATES]) if typ is Typ.KEYS else ()
+
+
+def _certificates(given: Plain) -> tuple[bytes, ...]:
+    if type(given) is bytes:
+        return (given,)
+    if type(given) is not list or not 1 < len(given) <= CERTIFICATES_MAX:
+        raise EncodingError(f"there are 1 to {CERTIFICATES_MAX} certificates")
+    if any(type(one) is not bytes for one in given):
+        raise EncodingError("a certificate is bytes")
+    return tuple(given)
 
 
 def _loaded(data: bytes) -> Plain:

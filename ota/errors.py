@@ -83,3 +83,7 @@ class FieldError(OtaError):
     def __init__(self, key: int, problem: str) -> None:
         super().__init__(f"key {key}: {problem}" if key else problem)
         self.key = key
+
+
+class KeyListError(OtaError):
+    """Bytes are no list of keys that may be believed: the one that is held goes on."""
