@@ -6,12 +6,14 @@ the text.
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
-from tests.conformance import device_cases, http_cases
+from tests.conformance import device_cases, http_cases, job_cases
 from tests.conformance.cases import Case, Verdict, run
+from tests.conformance.job_host import JobHost
 from tests.system.child import Gnomon
 
 SETTINGS = {"api.compat_http": "true", "limits.named_shadows_max": 200}
@@ -29,14 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("--only", default="", help="run only cases whose line holds this text")
     wanted = parser.parse_args(arguments).only
-    cases = [case for case in all_cases() if wanted in _line(case)]
+    cases = [case for case in all_cases() if wanted in case.line]
     print(f"awsiotsdk {version('awsiotsdk')}, awscrt {version('awscrt')}, boto3 {version('boto3')}")
-    with (
-        tempfile.TemporaryDirectory(prefix="gnomon-conformance-") as directory,
-        Gnomon(Path(directory), SETTINGS) as gnomon,
-    ):
-        verdicts = []
-        for verdict in run(cases, gnomon):
+    verdicts = []
+    with tempfile.TemporaryDirectory(prefix="gnomon-conformance-") as directory:
+        of_jobs = _of_jobs(Path(directory, "jobs"), wanted)
+        for verdict in chain(_of_gnomon(Path(directory, "up"), cases), of_jobs):
             verdicts.append(verdict)
             _print(verdict)
     failed = sum(1 for verdict in verdicts if verdict.problem)
@@ -44,13 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed or not verdicts else 0
 
 
-def _line(case: Case) -> str:
-    return f"{case.way} {case.title}"
+def _of_gnomon(directory: Path, cases: list[Case]) -> Iterator[Verdict]:
+    if cases:
+        with Gnomon(directory, SETTINGS) as gnomon:
+            yield from run(cases, gnomon)
+
+
+def _of_jobs(directory: Path, wanted: str) -> Iterator[Verdict]:
+    if any(wanted in line for line in job_cases.lines()):
+        with JobHost(directory).running() as host:
+            yield from job_cases.run(host, wanted)
 
 
 def _print(verdict: Verdict) -> None:
     mark = "FAILED" if verdict.problem else "passed"
-    print(f"{mark}  {verdict.seconds:5.2f} s  {_line(verdict.case)}", flush=True)
+    print(f"{mark}  {verdict.seconds:5.2f} s  {verdict.line}", flush=True)
     if verdict.problem:
         print(f"        {verdict.problem}", flush=True)
 

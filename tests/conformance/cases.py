@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from tests.system.child import Gnomon
@@ -61,12 +62,18 @@ class Case:
     title: str
     check: Callable[[Bench], None]
 
+    @property
+    def line(self) -> str:
+        """Return what the table says of it."""
+        return f"{self.way} {self.title}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How a case went; ``problem`` is empty when it held."""
 
-    case: Case
+    line: str
+    """Which case, by which way."""
     seconds: float
     problem: str
 
@@ -94,13 +101,17 @@ class Catalogue:
 def run(cases: Iterable[Case], gnomon: Gnomon) -> Iterator[Verdict]:
     """Run the cases one after another; one that fails does not hold up the rest."""
     for case in cases:
-        began = time.monotonic()
-        problem = ""
-        try:
-            case.check(Bench(gnomon, case.way))
-        except Exception as error:  # noqa: BLE001 - whatever it was, this case did not hold
-            problem = _told(error)
-        yield Verdict(case, time.monotonic() - began, problem)
+        yield judge(case.line, partial(case.check, Bench(gnomon, case.way)))
+
+
+def judge(line: str, check: Callable[[], None]) -> Verdict:
+    """Run one case; whatever it raises, it did not hold."""
+    began, problem = time.monotonic(), ""
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001 - see above
+        problem = _told(error)
+    return Verdict(line, time.monotonic() - began, problem)
 
 
 def expect(actual: object, wanted: object, what: str) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from awscrt import mqtt, mqtt5, mqtt_request_response
 from awsiot import (
@@ -37,39 +37,59 @@ SILENCE_S: Final = 0.5
 Connection: TypeAlias = mqtt.Connection | mqtt5.Client
 
 
+class Listener(Protocol):
+    """Where a device connects to, and which authority it believes."""
+
+    @property
+    def device_port(self) -> int: ...
+    @property
+    def root_certificate(self) -> Path: ...
+
+
+Identity: TypeAlias = tuple[Path, Path]
+"""The files with a certificate and its key."""
+
+
 @contextmanager
 def connection(gnomon: Gnomon, thing: str, protocol: str) -> Iterator[Connection]:
     """Connect as a thing, by its certificate, for the length of the block."""
+    with connected(gnomon, identity(gnomon, thing), thing, protocol) as opened:
+        yield opened
+
+
+@contextmanager
+def connected(listener: Listener, identity: Identity, thing: str, protocol: str) -> Iterator[Connection]:
+    """Connect with a certificate for the length of the block."""
     if protocol == MQTT_5:
         up, down = threading.Event(), threading.Event()
-        client = _open_5(gnomon, thing, up, down)
+        client = _open_5(listener, identity, thing, up, down)
         try:
             yield client
         finally:
             client.stop(mqtt5.DisconnectPacket())
             down.wait(WAIT_S)
     else:
-        opened = _open_311(gnomon, thing)
+        opened = _open_311(listener, identity, thing)
         try:
             yield opened
         finally:
             opened.disconnect().result(WAIT_S)
 
 
-def identity(gnomon: Gnomon, thing: str) -> tuple[Path, Path]:
+def identity(gnomon: Gnomon, thing: str) -> Identity:
     """Return certificate and key of a thing; it joins when it is first asked for, as any device does."""
     number = int(thing.rpartition("-")[2])
     return enrol_from(f"127.0.1.{number}", gnomon, thing)
 
 
-def _open_311(gnomon: Gnomon, thing: str) -> mqtt.Connection:
-    certificate, key = identity(gnomon, thing)
+def _open_311(listener: Listener, identity: Identity, thing: str) -> mqtt.Connection:
+    certificate, key = identity
     opened = mqtt_connection_builder.mtls_from_path(
         str(certificate),
         str(key),
         endpoint="localhost",
-        port=gnomon.device_port,
-        ca_filepath=str(gnomon.root_certificate),
+        port=listener.device_port,
+        ca_filepath=str(listener.root_certificate),
         client_id=thing,
         clean_session=True,
     )
@@ -77,14 +97,16 @@ def _open_311(gnomon: Gnomon, thing: str) -> mqtt.Connection:
     return opened
 
 
-def _open_5(gnomon: Gnomon, thing: str, up: threading.Event, down: threading.Event) -> mqtt5.Client:
-    certificate, key = identity(gnomon, thing)
+def _open_5(
+    listener: Listener, identity: Identity, thing: str, up: threading.Event, down: threading.Event
+) -> mqtt5.Client:
+    certificate, key = identity
     client = mqtt5_client_builder.mtls_from_path(
         str(certificate),
         str(key),
         endpoint="127.0.0.1",
-        port=gnomon.device_port,
-        ca_filepath=str(gnomon.root_certificate),
+        port=listener.device_port,
+        ca_filepath=str(listener.root_certificate),
         client_id=thing,
         on_lifecycle_connection_success=lambda _data: up.set(),
         on_lifecycle_stopped=lambda _data: down.set(),

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conformance import job_cases
 from tests.conformance.__main__ import SETTINGS, all_cases
-from tests.conformance.cases import Bench, Case
+from tests.conformance.cases import Bench, Case, Way
+from tests.conformance.job_host import JobHost
+from tests.covers import covers
 from tests.system.child import Gnomon
 
 pytestmark = pytest.mark.integration
@@ -17,6 +20,11 @@ SHORT = (
     "the stream of deltas tells each wish and nothing else",
     "another version raises conflict and changes nothing",
     "a document above the limit raises request entity too large",
+)
+JOB_CASES = (
+    job_cases.a_job_goes_from_the_queue_to_its_success,
+    job_cases.a_job_that_is_over_is_refused_with_the_state,
+    job_cases.times_are_seconds,
 )
 CASES = [case for case in all_cases() if case.title in SHORT]
 
@@ -31,3 +39,17 @@ def compatible(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.way}: {case.title}")
 def test_an_unmodified_client_finds_that(compatible: Gnomon, case: Case):
     case.check(Bench(compatible, case.way))
+
+
+@pytest.fixture(scope="module")
+def jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobHost]:
+    request.getfixturevalue("broker_program")
+    with JobHost(tmp_path_factory.mktemp("jobs")).running() as host:
+        yield host
+
+
+@covers("I3FR6.1")
+@pytest.mark.parametrize("way", job_cases.WAYS, ids=str)
+def test_an_unmodified_jobs_client_finds_that(jobs: JobHost, way: Way):
+    for check in JOB_CASES:
+        check(job_cases.JobBench(jobs, way))
