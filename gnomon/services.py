@@ -196,8 +196,11 @@ async def open_services(
             clock,
             metrics,
             shadows=shadows,
+            registry=registry,
             devices=devices,
             models=models,
+            presence=presence,
+            outbox=outbox,
             limits=settings.limits,
         )
         provisioning = open_provisioning(

@@ -1,24 +1,30 @@
 """Puts the services of this package together, for whoever starts a process or a test."""
 
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from infra.clock import Clock
 from infra.documents.port import DocumentStore
+from infra.outbox import Outbox
+from infra.presence import Presence
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Metrics
 from ota.belongings import Belongings
 from ota.blocks import BlockCache
+from ota.evidence import Wanted
 from ota.installed import InstalledService
 from ota.job_ports import Hold, Permit, Uses
 from ota.job_service import JobService
 from ota.lane import ExecutionLane
 from ota.models import Execution
+from ota.notices import Notices
 from ota.snapshots import SnapshotService, factory_defaults
 from ota.stream_service import StreamService
+from ota.watcher import Watcher
 from registry.catalogue import ModelCatalogue
 from registry.devices import DeviceService
+from registry.service import RegistryService
 from shadow.service import ShadowService
 
 LOOK_AGAIN_S = 60
@@ -39,6 +45,9 @@ class _NoCampaigns:
     async def stream(self, _id: str) -> None:
         return None
 
+    async def wanted(self, _campaigns: Collection[str]) -> Mapping[str, Wanted]:
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Ota:
@@ -50,10 +59,12 @@ class Ota:
     belongings: Belongings
     jobs: JobService
     streams: StreamService
+    watcher: Watcher
+    notices: Notices
 
     def runs(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what goes on beside, until cancelled."""
-        return self.lane.run(), self.snapshots.run()
+        return self.lane.run(), self.snapshots.run(), self.watcher.run(), self.notices.run()
 
 
 def open_ota(
@@ -62,8 +73,11 @@ def open_ota(
     metrics: Metrics,
     *,
     shadows: ShadowService,
+    registry: RegistryService,
     devices: DeviceService,
     models: ModelCatalogue,
+    presence: Presence,
+    outbox: Outbox,
     limits: ShadowLimits,
 ) -> Ota:
     """Build the services; nothing is read or written yet."""
@@ -78,6 +92,19 @@ def open_ota(
         lane=lane,
         jobs=jobs,
         streams=StreamService(jobs, campaigns, BlockCache()),
+        watcher=Watcher(
+            lane,
+            campaigns,
+            clock,
+            shadows=shadows,
+            snapshots=snapshots,
+            installed=installed,
+            devices=devices,
+            registry=registry,
+            presence=presence,
+            defaults=defaults,
+        ),
+        notices=Notices(lane, campaigns, outbox, devices, clock),
         snapshots=snapshots,
         installed=installed,
         belongings=Belongings(snapshots, installed),

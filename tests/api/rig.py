@@ -22,6 +22,7 @@ from infra.documents.port import DocumentStore, StoreBrokenError
 from infra.live import Live
 from infra.outbox import LANES, Outbox
 from infra.outbox import LOG as OUTBOX
+from infra.presence import Presence
 from infra.settings import Settings
 from infra.settings.model import ApiSettings, ShadowLimits
 from infra.telemetry import Metrics
@@ -290,8 +291,11 @@ async def _over(
             clock,
             metrics,
             shadows=shadows,
+            registry=registry,
             devices=devices,
             models=models,
+            presence=Presence(),
+            outbox=outbox,
             limits=settings.limits,
         ),
         revoke=revoke,
