@@ -13,6 +13,7 @@ from gnomon.commands.audit import audit
 from gnomon.commands.ca import ca
 from gnomon.commands.enrol import enrol
 from gnomon.commands.field import field
+from gnomon.commands.image import image
 from gnomon.commands.listing import Group
 from gnomon.commands.options import run, settings_of, settings_options
 from gnomon.commands.person import person, token
@@ -96,5 +97,5 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
     run(letters.show(settings, click.echo))
 
 
-for _command in (person, token, thing, provision, voucher, enrol, ca, audit, field):
+for _command in (person, token, thing, provision, voucher, enrol, ca, audit, field, image):
     main.add_command(_command)

@@ -24,7 +24,7 @@ from ota.fields import (
     uuid_bytes,
     uuid_text,
 )
-from ota.trees import HASH_BYTES
+from ota.trees import HASH_BYTES, leaf_list, list_tree
 
 NAME_CHARS_MAX: Final = 64
 LABEL_CHARS_MAX: Final = 32
@@ -168,6 +168,13 @@ def write(manifest: Manifest) -> dict[int, Plain]:
         payload[NOTES] = bytes.fromhex(manifest.notes)
     read(payload)
     return payload
+
+
+def describes(manifest: Manifest, image: bytes | memoryview) -> bool:
+    """Tell whether size, hash and root are those of this image."""
+    if len(image) != manifest.size or hashlib.sha256(image).hexdigest() != manifest.sha256:
+        return False
+    return list_tree(leaf_list(image, manifest.block)).root == manifest.root
 
 
 def version_text(version: int) -> str:

@@ -16,7 +16,7 @@ from cryptography import x509
 
 from gnomon import canaries
 from gnomon.commands.listing import Group
-from gnomon.commands.options import settings_of, settings_options, telling
+from gnomon.commands.options import passphrase_from, settings_of, settings_options, telling
 from gnomon.services import authority_directory, open_box
 from infra.clock import MS_PER_S, SystemClock
 from infra.ids import RandomIds
@@ -229,7 +229,7 @@ def _box(settings: Settings) -> SecretBox:
 def _root(authority: Authority, file: Path | None, passphrase_file: Path | None) -> Pair:
     if file is None:
         return authority.root()
-    text = _from_file(passphrase_file)
+    text = passphrase_from(passphrase_file)
     if text is None:
         text = click.prompt("Passphrase of the root", hide_input=True)
     try:
@@ -239,7 +239,7 @@ def _root(authority: Authority, file: Path | None, passphrase_file: Path | None)
 
 
 def _new_passphrase(file: Path | None) -> Secret:
-    text = _from_file(file)
+    text = passphrase_from(file)
     if text is None:
         text = click.prompt("Passphrase for the root", hide_input=True, confirmation_prompt=True)
     if not PASSPHRASE_CHARS_MIN <= len(text) <= PASSPHRASE_CHARS_MAX:
@@ -248,15 +248,6 @@ def _new_passphrase(file: Path | None) -> Secret:
             " take five or more words that nobody would guess"
         )
     return Secret(text)
-
-
-def _from_file(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    kept = private_files.read(file, links=True)
-    if not kept:
-        raise click.ClickException(f"{file} holds no passphrase")
-    return kept.decode(errors="replace").partition("\n")[0].rstrip("\r")
 
 
 def _check_place(settings: Settings, directory: Path) -> None:

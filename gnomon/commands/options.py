@@ -14,6 +14,7 @@ from gnomon import roles
 from infra import logs
 from infra.documents.port import StoreError
 from infra.settings import Settings, SettingsError, load
+from security import private_files
 from security.heads import BadHeadsError
 from security.people.errors import InvalidAccountError
 from security.secretbox import SealBrokenError
@@ -64,6 +65,16 @@ def settings_of(config: Path | None, pairs: tuple[str, ...]) -> Settings:
         raise click.ClickException(str(error)) from error
     logs.configure(settings.logs)
     return settings
+
+
+def passphrase_from(file: Path | None) -> str | None:
+    """Return the passphrase that a file holds, None where none was named."""
+    if file is None:
+        return None
+    kept = private_files.read(file, links=True)
+    if not kept:
+        raise click.ClickException(f"{file} holds no passphrase")
+    return kept.decode(errors="replace").partition("\n")[0].rstrip("\r")
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

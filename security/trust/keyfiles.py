@@ -11,7 +11,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import padding, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
@@ -50,9 +50,16 @@ def seal(pair: Pair, passphrase: Secret) -> bytes:
 
 def seal_for_a_person(pair: Pair, passphrase: Secret) -> bytes:
     """Return an authority under a passphrase that a person can remember or write down."""
+    return seal_key_for_a_person(pair.key, passphrase) + certificates.pem(pair.certificate)
+
+
+def seal_key_for_a_person(
+    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, passphrase: Secret
+) -> bytes:
+    """Return a key alone under such a passphrase."""
     encoding, form = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8
-    key = pair.key.private_bytes(encoding, form, serialization.NoEncryption())
-    return _pem("ENCRYPTED PRIVATE KEY", _encrypted(key, passphrase)) + certificates.pem(pair.certificate)
+    plain = key.private_bytes(encoding, form, serialization.NoEncryption())
+    return _pem("ENCRYPTED PRIVATE KEY", _encrypted(plain, passphrase))
 
 
 def parse(text: bytes, passphrase: Secret) -> Pair:

@@ -43,7 +43,7 @@ def test_alone_it_lists_every_command_once(run):
     assert len(set(listed)) == len(listed) == len(cli.main.commands)
 
 
-@pytest.mark.parametrize("group", ["", "person", "thing", "ca", "audit"])
+@pytest.mark.parametrize("group", ["", "person", "thing", "ca", "audit", "image"])
 def test_every_command_is_listed_with_a_whole_sentence(run, group):
     said = run(*group.split(), "--help").output
     sentences = re.split(r"\n  (?=\S)", said.partition("Commands:")[2])[1:]
