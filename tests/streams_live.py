@@ -6,7 +6,7 @@ are the real ones.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +83,9 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, broker: Mosquitto, files: Files, pace: Pace = PACE
+    directory: Path, broker: Mosquitto, files: Files, pace: Pace = PACE, things: Sequence[str] = ()
 ) -> AsyncIterator[Served]:
-    """Serve on a broker for the length of the block."""
+    """Serve on a broker for the length of the block; these things are registered before it begins."""
     clock, ids, metrics, limits, store = FakeClock(), RandomIds(), Metrics(), ShadowLimits(), memory()
     shadows = ShadowService(ShadowStore(store, limits, 10_000_000), clock, ids, limits, metrics, Live())
     suspects = Suspects(directory / "bridge", limits.poison_tries_max)
@@ -123,11 +123,14 @@ async def serving(
         streams=files.service,
         pace=pace,
     )
+    served = Served(broker, bridge, registry, files, metrics)
+    for thing in things:
+        await served.register(thing)
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(one, name="served") for one in (shadows.run(), bridge.run())]
         try:
             await until(lambda: bridge.session.connected)
-            yield Served(broker, bridge, registry, files, metrics)
+            yield served
         finally:
             for task in running:
                 task.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 
 import cbor2
 import mqtt5
@@ -191,3 +192,44 @@ async def test_a_broker_that_starts_again_in_the_middle_costs_no_block(tmp_path,
         async with a_device(broker, "hall", *FILTERS) as hall:
             await timed(hall, loader)
         assert loader.content == numbered(SIZE)
+
+
+async def test_a_service_that_starts_again_in_the_middle_costs_no_block(tmp_path, broker, files):
+    async with a_device(broker, "hall", *FILTERS) as hall:
+        loader, waits = Loader(SIZE, 4_096), False
+        while loader.holes:
+            async with serving(tmp_path, broker, files, UNPACED, ["hall"]):
+                for _ in range(min(3, -(-len(loader.holes) // 8))):
+                    if not waits:
+                        hall.publish(Q.format("fw-big") + "/get/cbor", loader.ask(), qos=1)
+                    for _ in loader.holes[:8]:
+                        loader.hear((await hall.heard()).payload)
+                    waits = False
+            if loader.holes:
+                # Nobody is there: the broker keeps it, and the next run answers it.
+                hall.publish(Q.format("fw-big") + "/get/cbor", loader.ask(), qos=1)
+                waits = True
+        assert loader.content == numbered(SIZE)
+        assert loader.requests == 16
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_broker_that_loses_doubles_and_reorders_blocks_costs_time_only(tmp_path, broker, files, seed):
+    rng = random.Random(seed)
+    async with (
+        serving(tmp_path, broker, files, UNPACED) as served,
+        a_device(broker, "hall", *FILTERS) as hall,
+    ):
+        await served.register("hall")
+        loader = Loader(SIZE, 4_096, window=16)
+        while loader.holes:
+            asked = min(16, len(loader.holes))
+            hall.publish(Q.format("fw-big") + "/get/cbor", loader.ask())
+            came = [(await hall.heard()).payload for _ in range(asked)]
+            came = [one for one in came if rng.random() > 0.2]
+            came += rng.sample(came, len(came) // 2)
+            rng.shuffle(came)
+            for payload in came:
+                loader.hear(payload)
+        assert loader.content == numbered(SIZE)
+        assert loader.requests < 20
