@@ -1,15 +1,19 @@
 """The vectors of the specification, byte by byte. (spec: ota, 2.6)"""
 
 import hashlib
+import json
 from dataclasses import replace
+
+import pytest
 
 from ota import manifest as manifests
 from ota import order as orders
 from ota.envelope import encode
 from ota.order import decode_proof
 from ota.trees import Tree, leaf_hash
-from ota.verification import Verified, verify
+from ota.verification import DeviceFacts, KeyRole, Offer, Refused, TrustedKey, Verified, verify
 from tests import ota_base as base
+from tests.vectors import make_ota
 
 
 def sha256(data):
@@ -69,3 +73,34 @@ def test_the_base_pair_may_be_installed():
         device = replace(base.DEVICE, thing=thing)
         offer = replace(base.OFFER, proof=base.proof_of(thing))
         assert verify(offer, device, base.KEYS, base.NOW_S, 0) == Verified(base.MANIFEST, base.ORDER)
+
+
+def from_file(row, usual):
+    """Return what `verify` is given, by the files alone."""
+    offer, device = usual["offer"] | row.get("offer", {}), usual["device"] | row.get("device", {})
+    keys = row.get("keys", usual["keys"])
+    return (
+        Offer(**{name: bytes.fromhex(text) for name, text in offer.items()}),
+        DeviceFacts(**device),
+        {bytes.fromhex(key["kid"]): trusted(key) for key in keys},
+        row.get("now_s", usual["now_s"]),
+        row.get("floor_s", usual["floor_s"]),
+    )
+
+
+def trusted(key):
+    return TrustedKey(bytes.fromhex(key["public"]), KeyRole(key["role"]), key["owner"], key["revoked"])
+
+
+def test_the_written_vectors_are_current():
+    for name, text in make_ota.files().items():
+        assert (make_ota.DIRECTORY / name).read_text(encoding="utf-8") == text, "make vectors"
+
+
+def test_from_the_files_alone_the_base_pair_is_taken_and_each_fault_refused():
+    usual = json.loads((make_ota.DIRECTORY / "base.json").read_text(encoding="utf-8"))
+    assert verify(*from_file({}, usual)) == Verified(base.MANIFEST, base.ORDER)
+    for row in json.loads((make_ota.DIRECTORY / "faults.json").read_text(encoding="utf-8")):
+        with pytest.raises(Refused) as refused:
+            verify(*from_file(row, usual))
+        assert (refused.value.step, refused.value.code) == (row["step"], row["code"]), row["name"]
