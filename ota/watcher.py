@@ -23,6 +23,7 @@ from ota.executions import ThingJobs, amended
 from ota.installed import InstalledService
 from ota.lane import Change, Commit, Decision, ExecutionLane, Failed
 from ota.models import CONFIG, FIRMWARE, NEVER, Execution
+from ota.reports import Report
 from ota.snapshot import Why
 from ota.snapshots import PROGRAM, Defaults, SnapshotService
 from ota.states import ACTIVE, AFTER_GO, FINAL
@@ -239,10 +240,16 @@ class Watcher:
             program_applied=data.is_applied(program.desired.state, program.reported.state),
             defaults=await self._factory(thing, report.schema, wanted.values()),
             snapshots={id: kept.get(id) for id in ids},
-            on_site=await self._installed.on_site(thing),
+            on_site=await self._on_site(thing, report, jobs),
             session_at_ms=self._session_at_ms(thing, standing),
             registered=standing is not None,
         )
+
+    async def _on_site(self, thing: str, report: Report, jobs: ThingJobs) -> frozenset[str]:
+        """Return the images that crews have told of; of one that tells of its job itself nobody asks."""
+        if report.healthy and not all(one.claimed_at_ms for one in jobs.open):
+            return await self._installed.on_site(thing)
+        return frozenset()
 
     async def _shadow(self, thing: str, name: str) -> Shadow:
         try:

@@ -19,9 +19,10 @@ from gnomon.field import Field, FieldServer, load
 from gnomon.journal import Journal, JournalError
 from infra.clock import Clock
 from ota.bundle import BundleError, write
-from tests.bundles import IMAGE, ISSUED_S, NOW_S, UNTIL_S, bundle, pair
+from tests.bundles import bundle
 from tests.covers import covers
 from tests.fakes import FakeClock
+from tests.ota_base import IMAGE, MANIFEST_COSE, NOW_S, ORDER, ORDER_COSE
 
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
 THING = "han-0003"
@@ -59,9 +60,8 @@ def told(client: httpx.Client, status: str, **details: str) -> httpx.Response:
 def upgraded(client: httpx.Client) -> None:
     """Take a device through its job, as one does that has no network but this one."""
     document = client.get(f"/v1/local/job/{THING}").json()["gnomon"]
-    signed = pair()
-    assert base64.b64decode(document["manifest"]) == signed.manifest
-    assert base64.b64decode(document["order"]) == signed.order
+    assert base64.b64decode(document["manifest"]) == MANIFEST_COSE
+    assert base64.b64decode(document["order"]) == ORDER_COSE
     assert base64.b64decode(document["proof"]) == bundle().proofs[THING]
     assert told(client, "IN_PROGRESS", fs="1").status_code == 200
     assert client.get(document["http"]).content == IMAGE
@@ -83,8 +83,8 @@ def test_a_device_is_upgraded_without_any_network_and_the_journal_tells_of_it(fi
         upgraded(client)
     (line,) = Journal(journal).last().values()
     assert commands.installed(line) == {
-        "order": hashlib.sha256(pair().order).hexdigest(),
-        "manifest": hashlib.sha256(pair().manifest).hexdigest(),
+        "order": hashlib.sha256(ORDER_COSE).hexdigest(),
+        "manifest": hashlib.sha256(MANIFEST_COSE).hexdigest(),
         "sha256": SHA256,
         "started_at": "2026-09-21T14:15:00Z",
         "finished_at": "2026-09-21T14:15:00Z",
@@ -111,10 +111,10 @@ def test_a_tool_that_was_switched_off_goes_on_where_it_was(file, tmp_path):
 @pytest.mark.parametrize(
     ("now_s", "status", "code"),
     [
-        (ISSUED_S - 1, 429, "RequestThrottled"),
-        (ISSUED_S, 200, None),
-        (UNTIL_S - 1, 200, None),
-        (UNTIL_S, 409, "InvalidStateTransition"),
+        (ORDER.not_before - 1, 429, "RequestThrottled"),
+        (ORDER.not_before, 200, None),
+        (ORDER.not_after - 1, 200, None),
+        (ORDER.not_after, 409, "InvalidStateTransition"),
     ],
 )
 def test_the_gate_opens_only_inside_the_time_of_the_order(file, tmp_path, now_s, status, code):

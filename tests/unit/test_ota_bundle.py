@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from ota import bundle as bundles
 from ota.bundle import Bundle, BundleError, opened, read, write
 from ota.ranges import Outside, Part, is_had, wanted
-from tests.bundles import IMAGE, bundle
+from tests.bundles import bundle
 from tests.covers import covers
+from tests.ota_base import IMAGE
 
 
 def file_of(one: Bundle) -> bytes:
