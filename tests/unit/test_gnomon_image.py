@@ -1,5 +1,7 @@
 """``gnomon image``: a key, a manifest signed with it, checked, and shown; every refusal in a sentence."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -7,6 +9,7 @@ from gnomon.cli import main
 from tests import ota_base as base
 from tests import ota_faults as faults
 
+CODES = {fault.code for fault in faults.OFFERS} | {"leaves", "block_hash", "image_hash", "already_current"}
 ABOUT = f"""
 vendor = "acme"
 model = "T1"
@@ -144,3 +147,11 @@ def test_what_is_no_key_is_told_so(run, desk):
 def test_an_empty_image_is_none(run, desk):
     (desk / "fw.bin").write_bytes(b"")
     sign(run, desk, said="an image has 1 to")
+
+
+def test_the_page_describes_an_image_as_it_can_be_signed(run, desk):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "firmware.md").read_text(encoding="utf-8")
+    (desk / "about.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    sign(run, desk)
+    for code in CODES:
+        assert f"`{code}`" in page
