@@ -28,6 +28,13 @@ def campaign_of(job: str) -> str | None:
     return None if found is None else "-".join(found.groups())
 
 
+def status_of(state: ExecutionState, claimed_at_ms: int) -> JobStatus | None:
+    """Return what a device sees of an execution; None for what it does not see at all."""
+    if claimed_at_ms and state in {ExecutionState.CONFIRMING, ExecutionState.FAILED}:
+        return JobStatus.SUCCEEDED  # a device that has said so need not say it again
+    return WIRE_STATUS.get(state)
+
+
 def execution_id(campaign: str, thing: str) -> str:
     """Return the id of the document of one target."""
     return f"{campaign}:{thing}"
@@ -129,6 +136,4 @@ class Execution:
     @property
     def status(self) -> JobStatus | None:
         """Return what its device sees; None for what it does not see at all."""
-        if self.claimed_at_ms and self.state in {ExecutionState.CONFIRMING, ExecutionState.FAILED}:
-            return JobStatus.SUCCEEDED  # a device that has said so need not say it again
-        return WIRE_STATUS.get(self.state)
+        return status_of(self.state, self.claimed_at_ms)

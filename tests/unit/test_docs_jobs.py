@@ -1,6 +1,7 @@
 """The transcript of jobs in docs/protocol.md, run through the bridge and the job service."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -40,9 +41,7 @@ async def test_what_the_page_says_of_jobs_is_what_happens(tmp_path: Path):
         for topic, payload, expected in steps("\n".join(exchanges)):
             before = len(rig.session.said)
             rig.deliver(topic, payload.encode())
-            await settled(
-                lambda before=before, expected=expected: len(rig.session.said) >= before + len(expected)
-            )
+            await settled(partial(_has, rig, before + len(expected)))
             # A push and an answer may come in any order.
             assert sorted((one.topic, str(one.body)) for one in rig.session.said[before:]) == sorted(
                 (topic, str(body)) for topic, body in expected
