@@ -28,6 +28,7 @@ NOTICEABLE: Final[Mapping[str, float]] = {
 UNKNOWN, REFUSED = "unknown", "range"  # why a wish was not taken over
 SWITCHING_BAND_C: Final = 0.4
 MESSAGE_LETTERS_MAX: Final = 160
+TEXT_LETTERS_MAX, NUMBER_MAX = 64, 1e9  # of a setting that nobody describes further
 
 
 class Appliance(Protocol):
@@ -271,16 +272,38 @@ class Configuration:
         "lang": one_of("en", "es", "fr", "de"),
     }
 
-    def __init__(self, report_every_s: int) -> None:
-        self.settings: Tree = {"reportEvery": report_every_s, "lang": "en"}
+    def __init__(self, report_every_s: int, defaults: Tree | None = None) -> None:
+        """``defaults``: the settings of the device's firmware, where it has one that can be replaced."""
+        self._report_every_s = report_every_s
+        self.settings: Tree = {}
+        self._fields: Fields = {}
+        self.load(defaults or {"reportEvery": report_every_s, "lang": "en"})
 
     @property
     def report_every_s(self) -> int:
         """Return the longest silence of this device."""
-        return int(self.settings["reportEvery"])
+        return int(self.settings.get("reportEvery", self._report_every_s))
+
+    def load(self, settings: Tree) -> None:
+        """Work by these settings from now on: of each, others may wish another value of the same kind."""
+        self.settings = settings
+        self._fields = {**_like(settings), **self.FIELDS}
 
     def obey(self, wish: Tree) -> Tree:
-        return take_over(self.settings, wish, self.FIELDS)
+        return take_over(self.settings, wish, self._fields)
 
     def readings(self) -> Tree:
         return {}
+
+
+def _like(settings: Tree) -> dict[str, Any]:
+    """Return fields that allow values of the same kind as these."""
+    return {
+        name: _like(value) if isinstance(value, dict) else _kind(value) for name, value in settings.items()
+    }
+
+
+def _kind(value: object) -> Check:
+    if isinstance(value, bool):
+        return yes_or_no
+    return text(TEXT_LETTERS_MAX) if isinstance(value, str) else within(-NUMBER_MAX, NUMBER_MAX)

@@ -17,11 +17,21 @@ from functools import partial
 from typing import Final
 
 from fleet.appliances import NOTICEABLE, Appliance, Configuration
+from fleet.firmware import FIRMWARE
+from fleet.hardware import Computer, Hardware
+from fleet.jobs import (
+    JobAnswer,
+    StreamAnswer,
+    own_firmware_filters,
+    parse_any,
+    relayed_firmware_filters,
+)
 from fleet.keeper import Guided, Keeper
 from fleet.network import Network
 from fleet.program import Programs
 from fleet.statistics import Statistics
-from fleet.topics import Answer, Route, own_filters, own_route, parse_answer, relayed_filters, request_topic
+from fleet.topics import Answer, Route, own_filters, own_route, relayed_filters, request_topic
+from fleet.trees import Tree
 
 STEP_S: Final = 10.0  # of physics; also how often readings are looked at
 REPORT_EVERY_S: Final = 300  # default of `config`
@@ -44,7 +54,12 @@ class Subscribe:
     filters: tuple[str, ...]
 
 
-Output = Publish | Subscribe
+@dataclass(frozen=True, slots=True)
+class GoDark:
+    """It goes down: cut its connection, and call ``switch_on`` when it asked to be woken."""
+
+
+Output = Publish | Subscribe | GoDark
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,7 @@ class Device:
     """One thing: its appliance, its shadows, and the way by which it is reached now."""
 
     __slots__ = (
+        "_computer",
         "_guided",
         "_keepers",
         "_route",
@@ -88,6 +104,7 @@ class Device:
         chance: random.Random,
         network: Network | None = None,
         programs: Programs | None = None,
+        hardware: Hardware | None = None,
     ) -> None:
         self.name = name
         self.appliance = appliance
@@ -115,6 +132,10 @@ class Device:
         if self.programs is not None:
             self._guided.append(self.programs)
             self._keepers[PROGRAM] = keep(PROGRAM, self.programs)
+        self._computer: Computer | None = None
+        if hardware is not None:
+            self._computer = Computer(name, hardware, self, chance)
+            self._computer.switch_on(surroundings.since_s)
 
     @property
     def route(self) -> Route | None:
@@ -125,6 +146,17 @@ class Device:
     def in_step(self) -> bool:
         """Whether nothing is left to say in any of its shadows."""
         return all(keeper.in_step for keeper in self._keepers.values())
+
+    @property
+    def computer(self) -> Computer:
+        """Return what runs its firmware."""
+        assert self._computer is not None, "a device without firmware of its own"
+        return self._computer
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether it is down, as after a power cut or while it starts anew."""
+        return self._computer is not None and self._computer.is_dark
 
     def will(self) -> Publish:
         """Return what the broker shall say for it when its connection breaks."""
@@ -140,27 +172,43 @@ class Device:
             facts.pop("online", None)  # nobody would say the contrary
         for keeper in self._keepers.values():
             keeper.connected(now)
+        if self._computer is not None:
+            self._computer.connected(self._surroundings.wall_s(now), route)
         return [*self._subscriptions(route), *self._due(now)]
 
     def disconnected(self) -> None:
         """Keep what waits for an answer; it is asked again after ``connected``."""
         self._route = None
+        if self._computer is not None:
+            self._computer.disconnected()
+
+    def switch_on(self, now: float) -> bool:
+        """Start again, if it is time to; False if it is still dark."""
+        return self._computer is None or self._computer.switch_on(self._surroundings.wall_s(now))
 
     def message(self, now: float, topic: str, payload: bytes) -> list[Output]:
         """Take a message for this thing, by whichever route it came."""
-        answer = parse_answer(topic)
+        answer = parse_any(topic)
         if answer is None or answer.thing != self.name:
             self._surroundings.statistics.errors["message for nobody"] += 1
             return []
         return self.take(now, answer, payload)
 
-    def take(self, now: float, answer: Answer, payload: bytes) -> list[Output]:
+    def take(self, now: float, answer: Answer | JobAnswer | StreamAnswer, payload: bytes) -> list[Output]:
         """Take a message whose topic has been read, by a gateway that sorts for many."""
         self._surroundings.statistics.received += 1
-        if answer.shadow not in self._keepers:
-            return []  # a gateway hears of all shadows of its devices
         self._pass_time(now)
-        self._keepers[answer.shadow].answer(answer.event, payload, now)
+        match answer:
+            case Answer() if answer.shadow in self._keepers:
+                self._keepers[answer.shadow].answer(answer.event, payload, now)
+                if answer.shadow == CONFIG:
+                    self._on_config(now, answer, payload)
+            case Answer() if answer.shadow != FIRMWARE:
+                return []  # a gateway hears of all shadows of its devices
+            case _ if self._computer is not None:
+                self._computer.take(self._surroundings.wall_s(now), answer, payload)
+            case _:
+                return []
         return self._due(now)
 
     def tick(self, now: float) -> list[Output]:
@@ -170,6 +218,8 @@ class Device:
         elif now - self._stepped_at >= STEP_S:
             self._step(now)
         self._pass_time(now)
+        if self._computer is not None:
+            self._computer.tick(self._surroundings.wall_s(now))
         return self._due(now)
 
     def wake_at(self) -> float:
@@ -177,9 +227,36 @@ class Device:
         step_at = -math.inf if self._stepped_at is None else self._stepped_at + STEP_S
         elapsed = self._surroundings.wall_s(0.0)
         step_at = min([step_at, *(one.wake_at() - elapsed for one in self._guided)])
+        if self._computer is not None:
+            computer_at = self._computer.wake_at() - elapsed
+            if self._computer.is_dark:
+                return computer_at  # a dark house stands still
+            step_at = min(step_at, computer_at)
         if self._route is None:
             return step_at
         return min(step_at, *(keeper.wake_at() for keeper in self._keepers.values()))
+
+    # -- for its firmware -------------------------------------------------------
+
+    def config(self) -> Tree:
+        """Return the operating configuration as it is now."""
+        return self.configuration.settings
+
+    def load(self, config: Tree) -> None:
+        """Work by this configuration from now on."""
+        self.configuration.load(config)
+
+    def may_restart(self, now: float) -> bool:  # noqa: ARG002 - the port's signature
+        """Whether no event runs, and none starts within two minutes: there are no events yet."""
+        return True
+
+    # -- inside -----------------------------------------------------------------
+
+    def _on_config(self, now: float, answer: Answer, payload: bytes) -> None:
+        """Write down what was wished; a new image learns that its configuration was heard of."""
+        if self._computer is not None:
+            self._computer.keep_config(self._surroundings.wall_s(now))
+            self._computer.take(self._surroundings.wall_s(now), answer, payload)
 
     def _pass_time(self, now: float) -> None:
         for one in self._guided:
@@ -196,14 +273,24 @@ class Device:
         if route.gateway is not None:
             return []  # its gateway has subscribed for all that are attached to it
         filters = own_filters(self.name, tuple(self._keepers))
-        return [Subscribe(filters + (relayed_filters(self.name) if self.is_gateway else ()))]
+        if self._computer is not None:
+            filters += own_filters(self.name, (FIRMWARE,)) + own_firmware_filters(self.name)
+        if self.is_gateway:
+            filters += relayed_filters(self.name) + relayed_firmware_filters(self.name)
+        return [Subscribe(filters)]
 
     def _due(self, now: float) -> list[Output]:
         route = self._route
         if route is None:
             return []
-        return [
+        if self.is_dark:
+            return [GoDark()]
+        outputs: list[Output] = [
             Publish(request_topic(route, keeper.shadow, request.operation), request.body)
             for keeper in self._keepers.values()
             for request in keeper.due(now)
         ]
+        if self._computer is not None:
+            sent = self._computer.due(self._surroundings.wall_s(now))
+            outputs += [Publish(topic, payload) for topic, payload in sent]
+        return outputs

@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -34,17 +35,23 @@ from fleet.appliances import (
     Thermostat,
 )
 from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint, Identity, Will, plain_identity
-from fleet.device import Device, Output, Subscribe, Surroundings
+from fleet.device import Device, GoDark, Output, Subscribe, Surroundings
+from fleet.firmware import Setting
+from fleet.hardware import Hardware, new_hardware
+from fleet.jobs import parse_any
+from fleet.makes import MAKES
 from fleet.network import Network
 from fleet.physics import DAY_S, Climate
 from fleet.plan import Boxed, DeviceKind, GatewayPlan, Home, Plan, city
 from fleet.program import Programs
 from fleet.statistics import Statistics
-from fleet.topics import Route, own_route, parse_answer, relayed_route
+from fleet.topics import Route, own_route, relayed_route
 from infra.clock import MS_PER_S, Clock, SystemClock
+from ota.verification import Keys
 
 LOOK_S: Final = 0.25  # how often devices are looked at that asked to be woken
 TICKS_MAX: Final = 200  # before messages have their turn again
+NO_KEYS: Final[Keys] = MappingProxyType({})  # nothing is installed
 
 Identities = Callable[[str, Will], Identity]  # the credentials of a thing, by its name
 
@@ -96,7 +103,7 @@ class Post:
         self._city.moved(self, -1)
 
     def message(self, topic: str, payload: bytes) -> None:
-        answer = parse_answer(topic)
+        answer = parse_any(topic)
         carried = self.carried.get(answer.thing) if answer is not None else None
         if answer is None or carried is None:
             self._city.statistics.errors["message for nobody"] += 1
@@ -118,7 +125,9 @@ class Simulation:
         seed: int,
         speed: float = 1.0,
         statistics: Statistics | None = None,
+        keys: Keys = NO_KEYS,
     ) -> None:
+        """``keys``: whose signatures its devices believe; read at each job, so it may change meanwhile."""
         self.statistics = statistics or Statistics()
         self._endpoint, self._identities, self._clock, self._seed = endpoint, identities, clock, seed
         seconds = clock.now_ms() // MS_PER_S
@@ -130,6 +139,8 @@ class Simulation:
             speed=speed,
             since_s=clock.now_ms() / MS_PER_S,
         )
+        self._firmware = Setting(keys=keys, epoch=seconds, pool={})
+        self._lost: set[str] = set()  # connections of things that are dark
         self._climate = Climate(weather_phase=self._chance("weather").uniform(0, 6))
         self._posts: dict[str, Post] = {}
         self._carried: dict[str, Carried] = {}
@@ -168,7 +179,7 @@ class Simulation:
         if plan.name in self._carried or self._stopping.is_set():
             return
         box = self._box(plan, lambda: self._loads_behind(plan.name))
-        gateway = self._device(plan.name, box, self._network(plan, home.boxed, 0))
+        gateway = self._device(plan.name, plan.model, box, self._network(plan, home.boxed, 0))
         self._settle(gateway, (own_route(gateway.name),))
         self._wake(gateway, self.now())
         self.find(plan.name)
@@ -207,6 +218,9 @@ class Simulation:
     def send(self, device: Device, outputs: Iterable[Output]) -> None:
         """Hand a device's outputs to the connection it speaks by."""
         for output in outputs:
+            if isinstance(output, GoDark):
+                self._go_dark(device)
+                return
             assert device.route is not None, "a device says nothing while it is out of reach"
             connection = self._post(device.route, device.name).connection
             assert connection is not None
@@ -221,12 +235,30 @@ class Simulation:
         """Speak by the best route that is up; ``renew``: the present one is no reason to stay."""
         device = carried.device
         current = None if renew else device.route
-        route = choose(current, carried.routes, lambda one: self._post(one, device.name).is_up)
+        routes = () if device.is_dark else carried.routes
+        route = choose(current, routes, lambda one: self._post(one, device.name).is_up)
         if route == device.route:
             return
         device.disconnected()
         if route is not None:
             self.send(device, device.connected(self.now(), route))
+
+    def _go_dark(self, device: Device) -> None:
+        """Let a device be down until it asked to be woken: its own connection ends as well."""
+        device.disconnected()
+        if device.name in self._posts:
+            self._lost.add(device.name)
+            self.lose(device.name)
+        self._wake(device, device.wake_at())
+
+    def _switch_on(self, device: Device) -> None:
+        """Let a device start again, and connect again."""
+        if not device.switch_on(self.now()):
+            return
+        if device.name in self._lost:
+            self._lost.discard(device.name)
+            self.find(device.name)
+        self._reroute(self._carried[device.name])
 
     def _post(self, route: Route, thing: str) -> Post:
         return self._posts[route.gateway or thing]
@@ -253,7 +285,10 @@ class Simulation:
                 at, _, device = heapq.heappop(self._waiting)
                 if self._wakes_at.get(device.name) == at:  # otherwise it was woken sooner
                     del self._wakes_at[device.name]
-                    self.send(device, device.tick(now))
+                    if device.is_dark:
+                        self._switch_on(device)
+                    else:
+                        self.send(device, device.tick(now))
                     self._wake(device, max(device.wake_at(), now + LOOK_S))
             is_behind = bool(self._waiting) and self._waiting[0][0] <= now
             await asyncio.sleep(0 if is_behind else LOOK_S)
@@ -261,12 +296,15 @@ class Simulation:
     # -- moving in ------------------------------------------------------------
 
     def _move_in(self, home: Home) -> None:
-        devices = [self._device(plan.name, self._appliance(plan.name, plan.kind)) for plan in home.devices]
+        devices = [
+            self._device(plan.name, plan.model, self._appliance(plan.name, plan.kind))
+            for plan in home.devices
+        ]
         attached = Counter(name for plan in home.devices for name in plan.gateways)
         for gateway_plan in home.gateways:  # first: a gateway subscribes before those it carries speak
             box = self._box(gateway_plan, lambda: sum(one.appliance.power_w() for one in devices))
             network = self._network(gateway_plan, home.boxed, attached[gateway_plan.name])
-            gateway = self._device(gateway_plan.name, box, network)
+            gateway = self._device(gateway_plan.name, gateway_plan.model, box, network)
             self._settle(gateway, (own_route(gateway.name),))
         for device_plan, device in zip(home.devices, devices, strict=True):
             own = (own_route(device.name),) if device_plan.has_certificate else ()
@@ -296,7 +334,8 @@ class Simulation:
             if not on or boxed is None or boxed.kind is None:
                 return
             programs = Programs(boxed.behaviour)
-            self._settle(self._device(thing, self._appliance(thing, boxed.kind), programs=programs), ())
+            appliance = self._appliance(thing, boxed.kind)
+            self._settle(self._device(thing, boxed.model, appliance, programs=programs), ())
             self._wake(self._carried[thing].device, self.now())
         carried = self._carried[thing]
         others = tuple(one for one in carried.routes if one != route)
@@ -315,11 +354,20 @@ class Simulation:
     def _device(
         self,
         name: str,
+        model: str,
         appliance: Appliance,
         network: Network | None = None,
         programs: Programs | None = None,
     ) -> Device:
-        return Device(name, appliance, self._surroundings, self._chance(f"{name} jitter"), network, programs)
+        chance = self._chance(f"{name} jitter")
+        return Device(
+            name, appliance, self._surroundings, chance, network, programs, self._hardware(name, model)
+        )
+
+    def _hardware(self, name: str, model: str) -> Hardware | None:
+        """Return what a device's firmware runs on; None for a model that takes no new one."""
+        make = MAKES.get(model)
+        return None if make is None else new_hardware(make, self._firmware, self._chance(f"{name} flash"))
 
     def _appliance(self, name: str, kind: DeviceKind) -> Appliance:
         chance = self._chance(name)

@@ -23,6 +23,10 @@ REQUESTS = [
     for middle in ("", "/name/+")
     for operation in ("get", "update")
 ] + ["gnomon/gateways/+/up/#"]
+FIRMWARE_REQUESTS = [
+    f"$aws/things/+/{tail}"
+    for tail in ("jobs/get", "jobs/start-next", "jobs/+/get", "jobs/+/update", "streams/+/get/+")
+]
 
 
 class Broker:
@@ -104,7 +108,7 @@ class Service:
 
     def connected(self) -> None:
         assert self.connection is not None
-        self.connection.subscribe(REQUESTS)
+        self.connection.subscribe(REQUESTS + FIRMWARE_REQUESTS)
         self.ready.set()
 
     def disconnected(self) -> None:

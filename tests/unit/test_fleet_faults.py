@@ -1,0 +1,133 @@
+"""A whole device is offered everything that is wrong in one way: nothing of it is ever installed."""
+
+import hashlib
+from itertools import islice
+
+import msgspec
+import pytest
+
+from fleet.boot import FileStatus, Store
+from fleet.makes import Make
+from tests import ota_base as base
+from tests import ota_faults
+from tests.covers import covers
+from tests.firmware_bench import Bench
+from tests.ota_base import IMAGE, LEAVES, MANIFEST, OFFER, THINGS
+from tests.ota_faults import Fault
+from tests.ota_stand_in import Job, job_document
+
+
+def device(fault=None):
+    """Return the device of a fault, running what it says that it runs."""
+    fault = fault or Fault(name="", step="V1", code="")
+    facts = fault.device
+    make = Make(
+        vendor=facts.vendor,
+        model=facts.model,
+        hw=facts.hw,
+        schemas={facts.config_schema: {"lang": "en"}},
+        slot_bytes=facts.slot_bytes,
+        components=facts.components,
+    )
+    bench = Bench(make=make, keys=fault.keys, now_s=fault.now_s)
+    bench.thing = facts.thing
+    store = Store(bench.flash)
+    running = msgspec.structs.replace(
+        store.record.image,
+        version=facts.version,
+        counter=facts.counter,
+        schema=facts.config_schema,
+        sha256=facts.sha256,
+    )
+    record = store.record.where(
+        images={"a": running, "b": None}, counter=facts.counter_confirmed, floor=fault.floor_s
+    )
+    store.write(record)
+    return bench
+
+
+def offered(offer, leaves=LEAVES):
+    stream = "fw-" + hashlib.sha256(offer.manifest).hexdigest()[:20]
+    document = job_document(stream, offer.manifest, offer.order, offer.proof)
+    return Job("c-" + "0" * 32, document, stream, {0: IMAGE, 1: leaves, 2: offer.manifest})
+
+
+def refused_with(bench, offer, leaves=LEAVES):
+    """Offer it, and return how the job ended; nothing may have been installed."""
+    bench.run()
+    before = bench.old()
+    bench.offer(offered(offer, leaves)).run()
+    assert bench.old() == before
+    assert bench.computer.firmware.slot == "a"
+    assert not bench.flash.slots["b"].blocks
+    return bench.job.status, bench.job.details["reason"], bench.job.details["fs"]
+
+
+def test_the_pair_without_a_fault_is_installed():
+    bench = device().run().offer(offered(OFFER)).run()
+    assert bench.job.status == "SUCCEEDED"
+    assert bench.running() == IMAGE
+
+
+@covers("X38")
+def test_an_offer_with_one_fault_installs_nothing_and_says_which_it_was():
+    faults = [fault for fault in ota_faults.OFFERS if fault.device.ready]
+    assert len(faults) > 200
+    for fault in faults:
+        # V1 to V6: nobody who may has signed this. V7 to V13: signed well, but not for us, or not now.
+        end, fs = ("FAILED", "4") if int(fault.step[1:]) <= 6 else ("REJECTED", "0")
+        assert refused_with(device(fault), fault.offer) == (end, fault.code, fs), fault.name
+
+
+def test_no_single_bit_of_an_envelope_can_be_changed():
+    for offer, codes in islice(ota_faults.flips(), 0, None, 3):
+        _, code, _ = refused_with(device(), offer)
+        assert code in codes
+
+
+@pytest.mark.parametrize("name", ota_faults.LEAF_LISTS)
+def test_another_leaf_list_ends_the_load_before_the_first_block(name):
+    end = refused_with(device(), OFFER, ota_faults.LEAF_LISTS[name])
+    assert end[0] == "FAILED"
+    assert end[1:] in {("leaves", "2"), ("deadline", "2")}
+
+
+@covers("X39")
+def test_a_bad_block_is_noticed_asked_for_once_more_and_the_image_is_right():
+    bad = [one for one in ota_faults.bad_blocks() if 0 <= one[1] < MANIFEST.blocks]
+    assert len(bad) > 1_000
+    for name, index, block in bad:
+        bench = device().run()
+        served = bench.service.wire = once(index, block)
+        bench.offer(offered(OFFER)).run()
+        assert bench.job.status == "SUCCEEDED", name
+        assert bench.running() == IMAGE
+        assert served.asked == 2
+
+
+class once:  # noqa: N801 - reads as a word
+    """Serves a bad block in the place of one, the first time."""
+
+    def __init__(self, index, block):
+        self.index, self.block, self.asked = index, block, 0
+
+    def __call__(self, file, index, data):
+        if file or index != self.index:
+            return [data]
+        self.asked += 1
+        return [self.block] if self.asked == 1 else [data]
+
+
+def test_an_order_for_others_installs_nothing_on_any_other_thing():
+    for thing in ("han-0006", "han-00031", "HAN-0003", "han-000"):
+        bench = device(Fault(name="", step="V9", code="", device=base.DEVICE))
+        bench.thing = thing
+        assert refused_with(bench, OFFER) == ("REJECTED", "not_target", "0")
+    assert base.DEVICE.thing in THINGS
+
+
+def test_the_clock_may_be_set_back_and_an_old_order_still_installs_nothing():
+    """The floor is the latest time that the device was ever told; it rises with each upgrade."""
+    bench = device().run().offer(offered(OFFER)).run()
+    assert Store(bench.flash).record.floor >= base.NOW_S
+    assert bench.computer.firmware.state is FileStatus.ACTIVATED
