@@ -1,7 +1,7 @@
 """Devices that do not exist, and the reference agent for those that do.
 
-An independent witness of the protocol: it imports nothing of `shadow` or
-`broker_bridge`, so a mistake there cannot hide behind the same mistake here.
+An independent witness of the protocol: it imports nothing of `shadow`,
+`broker_bridge` or the services of `ota`, so a mistake there cannot hide behind the same mistake here.
 
     plan        which homes there are (pure)
     physics     what happens in a house (pure)
@@ -11,4 +11,13 @@ An independent witness of the protocol: it imports nothing of `shadow` or
     simulation  brings a plan to life
     load        asks as fast as told, and keeps a history
     agent       one file to copy, for makers of real devices
+
+and for firmware:
+
+    flash, boot     what survives a power cut, and who starts which image
+    transfer        one file by windows, every block judged
+    offers          may this be installed? (the checks are those of `ota`, the one thing shared)
+    firmware        the state machine; `hardware` carries it from one start to the next
+    upgrades        thousands of them at once, as a load
+    upgrading_agent the reference agent with firmware, also over HTTP (`http_update`)
 """

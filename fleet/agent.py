@@ -437,8 +437,9 @@ def _next_epoch(path: Path | None) -> int:
     return epoch
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="fleet.agent", description="Reference device agent.")
+def make_parser(program: str) -> argparse.ArgumentParser:
+    """Return a parser of what every agent needs to know."""
+    parser = argparse.ArgumentParser(prog=program, description="Reference device agent.")
     parser.add_argument(
         "--thing", required=True, help="name of the thing: the common name of its certificate"
     )
@@ -454,6 +455,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--state", type=Path, help="file that counts the starts; without it the time is taken"
     )
+    return parser
+
+
+def read_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line; refuse what cannot work before anything is tried."""
     options = parser.parse_args()
     if options.plain:
         return options
@@ -473,7 +479,7 @@ def _options() -> argparse.Namespace:
 def main() -> None:
     """Run the agent until SIGINT or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    agent = Agent(_options(), Thermostat())
+    agent = Agent(read_options(make_parser("fleet.agent")), Thermostat())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: agent.stop())
     agent.run()

@@ -114,6 +114,17 @@ class Setting:
     """Equal blocks of many devices are held once."""
     sparing: bool = False
     """It reports only facts, and no progress."""
+    by_http: bool = False
+    """It has a way to fetch images over HTTP, where the job names an address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An image that is to be fetched over HTTP."""
+
+    url: str
+    sha256: str
+    size: int
 
 
 class Firmware:
@@ -213,6 +224,21 @@ class Firmware:
         busy = record.state in COMING or self.is_trial or self.restart or math.isfinite(self._start_at)
         return not busy and not record.end and not len(self._requests)
 
+    @property
+    def download(self) -> Download | None:
+        """Return what is to be fetched over HTTP now; None while there is nothing."""
+        transfer, checked = self._transfer, self._checked
+        if transfer is None or checked is None or transfer.file != IMAGE or not self._setting.by_http:
+            return None
+        advice, image = checked.advice, checked.image
+        return Download(advice.http, image.sha256, image.size) if advice.http else None
+
+    def feed(self, now: float, data: bytes) -> None:
+        """Take the whole image at once, as it was fetched: each block is judged as if it came alone."""
+        while (transfer := self._transfer) is not None and (checked := self._checked) is not None:
+            index, block = next(iter(transfer.missing)), checked.image.block
+            self._take_block(transfer, index, data[index * block : (index + 1) * block], checked, now)
+
     def keep_config(self) -> None:
         """Write the configuration down as it is now; what changes on trial are wishes, and come again."""
         if self.is_trial:
@@ -274,7 +300,7 @@ class Firmware:
         if route is None or self.restart or self._is_deaf:
             return
         yield from self._requests.due(now, route)
-        if self._transfer is not None and self._checked is not None:
+        if self._transfer is not None and self._checked is not None and self.download is None:
             asked = self._transfer.ask(now)
             if asked is not None:
                 yield stream_topic(route, self._checked.stream), write_get(asked)
@@ -393,13 +419,15 @@ class Firmware:
             self._on_no_block(transfer, payload, now)
             return
         block = read_block(payload)
-        if block is None or block.f != transfer.file:
-            return
-        verdict = transfer.take(block.i, block.p, now)
+        if block is not None and block.f == transfer.file:
+            self._take_block(transfer, block.i, block.p, checked, now)
+
+    def _take_block(self, transfer: Transfer, index: int, data: bytes, checked: Checked, now: float) -> None:
+        verdict = transfer.take(index, data, now)
         if verdict is Verdict.GOOD and transfer.file == LEAVES:
-            self._on_leaves(transfer, block.i, block.p, checked, now)
+            self._on_leaves(transfer, index, data, checked, now)
         elif verdict is Verdict.GOOD:
-            self._on_block(transfer, block.i, block.p, checked, now)
+            self._on_block(transfer, index, data, checked, now)
         elif verdict is Verdict.HOPELESS:
             code = "leaves" if transfer.file == LEAVES else "block_hash"
             self._finish(FileStatus.LOAD_FAILED, FAILED, code, now)

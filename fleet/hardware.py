@@ -94,6 +94,11 @@ class Computer:
         if self._firmware is not None:
             self._guard(now, lambda: self.firmware.tick(now))
 
+    def feed(self, now: float, data: bytes) -> None:
+        """Pass on an image that was fetched over HTTP."""
+        if self._firmware is not None:
+            self._guard(now, lambda: self.firmware.feed(now, data))
+
     def keep_config(self, now: float) -> None:
         """Have the configuration written down as it is now."""
         if self._firmware is not None:

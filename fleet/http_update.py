@@ -6,7 +6,8 @@
         416  there is nothing after that    404  the job is no longer ours
     until the size is reached; then SHA-256 of the whole file
 
-Standard library only. The transport is a port, so that tests cut it where they like.
+The transport is a port, so that tests cut it where they like. What size and hash are comes from the signed
+manifest, never from the server.
 """
 
 import hashlib
@@ -14,10 +15,11 @@ import http.client
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
+
+from fleet.firmware import Download
 
 CHUNK_BYTES: Final = 65_536
 TRIES_MAX: Final = 50
@@ -47,15 +49,7 @@ class Transport(Protocol):
     def get(self, headers: Mapping[str, str]) -> Response: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be fetched: the signed manifest says so, not the server."""
-
-    sha256: str
-    size: int
-
-
-def download(wanted: Wanted, file: Path, transport: Transport) -> None:
+def download(wanted: Download, file: Path, transport: Transport) -> None:
     """Fetch the image into ``file``; what is there from an earlier try is gone on from."""
     for _ in range(TRIES_MAX):
         have = file.stat().st_size if file.exists() else 0
@@ -70,7 +64,7 @@ def download(wanted: Wanted, file: Path, transport: Transport) -> None:
         raise DownloadError("what came is not the image that was signed")
 
 
-def _fetch_rest(wanted: Wanted, file: Path, have: int, transport: Transport) -> None:
+def _fetch_rest(wanted: Download, file: Path, have: int, transport: Transport) -> None:
     headers = {"Range": f"bytes={have}-", "If-Range": f'"{wanted.sha256}"'} if have else {}
     response = transport.get(headers)
     if response.status == NOT_FOUND:

@@ -50,10 +50,13 @@ class FakeDocuments:
     def __init__(self) -> None:
         self.fails: Exception | None = None
         self.uses_asked = 0
+        self.by_thing: dict[str, bytes] = {}
 
     async def document(self, execution: Execution) -> bytes:
         if self.fails is not None:
             raise self.fails
+        if execution.thing in self.by_thing:
+            return self.by_thing[execution.thing]
         return msgspec.json.encode(DOCUMENT | {"job": execution.job})
 
     async def uses(self, campaign: str) -> Uses:

@@ -37,7 +37,7 @@ from tests.bridge_rig import memory
 from tests.certificates import open_authority
 from tests.fakes import FakeClock
 from tests.faulty_store import FaultyStore
-from tests.jobs_rig import make_jobs
+from tests.jobs_rig import JobsRig, make_jobs
 from tests.session_rig import until
 from tests.stream_rig import Files, Loader
 
@@ -76,6 +76,7 @@ class Served:
     registry: RegistryService
     files: Files
     metrics: Metrics
+    jobs: JobsRig
 
     async def register(self, name: str, kind: ThingKind = ThingKind.DEVICE, home: str = "home-1") -> None:
         await self.registry.register(NewThing(name, kind, "acme", home, has_certificate=True), OPERATOR)
@@ -88,6 +89,7 @@ async def serving(
     """Serve on a broker for the length of the block; these things are registered before it begins."""
     clock, ids, metrics, limits, store = FakeClock(), RandomIds(), Metrics(), ShadowLimits(), memory()
     shadows = ShadowService(ShadowStore(store, limits, 10_000_000), clock, ids, limits, metrics, Live())
+    jobs = make_jobs(FaultyStore(store), clock, metrics)
     suspects = Suspects(directory / "bridge", limits.poison_tries_max)
     suspects.begin()
 
@@ -109,7 +111,7 @@ async def serving(
         remember_session=lambda: None,
         shadows=shadows,
         registry=registry,
-        jobs=make_jobs(FaultyStore(store), clock, metrics).jobs,
+        jobs=jobs.jobs,
         dead_letters=DeadLetters(store, clock, metrics),
         refusals=Refusals(store, clock, ids),
         suspects=suspects,
@@ -123,11 +125,13 @@ async def serving(
         streams=files.service,
         pace=pace,
     )
-    served = Served(broker, bridge, registry, files, metrics)
+    served = Served(broker, bridge, registry, files, metrics, jobs)
     for thing in things:
         await served.register(thing)
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(one, name="served") for one in (shadows.run(), bridge.run())]
+        running = [
+            tasks.create_task(one, name="served") for one in (shadows.run(), jobs.lane.run(), bridge.run())
+        ]
         try:
             await until(lambda: bridge.session.connected)
             yield served

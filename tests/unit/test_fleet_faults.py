@@ -69,7 +69,7 @@ def test_the_pair_without_a_fault_is_installed():
     assert bench.running() == IMAGE
 
 
-@covers("X38")
+@covers("I3FR6.1")
 def test_an_offer_with_one_fault_installs_nothing_and_says_which_it_was():
     faults = [fault for fault in ota_faults.OFFERS if fault.device.ready]
     assert len(faults) > 200
@@ -92,7 +92,7 @@ def test_another_leaf_list_ends_the_load_before_the_first_block(name):
     assert end[1:] in {("leaves", "2"), ("deadline", "2")}
 
 
-@covers("X39")
+@covers("I3FR6.1")
 def test_a_bad_block_is_noticed_asked_for_once_more_and_the_image_is_right():
     bad = [one for one in ota_faults.bad_blocks() if 0 <= one[1] < MANIFEST.blocks]
     assert len(bad) > 1_000

@@ -45,7 +45,7 @@ def rolled_back(bench, before, reason):
 # ---------------------------------------------------------------------------- the way of an upgrade
 
 
-@covers("X40")
+@covers("I3FR6.1")
 def test_an_offered_image_is_loaded_tried_confirmed_and_reported():
     bench = Bench().run().offer(job(of=SMALL)).run()
     assert bench.states == [S.NONE, S.LOADING, S.VERIFIED, S.ACTIVATING, S.ACTIVATED]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from fleet.http_update import DownloadError, Wanted, download, https
+from fleet.firmware import Download
+from fleet.http_update import DownloadError, download, https
 
 IMAGE = bytes((7 * i + 3) % 256 for i in range(200_000))
-WANTED = Wanted(hashlib.sha256(IMAGE).hexdigest(), len(IMAGE))
+WANTED = Download("https://localhost/image", hashlib.sha256(IMAGE).hexdigest(), len(IMAGE))
 
 
 @dataclass

@@ -53,7 +53,7 @@ async def test_a_request_for_blocks_is_answered_by_one_message_each(files, forma
 @FORMATS
 @pytest.mark.parametrize("window", [1, 2, 8, 32])
 @pytest.mark.parametrize("block", [256, 1_000, 4_096, 131_072])
-@covers("X39")
+@covers("I3FR6.1")
 async def test_a_device_that_asks_in_windows_has_the_file_in_the_end(files, format, window, block):
     files.add("fw-big", f0=(image := numbered(150_001)))
     files.allow("hall", "fw-big")
