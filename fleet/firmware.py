@@ -13,7 +13,7 @@ device again by making a new machine from it. Nothing is installed but what `off
 
 import math
 import random
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -34,13 +34,14 @@ from fleet.jobs import (
     stream_topic,
     write_get,
 )
+from fleet.loading import IMAGE, Load, Outcome, Pool
 from fleet.makes import Make
 from fleet.offers import FAILED, MODES, SUCCEEDED, Checked, Refusal, examine, once_more
+from fleet.reports import FACTS, Progress, ReportAnswer, config_report, firmware_report, read_answer
 from fleet.requests import Requests
 from fleet.topics import Answer, Route, request_topic
-from fleet.transfer import Transfer, Verdict
-from fleet.trees import GONE, Leaves, Tree, leaves, patch
-from ota.manifest import DataMode, version_text
+from fleet.trees import Tree
+from ota.manifest import DataMode
 from ota.verification import Keys
 
 FIRMWARE, CONFIG = "firmware", "config"  # shadows
@@ -48,10 +49,7 @@ QUIET_LOOK_S: Final = 5.0
 """How often it is looked whether something still keeps the device from starting again."""
 HOLD_S, HOLD_SPREAD = 10.0, 0.1
 DEADLINE_PRESTAGED_S: Final = 86_400
-SAVE_EVERY_BLOCKS: Final = 16
 PROGRESS_EVERY_BLOCKS: Final = 64
-LEAVES_BLOCK, LEAF_BYTES = 4_096, 32
-IMAGE, LEAVES = 0, 1  # files of a stream
 REFUSED_PAUSE_S: Final = 60.0
 
 JOB, REPORT, CONFIG_REPORT = "job", "report", "config"  # kinds of requests
@@ -61,9 +59,6 @@ NOT_NOW: Final = frozenset({"RequestThrottled", "InternalError"})
 REPEATED: Final = frozenset({429, 500, 503})
 CONFLICT: Final = 409
 COMING: Final = frozenset({FileStatus.LOADING, FileStatus.LOADED, FileStatus.VERIFIED})
-FACTS: Final = frozenset({FileStatus.ACTIVATING, FileStatus.ACTIVATION_FAILED, FileStatus.ACTIVATED})
-"""States that a sparing device reports; the others its job says."""
-
 Then = Callable[[JobMessage, bool, float], None]
 
 
@@ -110,7 +105,7 @@ class Setting:
     epoch: int = 0
     """Of its reports: rises with each start of the fleet."""
     faults: Faults = SOUND
-    pool: MutableMapping[str, bytes] | None = None
+    pool: Pool | None = None
     """Equal blocks of many devices are held once."""
     sparing: bool = False
     """It reports only facts, and no progress."""
@@ -131,14 +126,13 @@ class Firmware:
     """One device's firmware from one start to the next."""
 
     __slots__ = (
-        "_bits",
         "_board",
         "_chance",
         "_checked",
         "_confirm_by",
         "_epoch",
         "_gate_at",
-        "_gathered",
+        "_load",
         "_load_by",
         "_make",
         "_name",
@@ -151,8 +145,6 @@ class Firmware:
         "_start_at",
         "_store",
         "_then",
-        "_transfer",
-        "_unsaved",
         "_version",
         "fails",
         "restart",
@@ -183,9 +175,7 @@ class Firmware:
         self._route: Route | None = None
         self._epoch, self._number = setting.epoch + record.boots, 0
         self._checked: Checked | None = None
-        self._transfer: Transfer | None = None
-        self._gathered: dict[int, bytes] = {}  # of the leaf list
-        self._bits, self._unsaved = record.have, 0
+        self._load: Load | None = None
         self._version = self._server_s = self.fails = self.unavailable = 0
         self._since = now
         self._start_at = self._gate_at = self._confirm_by = self._load_by = math.inf
@@ -227,17 +217,16 @@ class Firmware:
     @property
     def download(self) -> Download | None:
         """Return what is to be fetched over HTTP now; None while there is nothing."""
-        transfer, checked = self._transfer, self._checked
-        if transfer is None or checked is None or transfer.file != IMAGE or not self._setting.by_http:
+        load, checked = self._load, self._checked
+        if load is None or checked is None or load.file != IMAGE or not self._setting.by_http:
             return None
         advice, image = checked.advice, checked.image
         return Download(advice.http, image.sha256, image.size) if advice.http else None
 
     def feed(self, now: float, data: bytes) -> None:
         """Take the whole image at once, as it was fetched: each block is judged as if it came alone."""
-        while (transfer := self._transfer) is not None and (checked := self._checked) is not None:
-            index, block = next(iter(transfer.missing)), checked.image.block
-            self._take_block(transfer, index, data[index * block : (index + 1) * block], checked, now)
+        if self._load is not None:
+            self._on_load(self._load, self._load.feed(data, now), now)
 
     def keep_config(self) -> None:
         """Write the configuration down as it is now; what changes on trial are wishes, and come again."""
@@ -253,8 +242,8 @@ class Firmware:
         """Speak by this route; what waited for an answer is asked again."""
         self._route = route
         self._requests.again(now)
-        if self._transfer is not None:
-            self._transfer.again(now)
+        if self._load is not None:
+            self._load.again(now)
         self._report(now)
         if self.is_trial:
             self._report_config(now)
@@ -300,8 +289,8 @@ class Firmware:
         if route is None or self.restart or self._is_deaf:
             return
         yield from self._requests.due(now, route)
-        if self._transfer is not None and self._checked is not None and self.download is None:
-            asked = self._transfer.ask(now)
+        if self._load is not None and self._checked is not None and self.download is None:
+            asked = self._load.ask(now)
             if asked is not None:
                 yield stream_topic(route, self._checked.stream), write_get(asked)
 
@@ -310,8 +299,8 @@ class Firmware:
         at = min(self._confirm_by, self._load_by, self._start_at, self._gate_at)
         if self._route is None or self._is_deaf:
             return at
-        if self._transfer is not None:
-            at = min(at, self._transfer.wake_at)
+        if self._load is not None and self.download is None:
+            at = min(at, self._load.wake_at)
         return min(at, self._requests.wake_at())
 
     # -- jobs: what is to be done -------------------------------------------------
@@ -402,81 +391,41 @@ class Firmware:
                 job.with_candidate(checked.image).where(state=FileStatus.LOADING, bits=b"", trials=0)
             )
             self._store.flash.slots[job.other].erase()
-            self._bits, self._since = 0, now
+            self._since = now
             self._report_progress(now)
-        if self.state is FileStatus.LOADING:
-            size = checked.image.blocks * LEAF_BYTES
-            self._gathered = {}
-            self._transfer = Transfer(LEAVES, size, LEAVES_BLOCK, lambda _index, _data: True, self._chance)
-        else:
+        if self.state is not FileStatus.LOADING:
             self._loaded(now)
+        elif self._load is None:  # otherwise it goes on, and keeps waiting if it was told to
+            self._load = Load(checked, self._store, self._chance, self._setting.pool)
 
     def _on_stream(self, answer: StreamAnswer, payload: bytes, now: float) -> None:
-        checked, transfer = self._checked, self._transfer
-        if checked is None or transfer is None or answer.stream != checked.stream:
+        checked, load = self._checked, self._load
+        if checked is None or load is None or answer.stream != checked.stream:
             return
         if answer.event == "rejected":
-            self._on_no_block(transfer, payload, now)
-            return
-        block = read_block(payload)
-        if block is not None and block.f == transfer.file:
-            self._take_block(transfer, block.i, block.p, checked, now)
+            load.refused(now)
+            # Not now, or because the job is no longer ours: then it is time to look.
+            if read_refusal(payload) == "ResourceNotFound" and JOB not in self._requests:
+                self._look(now)
+        elif (block := read_block(payload)) is not None:
+            self._on_load(load, load.take(block, now), now)
 
-    def _take_block(self, transfer: Transfer, index: int, data: bytes, checked: Checked, now: float) -> None:
-        verdict = transfer.take(index, data, now)
-        if verdict is Verdict.GOOD and transfer.file == LEAVES:
-            self._on_leaves(transfer, index, data, checked, now)
-        elif verdict is Verdict.GOOD:
-            self._on_block(transfer, index, data, checked, now)
-        elif verdict is Verdict.HOPELESS:
-            code = "leaves" if transfer.file == LEAVES else "block_hash"
-            self._finish(FileStatus.LOAD_FAILED, FAILED, code, now)
-
-    def _on_no_block(self, transfer: Transfer, payload: bytes, now: float) -> None:
-        """The service has none for us: not now, or because the job is no longer ours."""
-        if read_refusal(payload) == "ResourceNotFound" and JOB not in self._requests:
-            self._look(now)
-        transfer.refused(now)
-
-    def _on_leaves(self, transfer: Transfer, index: int, data: bytes, checked: Checked, now: float) -> None:
-        self._gathered[index] = data
-        if not transfer.done:
-            return
-        leaf_list = checked.leaf_list(b"".join(self._gathered[one] for one in sorted(self._gathered)))
-        self._gathered = {}
-        if leaf_list is None:  # V14
-            self._finish(FileStatus.LOAD_FAILED, FAILED, "leaves", now)
-            return
-        image = checked.image
-        self._count(transfer)
-        self._transfer = Transfer(
-            IMAGE, image.size, image.block, leaf_list.judge, self._chance, have=self._bits
-        )
-        if self._transfer.done:
-            self._all_there(now)
-
-    def _on_block(self, transfer: Transfer, index: int, data: bytes, checked: Checked, now: float) -> None:
-        """Write a block that has passed V15; say so in the record every so often."""
-        pool = self._setting.pool
-        if pool is not None:
-            data = pool.setdefault(f"{checked.image.sha256}/{index}", data)
-        self._store.flash.slots[self._store.record.other].write(index, data)
-        self._bits |= 1 << index
-        self._unsaved += 1
-        if transfer.done:
-            self._all_there(now)
-        elif self._unsaved >= SAVE_EVERY_BLOCKS:
-            self._unsaved = 0
-            self._store.write(self._store.record.where(bits=self._packed_bits()))
-            if self._bits.bit_count() % PROGRESS_EVERY_BLOCKS == 0:
-                self._say_progress(now, receive=f"{self._bits.bit_count()}/{checked.image.blocks}")
-
-    def _all_there(self, now: float) -> None:
-        assert self._transfer is not None
-        self._count(self._transfer)
-        self._transfer = None
-        self._enter(FileStatus.LOADED, now, bits=self._packed_bits())
-        self._loaded(now)
+    def _on_load(self, load: Load, outcome: Outcome, now: float) -> None:
+        match outcome:
+            case Outcome.GOES_ON:
+                pass
+            case Outcome.SAVED:
+                if load.count % PROGRESS_EVERY_BLOCKS == 0:
+                    self._say_progress(now, receive=f"{load.count}/{self._total}")
+            case Outcome.COMPLETE:
+                self._load = None
+                self._count(load)
+                self._enter(FileStatus.LOADED, now, bits=load.packed)
+                self._loaded(now)
+            case Outcome.BAD_LEAVES:
+                self._finish(FileStatus.LOAD_FAILED, FAILED, "leaves", now)
+            case Outcome.BAD_BLOCK:
+                self._finish(FileStatus.LOAD_FAILED, FAILED, "block_hash", now)
 
     def _loaded(self, now: float) -> None:
         """Read the slot back from flash (V16), then wait for the moment to activate."""
@@ -499,9 +448,9 @@ class Firmware:
         self._store.flash.slots[self._store.record.other].erase()
 
     def _stop_loading(self) -> None:
-        if self._transfer is not None:
-            self._count(self._transfer)
-        self._transfer = self._checked = None
+        if self._load is not None:
+            self._count(self._load)
+        self._load = self._checked = None
         self._requests.drop(JOB)
         self._start_at = self._gate_at = self._load_by = math.inf
 
@@ -670,7 +619,7 @@ class Firmware:
     def _enter(self, state: FileStatus, now: float, **changes: object) -> None:
         """Write down a new state, then report it."""
         self._store.write(self._store.record.where(state=state, **changes))
-        self._since, self._unsaved = now, 0
+        self._since = now
         self._report_progress(now)
 
     def _report_progress(self, now: float) -> None:
@@ -686,46 +635,21 @@ class Firmware:
         self._requests.ask(REPORT, now, lambda route: request_topic(route, FIRMWARE, "update"), body)
 
     def _facts(self) -> Tree:
-        record, image = self._store.record, self.image
-        total = record.candidate.blocks if record.candidate is not None else 0
-        percent = 100 if record.state in FACTS else 100 * self._bits.bit_count() // max(total, 1)
-        return {
-            "fw": {
-                "sha256": image.sha256,
-                "version": version_text(image.version),
-                "label": image.label,
-                "counter": image.counter,
-                "confirmed": not self.is_trial,
-            },
-            "hw": self._make.hw,
-            "schema": image.schema,
-            "slot": self.slot,
-            "boot": record.boots,
-            "healthy": True,
-            "job": record.job,
-            "file": {
-                "status": int(record.state),
-                "loadPercent": percent,
-                "request503Count": self.unavailable,
-                "requestFailCount": self.fails,
-                "nextRequestAttempt": 0,
-                "statusTime": int(self._since),
-            },
-        }
+        record, load = self._store.record, self._load
+        loaded = record.have.bit_count() if load is None else load.count
+        progress = Progress(loaded, self._total, self.fails, self.unavailable, self._since)
+        return firmware_report(self._make.hw, record, self.slot, self.image, progress)
 
     def _report_config(self, now: float) -> None:
-        """Report the whole configuration of a new image, and what it no longer has."""
-        gone = leaves(self._store.config(self._store.record.running))
-        now_there = leaves(self._board.config())
-        told: Leaves = {path: GONE for path in gone if path not in now_there} | now_there
-        body = {"state": {"reported": patch(told)}}
+        before = self._store.config(self._store.record.running)
+        body = {"state": {"reported": config_report(before, self._board.config())}}
         self._requests.ask(CONFIG_REPORT, now, lambda route: request_topic(route, CONFIG, "update"), body)
 
     def _on_shadow(self, answer: Answer, payload: bytes, now: float) -> None:
         """Healthy is what the service has heard of: both reports of a trial must be accepted."""
         if not answer.event.startswith("update/") or answer.event == "update/delta":
             return
-        message = _read_answer(payload)
+        message = read_answer(payload)
         kind = REPORT if answer.shadow == FIRMWARE else CONFIG_REPORT
         if answer.event == "update/rejected":
             self._on_report_refused(kind, message, now)
@@ -734,10 +658,10 @@ class Firmware:
             if not waits:
                 self._confirm(now)
 
-    def _on_report_refused(self, kind: str, message: "_ShadowAnswer", now: float) -> None:
+    def _on_report_refused(self, kind: str, message: ReportAnswer, now: float) -> None:
         if message.code == CONFLICT and message.current_sequence is not None and kind == REPORT:
             if self._requests.answered(kind, message.client_token):
-                self._epoch, self._number = message.current_sequence["epoch"] + 1, 0
+                self._epoch, self._number = message.current_sequence.epoch + 1, 0
                 self._report(now)
             return
         pause_s = 0.0 if message.code in REPEATED else REFUSED_PAUSE_S
@@ -745,30 +669,14 @@ class Firmware:
 
     # -- small things --------------------------------------------------------------------
 
-    def _packed_bits(self) -> bytes:
-        return self._bits.to_bytes((self._bits.bit_length() + 7) // 8, "little")
+    def _count(self, load: Load) -> None:
+        self.fails += load.fails
+        self.unavailable += load.unavailable
 
-    def _count(self, transfer: Transfer) -> None:
-        self.fails += transfer.fails
-        self.unavailable += transfer.unavailable
-
-
-class _ShadowAnswer(msgspec.Struct, rename="camel"):
-    """What is read of an answer about a shadow."""
-
-    client_token: str = ""
-    code: int = 0
-    current_sequence: dict[str, int] | None = None
-
-
-_SHADOW_ANSWERS: Final = msgspec.json.Decoder(_ShadowAnswer)
-
-
-def _read_answer(payload: bytes) -> _ShadowAnswer:
-    try:
-        return _SHADOW_ANSWERS.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _ShadowAnswer()
+    @property
+    def _total(self) -> int:
+        candidate = self._store.record.candidate
+        return 0 if candidate is None else candidate.blocks
 
 
 def _fs(state: FileStatus) -> str:

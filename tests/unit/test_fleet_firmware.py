@@ -192,6 +192,24 @@ def test_lost_doubled_and_swapped_blocks_still_make_the_image(seed):
     assert upgraded(bench.offer(job(of=SMALL)).run())
 
 
+def test_a_service_that_denies_the_blocks_of_a_job_it_gives_is_not_asked_in_a_rush():
+    bench = Bench().run()
+    asked = []
+    handle = bench.service._on_stream
+
+    def deny(head, tail, payload):
+        asked.append(tail)
+        return handle(head, tail, payload)
+
+    bench.service.__dict__["_on_stream"] = deny
+    offered = job(of=SMALL, deadline_s=600)
+    offered.files = {}
+    bench.offer(offered).run(500)
+    assert bench.computer.firmware.state is S.LOADING
+    assert 8 < len(asked) < 60
+    assert len(bench.service.requests) < 200
+
+
 def test_three_bad_copies_of_one_block_end_the_load():
     bench = Bench().run()
     before = bench.old()
