@@ -1,11 +1,13 @@
 """Attacks by a gateway: on things of others, on things that are not there, on its own answers. (B7)"""
 
 import time
+from functools import partial
+from itertools import product
 from typing import Any, Final
 
 from tests.attack.attacks import Score, Size, attack
 from tests.attack.field import SETTLED_S, Field
-from tests.system.mqtt import Thing, connected, tree_topic
+from tests.system.mqtt import Message, Thing, connected, tree_topic
 
 ROGUE_REPORT: Final = {"state": {"reported": {"forged": 1}}}
 OPERATIONS: Final = ("update", "get", "delete")
@@ -28,6 +30,7 @@ def rogue_gateway(field: Field, score: Score) -> None:
     with connected(gnomon, rogue) as gateway:
         gateway.subscribe(f"gnomon/gateways/{rogue}/down/#")
         _steal(field, score, gateway, foreign)
+        _steal_jobs(score, gateway, foreign)
         _seen_gives_no_right(score, gateway, foreign)
         _forge(score, gateway, owned)
         _attach_across_premises(field, score, rogue, foreign)
@@ -57,6 +60,23 @@ def _steal(field: Field, score: Score, gateway: Thing, foreign: str) -> None:
                     refusals.add(_says(answer.json))
     score.attempt(f"foreign and unknown can be told apart: {refusals}", succeeded=len(refusals) != 1)
     score.measure(refusal=next(iter(refusals)))
+
+
+def _steal_jobs(score: Score, gateway: Thing, foreign: str) -> None:
+    """Ask for the jobs of a foreign thing and of an unknown one."""
+    refusals = set()
+    for thing, request in product((foreign, "unknown"), ("get", "start-next", "$next/get")):
+        since = len(gateway.received)
+        gateway.publish(f"gnomon/gateways/{gateway.name}/up/things/{thing}/jobs/{request}", b"{}")
+        base = f"gnomon/gateways/{gateway.name}/down/things/{thing}/jobs/{request}/"
+        answer = gateway.wait_for(partial(_is_below, base), since=since)
+        score.attempt(f"jobs of {thing}: {answer.topic}", succeeded=answer.topic.endswith("accepted"))
+        refusals.add(_says(answer.json))
+    score.attempt(f"foreign and unknown can be told apart: {refusals}", succeeded=len(refusals) != 1)
+
+
+def _is_below(base: str, message: Message) -> bool:
+    return message.topic.startswith(base)
 
 
 def _says(refusal: dict[str, Any]) -> str:
