@@ -87,3 +87,11 @@ class FieldError(OtaError):
 
 class KeyListError(OtaError):
     """Bytes are no list of keys that may be believed: the one that is held goes on."""
+
+
+class ImageNotFoundError(OtaError):
+    """There is no such image for whoever asks."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__("there is no such image")
+        self.sha256 = sha256
