@@ -5,7 +5,6 @@ about it: what may be installed is a release. (spec: ota, 2.1)
 """
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from infra.clock import Clock
 from infra.documents.port import Collection, DocumentStore
 from infra.documents.records import Records
 from ota.errors import ImageNotFoundError
+from ota.trees import leaf_list
 from security.audit import INSIDE, Via
 from security.audited import Audited
 from security.policy import Action, Principal, Scope, scope_of
@@ -30,8 +30,6 @@ STREAM_BYTES_MAX: Final = 25_165_824
 LEAVES_KEPT_MAX: Final = 64
 """Leaf lists in memory; one is at most 1/32 of its image."""
 SWEEP_S: Final = 600.0
-
-_LEAF: Final = b"\x00"
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -105,7 +103,7 @@ class ImageService:
             raise ImageNotFoundError(sha256) from error
 
     async def leaves(self, sha256: str, block: int) -> bytes:
-        """Return the leaf list: SHA-256(0x00 ‖ block) of each block, 32 bytes each."""
+        """Return the hashes of its hash blocks, one after the other."""
         key = (sha256, block)
         if key not in self._leaves:
             blob = await self.blob(sha256)
@@ -125,14 +123,6 @@ class ImageService:
                 await asyncio.to_thread(self._blobs.sweep)
             except OSError as error:
                 _log.warning("images_not_swept", reason=str(error))
-
-
-def leaf_list(image: memoryview, block: int) -> bytes:
-    """Return the leaves of an image, one after the other."""
-    digests = (
-        hashlib.sha256(_LEAF + image[start : start + block]).digest() for start in range(0, len(image), block)
-    )
-    return b"".join(digests)
 
 
 def _is_vendor(by: Principal) -> bool:
