@@ -95,3 +95,64 @@ class ImageNotFoundError(OtaError):
     def __init__(self, sha256: str) -> None:
         super().__init__("there is no such image")
         self.sha256 = sha256
+
+
+class InvalidKeyError(OtaError):
+    """This can be no signing key."""
+
+
+class KeyKnownError(OtaError):
+    """The key is there already: for somebody else, for something else, or revoked."""
+
+    def __init__(self, kid: str) -> None:
+        super().__init__(f"the key {kid} is known, for something or somebody else, or as revoked: take another")
+
+
+class KeyNotFoundError(OtaError):
+    """There is no such signing key."""
+
+    def __init__(self, kid: str) -> None:
+        super().__init__(f"there is no signing key {kid}")
+
+
+class KeysFullError(OtaError):
+    """There are as many keys as there may be."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"there are {most} keys, and revoked ones are kept: no more can be added")
+
+
+class ReleaseNotFoundError(OtaError):
+    """There is no such release for whoever asks."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such release")
+
+
+class ReleaseRefusedError(OtaError):
+    """A release cannot be: ``checks`` are all that failed, each with its number, its code and what is wrong."""
+
+    def __init__(self, checks: tuple[tuple[str, str, str], ...]) -> None:
+        super().__init__("; ".join(f"{step} {code}" for step, code, _ in checks))
+        self.checks = checks
+
+
+class VersionUsedError(OtaError):
+    """The version of this model was used for another image."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(f"the version {version} of this model was used before: count on")
+
+
+class CounterError(OtaError):
+    """The security counter is below one that was released."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__(f"the security counter is below {least}, which was released for the same hardware")
+
+
+class SamePersonError(OtaError):
+    """Whoever made a release does not release it."""
+
+    def __init__(self) -> None:
+        super().__init__("whoever brought it here does not release it: a second person does")

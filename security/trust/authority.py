@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from infra.clock import MS_PER_S, Clock
 from infra.ids import RandomIds
@@ -307,6 +309,12 @@ class Authority:
         return certificates.issued(
             certificates.sign_service(issuer, name, public_key, self._now()), issuer.certificate
         )
+
+    def sign_list_key(self, public_key: Ed25519PublicKey) -> tuple[bytes, bytes]:
+        """Return what vouches for the key that signs the list of signing keys: its certificate, and ours, DER."""
+        issuer = self._newest()
+        made = certificates.sign_list_key(issuer, public_key, self._now())
+        return made.public_bytes(Encoding.DER), issuer.certificate.public_bytes(Encoding.DER)
 
     def server_credentials(self, hosts: Sequence[str]) -> Credentials:
         """Return the server certificate kept for these hosts, made anew when it would not do much longer."""

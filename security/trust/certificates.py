@@ -18,7 +18,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from security.trust import identifiers
@@ -31,6 +31,7 @@ ISSUING_LIFE: Final = timedelta(days=5 * 365)
 THING_LIFE: Final = timedelta(days=365)
 SERVICE_LIFE: Final = timedelta(days=30)
 SERVER_LIFE: Final = timedelta(days=90)
+LIST_KEY_LIFE: Final = timedelta(days=5 * 365)
 BACKDATING: Final = timedelta(hours=1)
 """Devices whose clock is behind accept a new certificate all the same."""
 AUTHORITY_BACKDATING: Final = timedelta(days=1)
@@ -41,6 +42,7 @@ HOSTS_MAX: Final = 32
 THING_URN: Final = "urn:gnomon:thing:"
 SERVICE_URN: Final = "urn:gnomon:svc:"
 SERVICE_PREFIX: Final = "svc."
+LIST_KEY: Final = "key-list"
 
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 _TRUSTED: Final = "TRUSTED CERTIFICATE"
@@ -192,6 +194,13 @@ def sign_service(issuer: Pair, name: str, key: PublicKey, now: datetime) -> x509
     return _sign(issuer, SERVICE_PREFIX + name, names, usage, key, now, SERVICE_LIFE)
 
 
+def sign_list_key(issuer: Pair, key: ed25519.Ed25519PublicKey, now: datetime) -> x509.Certificate:
+    """Return a certificate for the key that signs the list of signing keys, and may do nothing else."""
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(SERVICE_URN + LIST_KEY)])
+    usage = ExtendedKeyUsageOID.CODE_SIGNING
+    return _sign(issuer, SERVICE_PREFIX + LIST_KEY, names, usage, key, now, LIST_KEY_LIFE)
+
+
 def sign_server(issuer: Pair, hosts: Sequence[str], key: PublicKey, now: datetime) -> x509.Certificate:
     """Return a certificate for the key of a server that is reached under these hosts."""
     names = host_names(hosts)
@@ -257,7 +266,7 @@ def _sign(  # one builder for all profiles: what they share cannot drift apart
     common_name: str,
     names: x509.SubjectAlternativeName,
     usage: x509.ObjectIdentifier,
-    key: PublicKey,
+    key: PublicKey | ed25519.Ed25519PublicKey,
     now: datetime,
     life: timedelta,
 ) -> x509.Certificate:
@@ -285,7 +294,9 @@ def _authority(
     )
 
 
-def _builder(name: x509.Name, issuer: x509.Name, key: PublicKey) -> x509.CertificateBuilder:
+def _builder(
+    name: x509.Name, issuer: x509.Name, key: PublicKey | ed25519.Ed25519PublicKey
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(name)
