@@ -202,6 +202,9 @@ async def open_services(
             presence=presence,
             outbox=outbox,
             limits=settings.limits,
+            directory=directory,
+            box=box,
+            authority=authority,
         )
         provisioning = open_provisioning(
             store,
@@ -263,7 +266,7 @@ async def open_services(
                 hashing,
                 refusals,
                 demo=settings.people.demo,
-                more=Writing(programs.catalogue).table(),
+                more={**Writing(programs.catalogue).table(), **ota.key_acts.table()},
             ),
             outbox=outbox,
             care=care,

@@ -105,7 +105,9 @@ class KeyKnownError(OtaError):
     """The key is there already: for somebody else, for something else, or revoked."""
 
     def __init__(self, kid: str) -> None:
-        super().__init__(f"the key {kid} is known, for something or somebody else, or as revoked: take another")
+        super().__init__(
+            f"the key {kid} is known, for something or somebody else, or as revoked: take another"
+        )
 
 
 class KeyNotFoundError(OtaError):
@@ -130,7 +132,7 @@ class ReleaseNotFoundError(OtaError):
 
 
 class ReleaseRefusedError(OtaError):
-    """A release cannot be: ``checks`` are all that failed, each with its number, its code and what is wrong."""
+    """A release cannot be: ``checks`` are all that failed, each its number, its code and what is wrong."""
 
     def __init__(self, checks: tuple[tuple[str, str, str], ...]) -> None:
         super().__init__("; ".join(f"{step} {code}" for step, code, _ in checks))

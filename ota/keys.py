@@ -54,6 +54,7 @@ P256_BYTES: Final = 65
 """A raw point: the key of a vendor whose devices check an image by themselves (``trust: afr``)."""
 OURS: Final = Principal("system", Role.SYSTEM)
 ADD_KEY: Final = "signing_key.add"
+RENEW_LIST: Final = "signing_key.list"
 REVOKE_KEY: Final = "signing_key.revoke"
 
 _log: Final = structlog.get_logger(__name__)
@@ -92,7 +93,7 @@ class Ring:
     number: int = 0
     keys: tuple[SigningKey, ...] = ()
     list: bytes = b""
-    """COSE, as it is given out."""
+    """COSE, as it is given out; empty while there is no key."""
     ends_ms: int = 0
 
     def key(self, kid: str) -> SigningKey | None:
@@ -137,7 +138,9 @@ def parse_key(public: bytes, role: KeyRole, owner: str, now_ms: int) -> SigningK
         else:
             Ed25519PublicKey.from_public_bytes(public)
     except ValueError as error:
-        raise InvalidKeyError("a key is a raw Ed25519 one; that of a vendor may be a point of P-256") from error
+        raise InvalidKeyError(
+            "a key is a raw Ed25519 one; that of a vendor may be a point of P-256"
+        ) from error
     return SigningKey(kid=kid_of(public).hex(), public=public, role=role, owner=owner, added_at_ms=now_ms)
 
 
@@ -169,10 +172,10 @@ class SigningKeys:
         """Return the keys that devices are told of, by their kid."""
         return {bytes.fromhex(one.kid): _told(one) for one in (await self.ring()).keys if one.is_on_the_list}
 
-    async def list(self) -> Ring:
-        """Return the ring with a list that counts; the first one is made when it is asked for."""
+    async def key_list(self, number: int) -> bytes | None:
+        """Return the list as devices get it, if this is its number: an older one is of no use any more."""
         ring = await self.ring()
-        return ring if ring.list else await self._change(lambda before: before, "signing_key.list", OURS)
+        return ring.list if ring.list and ring.number == number else None
 
     async def signs_image(self, vendor: str, image: memoryview, signature: bytes) -> bool:
         """Tell whether the vendor signed an image as FreeRTOS agents check it: ECDSA, P-256, SHA-256."""
@@ -206,9 +209,9 @@ class SigningKeys:
 
     async def renew(self) -> None:
         """Make the next list if the one there is will end."""
-        now_ms = self._clock.now_ms()
-        if (await self.list()).ends_ms - now_ms < LIST_RENEWAL_S * MS_PER_S:
-            await self._change(lambda before: replace(before, list=b""), "signing_key.list", OURS)
+        ring, now_ms = await self.ring(), self._clock.now_ms()
+        if ring.keys and ring.ends_ms - now_ms < LIST_RENEWAL_S * MS_PER_S:
+            await self._change(lambda before: replace(before, list=b""), RENEW_LIST, OURS)
 
     async def run(self) -> None:
         """See that there is a list that counts, until cancelled."""
@@ -230,7 +233,7 @@ class SigningKeys:
         def decided(before: Ring | None) -> Ring:
             start = before or Ring()
             after = decide(start)
-            if after == start and start.list:
+            if after == start:
                 return start
             return self._listed(after, key, vouching)
 

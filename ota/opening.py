@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from infra.blobs import Blobs
 from infra.clock import Clock
 from infra.documents.port import DocumentStore
 from infra.outbox import Outbox
@@ -13,18 +15,24 @@ from infra.telemetry import Metrics
 from ota.belongings import Belongings
 from ota.blocks import BlockCache
 from ota.evidence import Wanted
+from ota.images import IMAGE_BYTES_MAX, ImageService
 from ota.installed import InstalledService
 from ota.job_ports import Hold, Permit, Uses
 from ota.job_service import JobService
+from ota.keys import KeyActs, SigningKeys
 from ota.lane import ExecutionLane
+from ota.library import Library
 from ota.models import Execution
 from ota.notices import Notices
+from ota.releases import ReleaseService
 from ota.snapshots import SnapshotService, factory_defaults
 from ota.stream_service import StreamService
 from ota.watcher import Watcher
 from registry.catalogue import ModelCatalogue
 from registry.devices import DeviceService
 from registry.service import RegistryService
+from security.secretbox import SecretBox
+from security.trust.authority import Authority
 from shadow.service import ShadowService
 
 LOOK_AGAIN_S = 60
@@ -42,9 +50,6 @@ class _NoCampaigns:
     async def uses(self, _campaign: str) -> Uses:
         return Uses()
 
-    async def stream(self, _id: str) -> None:
-        return None
-
     async def wanted(self, _campaigns: Collection[str]) -> Mapping[str, Wanted]:
         return {}
 
@@ -59,12 +64,23 @@ class Ota:
     belongings: Belongings
     jobs: JobService
     streams: StreamService
+    images: ImageService
+    releases: ReleaseService
+    keys: SigningKeys
+    key_acts: KeyActs
     watcher: Watcher
     notices: Notices
 
     def runs(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what goes on beside, until cancelled."""
-        return self.lane.run(), self.snapshots.run(), self.watcher.run(), self.notices.run()
+        return (
+            self.lane.run(),
+            self.snapshots.run(),
+            self.watcher.run(),
+            self.notices.run(),
+            self.images.run(),
+            self.keys.run(),
+        )
 
 
 def open_ota(
@@ -79,6 +95,9 @@ def open_ota(
     presence: Presence,
     outbox: Outbox,
     limits: ShadowLimits,
+    directory: Path,
+    box: SecretBox,
+    authority: Authority,
 ) -> Ota:
     """Build the services; nothing is read or written yet."""
     lane, campaigns = ExecutionLane(store, clock, metrics), _NoCampaigns()
@@ -88,10 +107,17 @@ def open_ota(
         store, clock, shadows=shadows, devices=devices, defaults=defaults, limits=limits
     )
     installed = InstalledService(store, clock)
+    images = ImageService(store, clock, Blobs(directory / "images", IMAGE_BYTES_MAX))
+    keys = SigningKeys(store, clock, box=box, authority=authority, directory=directory / "secrets")
+    releases = ReleaseService(store, clock, images=images, keys=keys, models=models)
     return Ota(
         lane=lane,
         jobs=jobs,
-        streams=StreamService(jobs, campaigns, BlockCache()),
+        streams=StreamService(jobs, Library(releases, images, keys), BlockCache()),
+        images=images,
+        releases=releases,
+        keys=keys,
+        key_acts=KeyActs(keys, clock),
         watcher=Watcher(
             lane,
             campaigns,

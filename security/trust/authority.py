@@ -311,7 +311,7 @@ class Authority:
         )
 
     def sign_list_key(self, public_key: Ed25519PublicKey) -> tuple[bytes, bytes]:
-        """Return what vouches for the key that signs the list of signing keys: its certificate, and ours, DER."""
+        """Return what vouches for the key that signs the list of signing keys, DER: its certificate, ours."""
         issuer = self._newest()
         made = certificates.sign_list_key(issuer, public_key, self._now())
         return made.public_bytes(Encoding.DER), issuer.certificate.public_bytes(Encoding.DER)

@@ -237,7 +237,26 @@ async def _over(
         presence=FakePresence(),
         limits=settings.limits,
     )
-    acts = Writing(programs.catalogue).table()
+    authority, outbox = (
+        Authority.open(directory / "ca", box, clock),
+        Outbox(store, clock, random.Random(0), metrics),
+    )
+    ota = open_ota(
+        store,
+        clock,
+        metrics,
+        shadows=shadows,
+        registry=registry,
+        devices=devices,
+        models=models,
+        presence=Presence(),
+        outbox=outbox,
+        limits=settings.limits,
+        directory=directory,
+        box=box,
+        authority=authority,
+    )
+    acts = {**Writing(programs.catalogue).table(), **ota.key_acts.table()}
     people = await open_people(store, clock, ids, box, hashing, refusals, cost=CHEAP, more=acts)
     bearer = Tokens(people)
     bearer.holders = {f"token-{role}": principal_of(role) for role in Role}
@@ -252,7 +271,7 @@ async def _over(
 
     trust = open_center(
         store,
-        authority=Authority.open(directory / "ca", box, clock),
+        authority=authority,
         issued=IssuedStore(store, clock),
         box=box,
         hashing=hashing,
@@ -267,7 +286,6 @@ async def _over(
         await registry.revoke(name, by, via)
         return True
 
-    outbox = Outbox(store, clock, random.Random(0), metrics)
     home = Process(
         World(directory, store=store, clock=clock),
         settings.provisioning,
@@ -286,18 +304,7 @@ async def _over(
         gateways=GatewayService(store, clock, registry),
         devices=devices,
         programs=programs,
-        ota=open_ota(
-            store,
-            clock,
-            metrics,
-            shadows=shadows,
-            registry=registry,
-            devices=devices,
-            models=models,
-            presence=Presence(),
-            outbox=outbox,
-            limits=settings.limits,
-        ),
+        ota=ota,
         revoke=revoke,
         store=store,
         refusals=refusals,

@@ -37,7 +37,7 @@ async def store(blobs, data=DATA, name=NAME):
         return await upload.finish()
 
 
-@covers("X36")
+@covers("S3.1-s")
 async def test_what_came_whole_is_there_under_its_hash_and_read_without_copying(blobs):
     assert await store(blobs)
     assert blobs.size(NAME) == len(DATA)
