@@ -7,11 +7,10 @@ import pytest
 
 from ota.models import Execution
 from ota.states import ExecutionState
-from security.policy import Role
-from shadow.commands import Channel, Origin, update
-from shadow.decisions import Accepted
+from registry.models import NewThing, Owner, ThingKind
+from security.policy import Action, Role
 from shadow.document import ShadowId
-from tests.api.rig import ACCOUNT, HALL, HOME, OPERATOR, Rig, api
+from tests.api.rig import ACCOUNT, HALL, HOME, OPERATOR, api
 from tests.covers import covers
 
 THING = f"/v1/things/{HALL}"
@@ -34,18 +33,11 @@ async def rig(tmp_path):
         yield made
 
 
-async def report(rig: Rig, shadow: str, state: Any) -> None:
-    section = {"reported": state}
-    origin = Origin(HALL, Role.DEVICE, Channel.MQTT)
-    limits = rig.services.settings.limits
-    command = update(ShadowId(HALL, shadow), origin, section, limits, None, msgspec.json.encode(section))
-    (outcome,) = await rig.services.shadows.submit([command])
-    assert isinstance(outcome, Accepted), outcome
-
-
 @covers("I3FR6.1")
 async def test_what_a_device_runs_is_shown_beside_what_it_was_asked_to_take(rig):
-    await report(rig, "firmware", {"fw": {"sha256": NEW, "version": "2.4.0.0"}, "healthy": True, "boot": 18})
+    await rig.report(
+        HALL, {"fw": {"sha256": NEW, "version": "2.4.0.0"}, "healthy": True, "boot": 18}, "firmware"
+    )
     await rig.services.ota.lane.create(
         [
             Execution(
@@ -95,7 +87,7 @@ async def test_an_installation_on_site_is_told_of_once_and_not_differently(rig):
 
 @covers("I3FR3.1")
 async def test_a_customer_takes_a_snapshot_and_gives_it_back(rig):
-    await report(rig, "", {"setpoint_c": 21})
+    await rig.report(HALL, {"setpoint_c": 21})
     customer = rig.by[Role.CUSTOMER]
     key = {"Idempotency-Key": "k-1"}
     taken = await customer.post(f"{THING}/snapshots", headers=key)
@@ -114,7 +106,7 @@ async def test_a_customer_takes_a_snapshot_and_gives_it_back(rig):
 
 
 async def test_configuration_is_not_a_customers_to_give_back(rig):
-    await report(rig, "config", {"lang": "en"})
+    await rig.report(HALL, {"lang": "en"}, "config")
     taken = (await rig.by[Role.CUSTOMER].post(f"{THING}/snapshots")).json()
     restore = f"{THING}/snapshots/{taken['id']}/restore"
     refused = await rig.by[Role.CUSTOMER].post(restore, json={"parts": ["config"]})
@@ -124,6 +116,38 @@ async def test_configuration_is_not_a_customers_to_give_back(rig):
     assert (await rig.services.shadows.view(ShadowId(HALL, "config"))).desired.state == {}
 
 
+@covers("I3FR3.1")
+async def test_an_operator_who_confirms_it_gives_configuration_back_to_equipment_of_the_utility(rig):
+    new = NewThing("switch", ThingKind.DEVICE, "acme-lcs-1", HOME, owner=Owner.UTILITY)
+    await rig.services.registry.register(new, OPERATOR)
+    await rig.report("switch", {"lang": "en"}, "config")
+    taken = await rig.confirmed(Role.OPERATOR, Action.SHADOW_DESIRE, "POST", "/v1/things/switch/snapshots")
+    assert taken.status_code == 201, taken.text
+    restore = f"/v1/things/switch/snapshots/{taken.json()['id']}/restore"
+    body = msgspec.json.encode({"parts": ["config"]})
+    unconfirmed = await rig.by[Role.OPERATOR].post(restore, json={"parts": ["config"]})
+    assert unconfirmed.status_code == 401
+    done = await rig.confirmed(
+        Role.OPERATOR, Action.SHADOW_DESIRE, "POST", restore, body, content_type="application/json"
+    )
+    assert done.json() == {"written": ["/config/lang"], "dropped": []}
+    assert (await rig.services.shadows.view(ShadowId("switch", "config"))).desired.state == {"lang": "en"}
+    assert (await rig.by[Role.OPERATOR].post(f"{THING}/snapshots")).status_code in {401, 404}
+
+
+async def test_a_successor_of_another_home_is_none_and_learns_nothing(rig):
+    await rig.services.registry.register(NewThing("far", ThingKind.DEVICE, "acme-pct-2", "home-9"), OPERATOR)
+    customer = rig.by[Role.CUSTOMER]
+    taken = (await customer.post(f"{THING}/snapshots")).json()
+    restore = f"{THING}/snapshots/{taken['id']}/restore"
+    for to in ("far", "nowhere"):
+        answer = await customer.post(restore, json={"parts": ["classic"], "to": to})
+        assert (answer.status_code, answer.json()["type"]) == (404, "/docs/problems#thing-not-found")
+    await rig.services.registry.register(NewThing("attic", ThingKind.DEVICE, "acme-pct-2", HOME), OPERATOR)
+    answer = await customer.post(restore, json={"parts": ["classic"], "to": "attic"})
+    assert (answer.status_code, answer.json()["type"]) == (409, "/docs/problems#not-its-successor")
+
+
 async def test_a_snapshot_of_another_time_or_thing_is_not_there(rig):
     customer = rig.by[Role.CUSTOMER]
     answer = await customer.post(f"{THING}/snapshots/s-none/restore", json={"parts": ["classic"]})
@@ -131,13 +155,12 @@ async def test_a_snapshot_of_another_time_or_thing_is_not_there(rig):
 
 
 async def test_who_comes_after_sees_no_snapshot_of_who_was_there_before(rig):
-    await report(rig, "", {"setpoint_c": 21})
+    await rig.report(HALL, {"setpoint_c": 21})
     customer = rig.by[Role.CUSTOMER]
     taken = (await customer.post(f"{THING}/snapshots")).json()
-    clock: Any = rig.services.clock
-    clock.advance(10)
+    rig.clock.advance(10)
     await rig.services.registry.hand_over(HOME, "", OPERATOR)
-    clock.advance(10)
+    rig.clock.advance(10)
     await rig.services.registry.hand_over(HOME, ACCOUNT, OPERATOR)
     assert (await customer.get(f"{THING}/snapshots")).json() == {"items": []}
     answer = await customer.post(f"{THING}/snapshots/{taken['id']}/restore", json={"parts": ["classic"]})
