@@ -11,13 +11,14 @@ from api.gate import Gate, unseen_before_ms
 from api.logins import json_body, read
 from api.operations import IDEMPOTENCY_KEY, NAME, THING, WITH_BODY, Answer, Content, Operation, Route, in_path
 from api.reading import HttpRequest, idempotency_key, ms_of, query, rfc3339, via_of
-from api.replies import Reply, json_reply
+from api.replies import PiecesReply, Reply, json_reply
 from api.schemas import Name, Time
 from api.services import ApiServices
 from infra.clock import MS_PER_S
+from ota import bundle as bundles
 from ota import reports
 from ota.installed import Installed, Result
-from ota.models import FIRMWARE, NEVER, Execution
+from ota.models import FIRMWARE, NEVER, Execution, job_id
 from ota.reports import Report
 from ota.snapshot import Snapshot, Why, derived_id
 from ota.snapshots import RESTORABLE, SnapshotNotFoundError
@@ -27,6 +28,7 @@ from shadow.document import ShadowId
 from shadow.errors import NoShadowError
 
 SNAPSHOT: Final = "snapshot"
+CAMPAIGN: Final = "campaign"
 EXECUTIONS_SHOWN_MAX: Final = 50
 KEY_BITS: Final = 120
 
@@ -226,6 +228,7 @@ class Firmware:
             Route("GET", f"{one}/snapshots", LIST_SNAPSHOTS, self.list),
             Route("POST", f"{one}/snapshots", TAKE_SNAPSHOT, self.take),
             Route("POST", restore, RESTORE_SNAPSHOT, self.restore),
+            Route("GET", f"/v1/ota/campaigns/{{{CAMPAIGN}:str}}/bundle", GET_BUNDLE, self.bundle),
         )
 
     async def read(self, request: HttpRequest) -> Reply:
@@ -278,6 +281,14 @@ class Firmware:
             raise SnapshotNotFoundError(thing, id)
         done = await self._snapshots.restore(thing, id, to, body.parts, by, via_of(request.scope))
         return json_reply(RestoredDocument(done.written, done.dropped))
+
+    async def bundle(self, request: HttpRequest) -> Reply:
+        query(request.scope, ())
+        campaign = request.scope["path_params"][CAMPAIGN]
+        bundle = await self._services.ota.packing.bundle(campaign)
+        name = b'attachment; filename="%s.bundle"' % job_id(campaign).encode()
+        fields = ((b"content-disposition", name), (b"cache-control", b"no-store"))
+        return PiecesReply(bundles.write(bundle), bundles.size(bundle), bundles.MEDIA.encode(), fields)
 
     async def _reported(self, thing: str) -> Report:
         try:
@@ -416,5 +427,17 @@ RESTORE_SNAPSHOT: Final = Operation(
         problems.VERSION_CONFLICT,
         problems.TOO_MANY_REQUESTS,
     ),
+    own_check=True,
+)
+GET_BUNDLE: Final = Operation(
+    id="getCampaignBundle",
+    tag=TAG,
+    summary="Fetch a campaign as one file, for a crew without a network",
+    description="A CBOR array of byte strings: manifest, order, proofs, leaf list, image. Devices check it as"
+    " they check everything; `gnomon field` serves it to them.",
+    action=Action.CAMPAIGN_CREATE,
+    parameters=(in_path(CAMPAIGN, "Id of a campaign", NAME, "6f1c7a52-0d5e-4c5b-9d1e-2f8f6a1b3c4d"),),
+    answers={200: Answer("The file", Content(bundles.MEDIA, {"type": "string", "format": "binary"}))},
+    refusals=(problems.BUNDLE_NOT_FOUND,),
     own_check=True,
 )

@@ -20,6 +20,7 @@ from infra.machines import IllegalTransitionError
 from infra.outbox import UnknownItemError
 from infra.versions import OutdatedVersionError
 from ota.installed import OtherNoteError
+from ota.packing import NoBundleError
 from ota.snapshots import NotItsSuccessorError, SnapshotNotFoundError
 from programs import errors as programs
 from provisioning import care, moves
@@ -111,6 +112,12 @@ ATTACHMENT_NOT_FOUND = _kind(
 VERSION_NOT_FOUND = _kind(404, "version-not-found", "No such version", "Ask for one that the history lists.")
 SNAPSHOT_NOT_FOUND = _kind(
     404, "snapshot-not-found", "No such snapshot", "Only the last few are kept: list them."
+)
+BUNDLE_NOT_FOUND = _kind(
+    404,
+    "bundle-not-found",
+    "There is no such campaign to be carried out on site",
+    "Only a campaign whose path is local has a bundle, once it is approved.",
 )
 METHOD_NOT_ALLOWED = _kind(405, "method-not-allowed", "Method not allowed", "Use one that `Allow` names.")
 REQUEST_TIMEOUT = _kind(408, "request-timeout", "The body did not come in time", "Send it again, at once.")
@@ -572,6 +579,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     SnapshotNotFoundError: SNAPSHOT_NOT_FOUND,
     NotItsSuccessorError: NOT_ITS_SUCCESSOR,
     OtherNoteError: INSTALLATION_TOLD,
+    NoBundleError: BUNDLE_NOT_FOUND,
     care.BadSearchError: INVALID_REQUEST,
     care.CareError: CCS_UNAVAILABLE,
     UnknownItemError: OUTBOX_ITEM_NOT_FOUND,

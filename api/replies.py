@@ -37,6 +37,24 @@ class Reply(ASGIResponse):
         await send({"type": "http.response.body", "body": self.payload, "more_body": False})
 
 
+class PiecesReply(Reply):
+    """An answer of known length that is sent in pieces, each when the one before has gone out."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(
+        self, pieces: Iterable[bytes | memoryview], length: int, media: bytes, fields: Iterable[Field] = ()
+    ) -> None:
+        super().__init__(200, [(b"content-type", media), (b"content-length", b"%d" % length), *fields])
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 def bytes_reply(
     payload: bytes, *, status: int = 200, media: bytes = JSON, fields: Iterable[Field] = ()
 ) -> Reply:

@@ -138,6 +138,27 @@ class Access:
             raise refusal(answer)
         return answer.json() if answer.content else None
 
+    def download(self, path: str, to: Path) -> None:
+        """Write what the service has at ``path`` to a file: all of it, or the file stays as it was.
+
+        Raises:
+            AccessError: it was refused, or broke off.
+        """
+        bearer, part = {"Authorization": f"Bearer {self.token()}"}, to.with_name(f"{to.name}.part")
+        try:
+            with self._http.stream("GET", path, headers=bearer) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise refusal(answer)
+                with part.open("wb") as file:
+                    for piece in answer.iter_bytes():
+                        file.write(piece)
+            part.replace(to)
+        except httpx.HTTPError as error:
+            raise unreachable(self._credentials.url, error) from error
+        finally:
+            part.unlink(missing_ok=True)
+
     def change(self, method: str, path: str, body: Any, seen: str) -> Any:  # noqa: ANN401 - JSON
         """Change what is at ``seen``, or a part of it, as it is now; return what the service answers.
 

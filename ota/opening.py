@@ -24,6 +24,7 @@ from ota.lane import ExecutionLane
 from ota.library import Library
 from ota.models import Execution
 from ota.notices import Notices
+from ota.packing import Contents, NoBundleError, Packing
 from ota.releases import ReleaseService
 from ota.snapshots import SnapshotService, factory_defaults
 from ota.stream_service import StreamService
@@ -50,6 +51,9 @@ class _NoCampaigns:
     async def uses(self, _campaign: str) -> Uses:
         return Uses()
 
+    async def contents(self, campaign: str) -> Contents:
+        raise NoBundleError(campaign)
+
     async def wanted(self, _campaigns: Collection[str]) -> Mapping[str, Wanted]:
         return {}
 
@@ -70,6 +74,7 @@ class Ota:
     key_acts: KeyActs
     watcher: Watcher
     notices: Notices
+    packing: Packing
 
     def runs(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what goes on beside, until cancelled."""
@@ -131,6 +136,7 @@ def open_ota(
             defaults=defaults,
         ),
         notices=Notices(lane, campaigns, outbox, devices, clock),
+        packing=Packing(campaigns, images),
         snapshots=snapshots,
         installed=installed,
         belongings=Belongings(snapshots, installed),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import click
 
@@ -18,7 +19,7 @@ from infra.clock import MS_PER_S, SystemClock
 from ota.bundle import BundleError, Opened
 from ota.local_jobs import is_over
 from ota.manifest import version_text
-from ota.models import Execution
+from ota.models import Execution, job_id
 from ota.states import JobStatus
 
 HELP: Final = """Bring firmware to devices on site: no network is needed, and no key is held.
@@ -45,6 +46,25 @@ _journal: Final = click.argument(
 @click.group(cls=Group, help=HELP)
 def field() -> None:
     """Begin; the words for people are in ``HELP``."""
+
+
+@field.command()
+@click.argument("campaign")
+@as_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write. Default: the campaign's job and .bundle, here.",
+)
+def fetch(campaign: str, credentials: Path, out: Path | None) -> None:
+    """Fetch the bundle of CAMPAIGN, which is approved and whose path is local, and check it."""
+    target = out or Path(f"{job_id(campaign)}.bundle")
+    with opened(credentials) as access:
+        access.download(f"/v1/ota/campaigns/{quote(campaign, safe='')}/bundle", target)
+    found = _loaded(target)
+    click.echo(
+        f"fetched    {target}, {len(found.bundle.proofs)} devices, until {_when(found.order.not_after)}"
+    )
 
 
 @field.command()

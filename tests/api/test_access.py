@@ -106,3 +106,13 @@ def test_a_service_that_is_not_there_is_told(where: Served, files: Path):
     with pytest.raises(AccessError, match="does not answer"):
         one.token()
     one.close()
+
+
+def test_a_file_is_fetched_whole_or_not_at_all(opened: Open, tmp_path: Path):
+    access, to = opened(Role.OPERATOR), tmp_path / "openapi.json"
+    access.download("/docs/openapi.json", to)
+    assert b"openapi" in to.read_bytes()[:40]
+    with pytest.raises(AccessError):
+        access.download("/v1/ota/campaigns/none/bundle", to)
+    assert b"openapi" in to.read_bytes()[:40]
+    assert list(tmp_path.glob("*.part")) == []

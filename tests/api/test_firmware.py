@@ -5,13 +5,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from ota import bundle as bundles
 from ota.models import Execution
+from ota.packing import Contents, NoBundleError
 from ota.states import ExecutionState
 from registry.models import NewThing, Owner, ThingKind
 from security.policy import Action, Role
 from shadow.document import ShadowId
 from tests.api.rig import ACCOUNT, HALL, HOME, OPERATOR, api
+from tests.bundles import bundle
 from tests.covers import covers
+from tests.ota_base import IMAGE, LEAVES, MANIFEST, MANIFEST_COSE, ORDER, ORDER_COSE, THINGS
 
 THING = f"/v1/things/{HALL}"
 CAMPAIGN = "6f1c7a52-0d5e-4c5b-9d1e-2f8f6a1b3c4d"
@@ -146,6 +150,41 @@ async def test_a_successor_of_another_home_is_none_and_learns_nothing(rig):
     await rig.services.registry.register(NewThing("attic", ThingKind.DEVICE, "acme-pct-2", HOME), OPERATOR)
     answer = await customer.post(restore, json={"parts": ["classic"], "to": "attic"})
     assert (answer.status_code, answer.json()["type"]) == (409, "/docs/problems#not-its-successor")
+
+
+class Packed:
+    """A campaign and its image, as those who keep them would give them."""
+
+    view = memoryview(IMAGE)
+
+    async def contents(self, campaign: str) -> Contents:
+        if campaign != ORDER.campaign:
+            raise NoBundleError(campaign)
+        return Contents(
+            manifest=MANIFEST_COSE, order=ORDER_COSE, names=THINGS, sha256=MANIFEST.sha256, block=4_096
+        )
+
+    async def blob(self, _sha256: str) -> "Packed":
+        return self
+
+    async def leaves(self, _sha256: str, _block: int) -> bytes:
+        return LEAVES
+
+
+@covers("I3FR6.1")
+async def test_a_campaign_is_fetched_as_one_file(rig):
+    packing: Any = rig.services.ota.packing
+    packing._campaigns = packing._images = Packed()
+    path = f"/v1/ota/campaigns/{ORDER.campaign}/bundle"
+    answer = await rig.by[Role.OPERATOR].get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, bundles.MEDIA)
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    found = bundles.opened(bundles.read(memoryview(answer.content)))
+    assert found.bundle == bundle()
+    nobody = await rig.by[Role.OPERATOR].get("/v1/ota/campaigns/other/bundle")
+    assert (nobody.status_code, nobody.json()["type"]) == (404, "/docs/problems#bundle-not-found")
+    for role in (Role.CUSTOMER, Role.REP, Role.SECURITY):
+        assert (await rig.by[role].get(path)).status_code == 403
 
 
 async def test_a_snapshot_of_another_time_or_thing_is_not_there(rig):

@@ -248,6 +248,28 @@ def test_the_journal_is_told_once(file, tmp_path, monkeypatch):
     assert len(asked) == 1
 
 
+def test_a_bundle_is_fetched_and_checked(file, tmp_path, monkeypatch):
+    asked: list[str] = []
+
+    class Access:
+        def download(self, path: str, to: Path) -> None:
+            asked.append(path)
+            to.write_bytes(file.read_bytes())
+
+    @contextmanager
+    def opened(_path: Path) -> Iterator[Access]:
+        yield Access()
+
+    monkeypatch.setattr(commands, "opened", opened)
+    monkeypatch.chdir(tmp_path)
+    said = run("fetch", ORDER.campaign, "--as", "crew.toml").output
+    assert said == (
+        "fetched    c-6f1c7a520d5e4c5b9d1e2f8f6a1b3c4d.bundle, 5 devices, until 2026-09-28 14:13:20 UTC\n"
+    )
+    assert asked == [f"/v1/ota/campaigns/{ORDER.campaign}/bundle"]
+    assert load(tmp_path / "c-6f1c7a520d5e4c5b9d1e2f8f6a1b3c4d.bundle").order == ORDER
+
+
 def test_a_day_on_which_nothing_was_done(tmp_path):
     empty = tmp_path / "day.jsonl"
     empty.touch()
