@@ -32,11 +32,13 @@ class Presence(NamedTuple):
     fresh: bool = False
     """Connected with a clean session: it has no subscriptions yet."""
     filter: str | None = None
+    address: str = ""
+    """Connected from there."""
 
 
 _NAME = r"[a-zA-Z0-9:_-]{1,128}"
 _AT = r"\d+: "  # all lines are read from their start: a filter may hold blanks, and what looks like a line
-_CONNECTED = re.compile(rf"{_AT}New client connected from \S+ as ({_NAME}) \(p\d, c([01]),")
+_CONNECTED = re.compile(rf"{_AT}New client connected from (\S+) as ({_NAME}) \(p\d, c([01]),")
 _DISCONNECTED = re.compile(
     rf"{_AT}Client ({_NAME}) (?:(?:been )?disconnected|closed its connection|has exceeded timeout)"
 )
@@ -63,7 +65,7 @@ def _parse_subscription(text: str) -> Presence | None:
 
 def _parse_notice(text: str) -> Presence | None:
     if found := _CONNECTED.match(text):
-        return Presence(Sign.CONNECTED, found[1], fresh=found[2] == "1")
+        return Presence(Sign.CONNECTED, found[2], fresh=found[3] == "1", address=found[1])
     if found := _DISCONNECTED.match(text):
         return Presence(Sign.DISCONNECTED, found[1])
     if found := _TAKEN_OVER.match(text):

@@ -90,6 +90,10 @@ class Warden:
         for thing in _there(presences):
             self._arrive(thing)
 
+    def judge(self, verdict: Verdict) -> None:
+        """Take a verdict of somebody else."""
+        self._note(verdict)
+
     def _changed(self, thing: str) -> None:
         self._arrive(thing)
 

@@ -35,6 +35,7 @@ class Cause(StrEnum):
     FOREIGN_AGAIN = "foreign subscriptions again and again"
     CLONED = "two hold its key, or it runs twice: its sessions throw each other off"
     FLAPPING = "it connects again and again"
+    UNREAD = "it does not read what it is sent"
 
 
 class Verdict(NamedTuple):

@@ -36,6 +36,7 @@ from broker_bridge.role import Bridge
 from broker_bridge.selftest import HolesError, SelfTestError, Voice, try_out
 from broker_bridge.session import Session
 from broker_bridge.topics import CONTROL_ANSWERS, PRESENCE_SUBSCRIPTIONS, SUBSCRIPTIONS
+from broker_bridge.unread import Unread, read_sockets
 from broker_bridge.warden import Warden
 from gnomon import canaries, demo_people
 from gnomon.credentials import DEFAULT_URL
@@ -197,7 +198,8 @@ async def running(settings: Settings) -> AsyncIterator[System]:
             brokers={BROKER: LocalBroker(broker, janitor)},
         )
         warden = Warden(janitor, services.registry, services.refusals, services.clock, services.metrics)
-        bridge = _bridge(services, broker, suspects, job_suspects, warden)
+        unread = Unread(broker.device_port, warden, services.clock, read_sockets)
+        bridge = _bridge(services, broker, suspects, job_suspects, unread)
         _show(services.metrics, bridge)
         _show_guards(services.metrics, janitor, revocations, revoked, warden)
         readiness = Readiness(services.store, bridge.session, services.clock)
@@ -208,6 +210,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
                 janitor.run(),
                 revocations.run(),
                 warden.run(),
+                unread.run(),
                 services.trust.enrolment.run(superseded=revocations.relist),
                 Expiry(services.trust.issued, services.clock, janitor.kick).run(),
                 *services.provisioning.runs(),
@@ -424,7 +427,7 @@ async def watch_authorities(authority: Authority) -> None:
 
 
 def _bridge(
-    services: Services, broker: Mosquitto, suspects: Suspects, job_suspects: Suspects, warden: Warden
+    services: Services, broker: Mosquitto, suspects: Suspects, job_suspects: Suspects, warden: Unread
 ) -> Bridge:
     def open_session(handler: Handler) -> Session:
         return Session(

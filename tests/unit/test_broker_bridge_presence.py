@@ -14,7 +14,9 @@ CONNECTED = "1790000000: New client connected from 127.0.0.1:40000 as th-1 (p5, 
 
 @pytest.mark.parametrize(("clean", "fresh"), [("1", True), ("0", False)], ids=["clean", "kept"])
 def test_a_connect_line_tells_whether_the_session_is_fresh(clean, fresh):
-    assert parse_line(CONNECTED.format(clean)) == Presence(Sign.CONNECTED, "th-1", fresh=fresh)
+    assert parse_line(CONNECTED.format(clean)) == Presence(
+        Sign.CONNECTED, "th-1", fresh=fresh, address="127.0.0.1:40000"
+    )
 
 
 def test_a_subscribe_line_tells_thing_and_filter():
@@ -106,7 +108,7 @@ AMBIGUOUS = ["0", "1", "2", "Client", "disconnected", "New"]
 def test_what_is_said_of_a_thing_with_an_awkward_name_is_said_of_no_other(name, topic):
     connected = f"1790000000: New client connected from 127.0.0.1:4 as {name} (p5, c0, k60, u'{name}')."
     taken_over = f"1790000000: Client {name} already connected, closing old connection."
-    assert parse_line(connected, topic) == Presence(Sign.CONNECTED, name)
+    assert parse_line(connected, topic) == Presence(Sign.CONNECTED, name, address="127.0.0.1:4")
     assert parse_line(f"1790000000: Client {name} disconnected.", topic) == Presence(Sign.DISCONNECTED, name)
     assert parse_line(taken_over, topic) == Presence(Sign.TAKEN_OVER, name)
     filter = f"$aws/things/{name}/shadow/update/delta"
