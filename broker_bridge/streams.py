@@ -32,6 +32,8 @@ from shadow.errors import ForbiddenError, ThingNotFoundError
 PORTION_BYTES_MAX: Final = 262_144
 PORTION_REQUESTS_MAX: Final = 16
 """What is served before others get the processor, and written in one piece; one answer may exceed it."""
+REQUEST_BYTES_MIN: Final = 4_096
+"""What every request counts for at least, refused or not: a thing asks no more than 256 times a second."""
 UNACKNOWLEDGED_MAX: Final = 1_024
 """Requests that wait unacknowledged: a quarter of what the broker sends us unacknowledged in all, so that
 downloads do not keep other requests away. What comes beyond it is acknowledged before it is answered."""
@@ -150,7 +152,7 @@ class StreamDesk:
             share, waiting = taken
             self._unacknowledged -= bool(waiting.packet_id)
             sent_bytes = await self._serve(waiting)
-            self._turns.spent(share, sent_bytes, now_s)
+            self._turns.spent(share, max(sent_bytes, REQUEST_BYTES_MIN), now_s)
             size_bytes += sent_bytes
             if size_bytes >= PORTION_BYTES_MAX:
                 break

@@ -303,6 +303,18 @@ async def test_a_thing_gets_its_burst_and_then_its_pace_and_others_are_served_me
         assert sorted(rig.session.acked) == [1, 2, 3, 4]
 
 
+async def test_refusals_count_as_well_or_a_thing_could_have_the_store_asked_without_end(tmp_path, files):
+    pace = Pace(bytes_per_s=streams.REQUEST_BYTES_MIN, burst_bytes=2 * streams.REQUEST_BYTES_MIN)
+    rig = make_rig(tmp_path, streams=files.service, pace=pace)
+    async with running(rig):
+        await rig.register("hall")
+        for number in range(4):
+            rig.deliver(up(stream=f"keys-{number}"), ASK)
+        await turns(50)
+        assert files.shelf.asked == ["keys-0", "keys-1", "keys-2"]
+        assert len(rig.bridge.streams) == 1
+
+
 async def test_so_many_wait_unacknowledged_and_more_are_acknowledged_at_once(rig, monkeypatch):
     monkeypatch.setattr(streams, "UNACKNOWLEDGED_MAX", 3)
     async with running(rig):
