@@ -21,6 +21,7 @@ from api.firmware import Firmware
 from api.gate import OutOfReachError
 from api.gateways import Gateways
 from api.guards import ByToken, Guard, refuse_unguarded
+from api.images import Images
 from api.live import LiveShadows
 from api.logins import Logins
 from api.me import Me
@@ -41,11 +42,13 @@ from api.problems import (
 )
 from api.programs import ProgramRoutes
 from api.reading import HttpRequest, request_id, via_of
+from api.releases import Releases
 from api.replies import Reply
 from api.services import ApiServices
 from api.sessions import Sessions
 from api.shadow_changes import ShadowChanges
 from api.shadows import Shadows
+from api.signing_keys import KeyListRoute, SigningKeys
 from api.status import Status
 from api.streams import Places
 from api.things import Things
@@ -107,6 +110,10 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *Sessions(services, places).routes(),
         *MoveRoutes(services).routes(),
         *Firmware(services).routes(),
+        *Images(services).routes(),
+        *Releases(services).routes(),
+        *SigningKeys(services).routes(),
+        *KeyListRoute(services).routes(),
         *OutboxRoutes(services).routes(),
         *Audit(services).routes(),
         *Status(services).routes(),

@@ -16,10 +16,12 @@ from api.desk import Desk
 from api.edge import Counts, Edge
 from api.est import Est
 from api.guards import Guard, refuse_unguarded
+from api.images import DeviceImages
 from api.operations import Route
 from api.pins import PinRoutes
 from api.problems import ENROLMENT_CHALLENGE
 from api.services import ApiServices
+from api.signing_keys import KeyListRoute
 from infra.documents.port import StoreBrokenError
 from registry.models import ThingKind
 from security.policy import Principal, Role
@@ -74,5 +76,7 @@ def device_routes(services: ApiServices, identify: ByCertificate) -> tuple[Route
     return (
         *Est(services, identify).routes(),
         *PinRoutes(services).routes(),
+        *DeviceImages(services).routes(),
+        *KeyListRoute(services).routes(),
         *AwsShadows(services, Desk(services)).routes(),
     )

@@ -19,6 +19,11 @@ REFUSED: Final = "#/components/responses/"
 HEADERS: Final[Mapping[str, Any]] = {
     "X-Request-Id": {"description": "Names this request in our log", "schema": {"type": "string"}},
     "ETag": {"description": "The version, as an entity tag", "schema": {"type": "string"}, "example": '"41"'},
+    "Accept-Ranges": {"description": "Parts may be asked for", "schema": {"type": "string"}},
+    "Cache-Control": {"description": "How long it may be kept", "schema": {"type": "string"}},
+    "Content-Length": {"description": "How many bytes it has", "schema": {"type": "integer"}},
+    "Content-Range": {"description": "Which part it is, of how much", "schema": {"type": "string"}},
+    "Upload-Offset": {"description": "How many bytes have come", "schema": {"type": "integer"}},
     "Location": {"description": "Where it is", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}},
     "WWW-Authenticate": {"description": "What to send", "schema": {"type": "string"}},

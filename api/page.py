@@ -32,7 +32,7 @@ LINKS: Final = """
 <p><a href="/docs/openapi.json">OpenAPI 3.1 document</a> ·
 <a href="/docs/problems">what each refusal means</a></p>
 """
-_METHODS: Final = ("get", "post", "put", "patch", "delete")
+_METHODS: Final = ("get", "head", "post", "put", "patch", "delete")
 
 
 def api_page(document: Mapping[str, Any]) -> bytes:
@@ -140,10 +140,15 @@ def _calls(method: str, path: str, operation: Mapping[str, Any]) -> Iterable[str
         # A merge patch is the one change that needs no precondition.
         conditional = "428" in operation["responses"] and "merge-patch" not in media
         match = ["-H 'If-Match: \"41\"'"] if conditional else []
-        data = msgspec.json.encode(content["example"]).decode()
-        yield " \\\n  ".join([*lines, *match, f"-H 'Content-Type: {media}'", f"-d '{data}'"])
+        yield " \\\n  ".join([*lines, *match, f"-H 'Content-Type: {media}'", _data(content)])
     if not bodies:
         yield " \\\n  ".join(lines)
+
+
+def _data(content: Mapping[str, Any]) -> str:
+    if "example" not in content:  # bytes of any kind
+        return "--data-binary @FILE"
+    return f"-d '{msgspec.json.encode(content['example']).decode()}'"
 
 
 def _pretty(example: Any) -> str:  # noqa: ANN401 - any JSON value

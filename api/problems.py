@@ -14,11 +14,13 @@ from litestar.types import Scope
 
 from api.limits import RETRY_AFTER_S
 from api.replies import PROBLEM, Field, Reply, json_reply
+from infra import blobs
 from infra.documents.port import InvalidCursorError, StoreError
 from infra.live import TooManyWatchersError
 from infra.machines import IllegalTransitionError
 from infra.outbox import UnknownItemError
 from infra.versions import OutdatedVersionError
+from ota import errors as ota
 from ota.installed import OtherNoteError
 from ota.packing import NoBundleError
 from ota.snapshots import NotItsSuccessorError, SnapshotNotFoundError
@@ -119,6 +121,16 @@ BUNDLE_NOT_FOUND = _kind(
     "There is no such campaign to be carried out on site",
     "Only a campaign whose path is local has a bundle, once it is approved.",
 )
+IMAGE_NOT_FOUND = _kind(
+    404,
+    "image-not-found",
+    "Image not found",
+    "Send it first; a device gets one only for as long as it has a job about it.",
+)
+RELEASE_NOT_FOUND = _kind(404, "release-not-found", "Release not found", "Correct the id, or list them.")
+SIGNING_KEY_NOT_FOUND = _kind(
+    404, "signing-key-not-found", "Signing key not found", "Correct its name, or list them."
+)
 METHOD_NOT_ALLOWED = _kind(405, "method-not-allowed", "Method not allowed", "Use one that `Allow` names.")
 REQUEST_TIMEOUT = _kind(408, "request-timeout", "The body did not come in time", "Send it again, at once.")
 VERSION_CONFLICT = _kind(
@@ -172,6 +184,30 @@ TOO_MANY_ATTACHMENTS = _kind(
 )
 ILLEGAL_TRANSITION = _kind(
     409, "illegal-transition", "This does not follow from how things are", "Read `detail`, and the state."
+)
+SAME_PERSON = _kind(
+    409, "same-person", "This takes a second person", "Let somebody do it who wrote none of it."
+)
+VERSION_USED = _kind(
+    409,
+    "version-used",
+    "This version of the model was used before",
+    "Let the vendor count on, and sign again.",
+)
+COUNTER = _kind(
+    409,
+    "counter",
+    "The security counter is below one that was released",
+    "Let the vendor sign a manifest with a counter that is not lower.",
+)
+UPLOAD_OFFSET = _kind(
+    409,
+    "upload-offset",
+    "The image does not go on there",
+    "Go on at `offset`, or send all of it without Content-Range.",
+)
+SIGNING_KEY_KNOWN = _kind(
+    409, "signing-key-known", "The signing key is known, or no more fit", "Use a key that was never used."
 )
 PROGRAM_NOT_FOUND = _kind(404, "program-not-found", "Program not found", "See the catalogue.")
 SHAPE_NOT_FOUND = _kind(
@@ -235,6 +271,15 @@ UNSUPPORTED_MEDIA_TYPE = _kind(
     "unsupported-media-type",
     "This media type is not taken here",
     "`Accept-Patch` or `detail` names those that are.",
+)
+DIGEST_MISMATCH = _kind(
+    422,
+    "digest-mismatch",
+    "What came does not hash to its name",
+    "Send all of it again, or correct the name.",
+)
+RELEASE_REFUSED = _kind(
+    422, "release-refused", "This can not be released", "Read `checks`: all that failed are there."
 )
 IDEMPOTENCY_MISMATCH = _kind(
     422, "idempotency-mismatch", "This Idempotency-Key came with another request", "Use a fresh key."
@@ -454,6 +499,22 @@ CCS_UNAVAILABLE = _kind(
 KINDS: Final = tuple(_KINDS)
 
 _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
+    ota.ImageNotFoundError: IMAGE_NOT_FOUND,
+    ota.ReleaseNotFoundError: RELEASE_NOT_FOUND,
+    ota.ForeignVendorError: FORBIDDEN,
+    ota.VersionUsedError: VERSION_USED,
+    ota.CounterError: COUNTER,
+    ota.SamePersonError: SAME_PERSON,
+    ota.OtherRequestError: IDEMPOTENCY_MISMATCH,
+    ota.InvalidKeyError: INVALID_REQUEST,
+    ota.KeyKnownError: SIGNING_KEY_KNOWN,
+    ota.KeysFullError: SIGNING_KEY_KNOWN,
+    ota.KeyNotFoundError: SIGNING_KEY_NOT_FOUND,
+    blobs.InvalidBlobNameError: INVALID_REQUEST,
+    blobs.BlobTooLargeError: PAYLOAD_TOO_LARGE,
+    blobs.DigestMismatchError: DIGEST_MISMATCH,
+    blobs.BlobBusyError: UNAVAILABLE,
+    blobs.NoSpaceError: UNAVAILABLE,
     shadow.InvalidRequestError: INVALID_REQUEST,
     shadow.ForbiddenError: FORBIDDEN,
     shadow.ThingNotFoundError: THING_NOT_FOUND,
@@ -653,6 +714,13 @@ def describe(error: Exception) -> Problem:
             return Problem(PRECONDITION_FAILED, PRECONDITION_FAILED.title, str(error), members=members)
         case HTTPException():
             return _of_framework(error)
+        case ota.ReleaseRefusedError():
+            checks = [{"step": step, "code": code, "detail": said} for step, code, said in error.checks]
+            return Problem(RELEASE_REFUSED, RELEASE_REFUSED.title, members={"checks": checks})
+        case blobs.OffsetMismatchError():
+            fields = ((b"upload-offset", b"%d" % error.offset),)
+            members = {"offset": error.offset}
+            return Problem(UPLOAD_OFFSET, UPLOAD_OFFSET.title, fields=fields, members=members)
         case programs.IneligibleError():
             return Problem(INELIGIBLE, INELIGIBLE.title, members={"reasons": error.reasons})
         case programs.InvalidEntryError():

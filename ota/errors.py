@@ -158,3 +158,10 @@ class SamePersonError(OtaError):
 
     def __init__(self) -> None:
         super().__init__("whoever brought it here does not release it: a second person does")
+
+
+class ForeignVendorError(OtaError):
+    """A vendor may bring only what is its own."""
+
+    def __init__(self) -> None:
+        super().__init__("this is firmware of another vendor")

@@ -21,6 +21,7 @@ from ota import manifest as manifests
 from ota.envelope import Typ, open_envelope
 from ota.errors import (
     CounterError,
+    ForeignVendorError,
     ImageNotFoundError,
     OtherRequestError,
     ReleaseNotFoundError,
@@ -45,9 +46,6 @@ VERSIONS: Final = Collection("ota_versions")
 AHEAD_S_MAX: Final = 600
 """How far a vendor's clock may be ahead of ours."""
 LIFE_LEFT_S_MIN: Final = 86_400
-NOTES_CHARS_MAX: Final = 16_384
-SIGNATURE_BYTES_MAX: Final = 72
-"""Of an ECDSA signature by a P-256 key, DER."""
 _Check = tuple[str, str, str]
 STREAM_PREFIX: Final = "fw-"
 STREAM_HASH_CHARS: Final = 20
@@ -229,7 +227,8 @@ class ReleaseService:
         """Make a release; the same again under the same ``key`` is the one that there is.
 
         Raises:
-            ReleaseRefusedError: with all that is wrong with it.
+            ForeignVendorError: a vendor asks for another one's (U1).
+        ReleaseRefusedError: with all that is wrong with it.
             VersionUsedError: the model's version is another image.
             CounterError: the counter is below what was released for the same hardware.
             OtherRequestError: something else came under this key.
@@ -315,7 +314,7 @@ class ReleaseService:
             # Nothing that stands in it can be believed, so nothing else of it is looked at.
             raise ReleaseRefusedError((("U5", error.code, str(error)),)) from error
         if _is_vendor(by) and manifest.vendor != by.account:
-            raise ReleaseRefusedError((("U1", "vendor", "this is another vendor's"),))
+            raise ForeignVendorError
         model = (await self._models.models([manifest.model])).get(manifest.model)
         now_s = self._clock.now_ms() // MS_PER_S
         checks = [

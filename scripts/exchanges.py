@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from api import est, pins
+from api import est, images, pins, signing_keys
 from api.operations import Operation
 from broker_bridge.topics import answer_base
 from infra.lanes import OutboxItem
@@ -119,6 +119,14 @@ def joining(path: str, operation: Operation) -> Way:
         for one in types
     ]
     return Way(f"`POST {path}`", " → ".join(shown))
+
+
+def loaded(operation: Operation, path: str) -> Way:
+    """Return what devices load from their own listener, as it is."""
+    (media,) = {one.content.media for one in operation.answers.values() if one.content}
+    return Way(
+        f"`GET {path.replace(':str', '')}`", f"{media}: {operation.summary[0].lower()}{operation.summary[1:]}"
+    )
 
 
 # ---------------------------------------------------------------------------- shadows
@@ -337,10 +345,13 @@ def exchanges() -> tuple[Exchange, ...]:
         Exchange("X34", "events", "OpenADR program, event, VEN, resource, report",
                  "other utility systems, VENs ⇄ programs"),
         Exchange("X35", "events", "OpenADR notification", "programs → VEN"),
-        Exchange("X36", "1/4", "image, manifest", "vendor → ota"),
+        Exchange("X36", "1/4", "image, manifest", "vendor → ota",
+                 (rest("putImage"), rest("createRelease"))),
         Exchange("X37", "1/4", "campaign, signed order", "operator → ota"),
         Exchange("X38", "1/4", "offer, state of upgrade", "ota ⇄ device"),
-        Exchange("X39", "1/4", "image blocks, key list", "ota → device"),
+        Exchange("X39", "1/4", "image blocks, key list", "ota → device",
+                 (loaded(images.GET_OWN_IMAGE, images.PATH),
+                  loaded(signing_keys.GET_KEY_LIST, signing_keys.KEYS_PATH))),
         Exchange("X40", "1/7", "firmware state", "device → ota"),
         Exchange("X41", "1/5", "configuration snapshot, restore", "ota → store → successor"),
         Exchange("X42", "3.1", "on-site upgrade", "field tool → device → ota"),

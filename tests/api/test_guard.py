@@ -17,7 +17,15 @@ from security import policy
 from security.policy import GRANTS, TWO_PERSONS, Action, Role, Scope
 from tests.api.rig import AWS, SHADOW, Rig, api
 
-OPEN = {"/", "/docs", "/docs/problems", "/docs/openapi.json", "/healthz", "/.well-known/jwks.json"}
+OPEN = {
+    "/",
+    "/docs",
+    "/docs/problems",
+    "/docs/openapi.json",
+    "/healthz",
+    "/.well-known/jwks.json",
+    "/.well-known/gnomon/keys",
+}
 PROVING = {
     "/v1/login",
     "/v1/logout",
@@ -77,7 +85,8 @@ async def test_without_the_token_every_route_but_the_open_ones_is_401_with_one_f
             continue
         assert answer.status_code == 401, path
         assert answer.headers["www-authenticate"] == 'Bearer realm="gnomon"'
-        bodies[aws].add(answer.content)
+        if method != "HEAD":  # whose answer has no body
+            bodies[aws].add(answer.content)
         if aws:
             assert answer.headers["x-amzn-errortype"] == "UnauthorizedException"
     assert [len(found) for found in bodies.values()] == [1, 1]

@@ -42,7 +42,7 @@ async def the_list(made, held=0):
     return key_list.verify(ring.list, made.authority.roots(), made.clock.now_ms() // MS_PER_S, held)
 
 
-@covers("S3.1-s")
+@covers("X39")
 async def test_the_list_tells_devices_of_every_key_and_its_number_rises_with_each_change(made):
     before = await the_list(made)
     assert before.by_kid() == await made.keys.keys() == base.KEYS

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from infra.machines import IllegalTransitionError
 from ota.errors import (
     CounterError,
+    ForeignVendorError,
     ImageNotFoundError,
     OtherRequestError,
     ReleaseNotFoundError,
@@ -192,7 +193,7 @@ async def test_more_than_the_slot_takes_is_refused(made):
 
 
 async def test_a_vendor_brings_only_what_is_its_own_and_sees_only_that(made):
-    with pytest.raises(ReleaseRefusedError):
+    with pytest.raises(ForeignVendorError):
         await made.releases.create(new(), STRANGER, key="k")
     assert await refused(made, new(), VENDOR) == [("U4", "image")], "the utility sent it, not the vendor"
     await made.send(by=VENDOR)
