@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from security.policy import Role
 from tests import ota_base as base
 from tests.api.device_rig import certified, device, over_tls, trusting, write_pair
 from tests.api.rig import HALL, HOME, OPERATOR, Rig, api, slug
+from tests.api.served import served
 from tests.covers import covers
 
 IMAGE = base.IMAGE
@@ -275,3 +278,37 @@ async def test_a_load_that_is_cut_goes_on_by_a_range_over_real_tls(rig: Rig, loa
                     if len(got) - before > 700_000:
                         break
     assert hashlib.sha256(got).hexdigest() == name
+
+
+@covers("X36")
+def test_a_connection_that_is_cut_in_mid_upload_leaves_what_came_and_the_rest_is_sent_later(tmp_path: Path):
+    data = bytes(range(256)) * 40_960  # ten megabytes: more than any buffer on the way
+    name = hashlib.sha256(data).hexdigest()
+    with served(tmp_path, role=Role.OPERATOR) as where:
+        path, token = f"/v1/ota/images/{name}", {"Authorization": f"Bearer {where.token}"}
+        place = httpx.URL(where.url)
+        head = (
+            f"PUT {path} HTTP/1.1\r\nhost: gnomon\r\nauthorization: Bearer {where.token}\r\n"
+            f"content-length: {len(data)}\r\n\r\n"
+        )
+        with socket.create_connection((place.host, place.port or 0), timeout=30) as connection:
+            connection.sendall(head.encode() + data[: len(data) // 2])
+        with httpx.Client(base_url=where.url, headers=token) as http:
+            came = settled(http, path)
+            assert 0 < came <= len(data) // 2
+            fields = {"Content-Range": f"bytes {came}-{len(data) - 1}/{len(data)}"}
+            assert http.put(path, content=data[came:], headers=fields).status_code == 201
+            assert hashlib.sha256(http.get(path).content).hexdigest() == name
+
+
+def settled(http: httpx.Client, path: str) -> int:
+    """Return how much has come once no more of it comes."""
+    before = -1
+    for _ in range(100):
+        head = http.head(path)
+        now = int(head.headers.get("upload-offset", 0))
+        if now == before > 0:
+            return now
+        before = now
+        time.sleep(0.2)
+    raise AssertionError("it never settled")
