@@ -6,25 +6,18 @@ system knows; equipment that nobody has called about yet is in no register, only
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
 from fleet.plan import DevicePlan, GatewayPlan, Home, Plan
 from fleet.provisioning import SCENES, Scene
 from gnomon.services import Services
-from programs.consents import OTA_TEXT_VERSION
-from programs.models import OTA
-from programs.records import ConsentChannel, NewConsent
 from provisioning.care_demo import customers
 from registry.accounts import Account, AccountStatus
-from registry.devices import Device
 from registry.errors import GatewayNotFoundError, MeterNotFoundError, PremisesNotFoundError
 from registry.gateways import Gateway, GatewayKind
 from registry.meters import Meter
-from registry.models import NewThing, Owner, Premises, ThingKind
-from registry.states import DeviceTrigger, Lifecycle
+from registry.models import NewThing, Owner, ThingKind
 from security import private_files
 from security.audit import INSIDE
 from security.policy import Principal, Role
@@ -33,11 +26,6 @@ from security.trust import keys
 DEMO: Final = Principal("demo", Role.OPERATOR)
 ENROLLED_AT_ONCE: Final = 32
 """Their records share commits, which is what takes the time."""
-HARDWARE: Final = 1
-"""Version of the hardware of all equipment of the city."""
-CONSENTING: Final = 4
-"""Of so many customers' devices all but one may get new firmware."""
-_HALF_KNOWN: Final = frozenset({Lifecycle.DISCOVERED, Lifecycle.AUTHENTICATED})
 DEVICES_MAX, LOAD_CONTROL_MAX = 10, 8
 """What a gateway of the demo can serve."""
 
@@ -69,7 +57,6 @@ async def settle_in(services: Services, plan: Plan, directory: Path) -> None:
         for gateway_plan in home.gateways:
             await _know_gateway(services, home, gateway_plan)
         await _know_meter(services, home)
-    await _know_devices(services, plan)
 
 
 async def install(services: Services, home: Home, gateway: GatewayPlan, directory: Path) -> None:
@@ -180,63 +167,6 @@ async def _know_meter(services: Services, home: Home) -> None:
         ),
         DEMO,
     )
-
-
-async def _know_devices(services: Services, plan: Plan) -> None:
-    """Let the utility know all equipment as devices; most customers said yes to new firmware."""
-    places = {home.premises: await services.registry.premises(home.premises) for home in plan.homes}
-    all_devices = [
-        _device(thing, places[home.premises]) for home in plan.homes for thing in _things(Plan((home,)))
-    ]
-    known = await services.devices.devices([device.id for device in all_devices])
-    new = [one for one in all_devices if one.id not in known or known[one.id].lifecycle in _HALF_KNOWN]
-    for first in range(0, len(new), ENROLLED_AT_ONCE):
-        async with asyncio.TaskGroup() as group:
-            for device in new[first : first + ENROLLED_AT_ONCE]:
-                group.create_task(_know_device(services, device), name=f"know {device.id}")
-
-
-def _device(thing: NewThing, place: Premises) -> Device:
-    return Device(
-        id=thing.name,
-        model=thing.model,
-        hw=HARDWARE,
-        owner=thing.owner,
-        account=place.account,
-        premises=place.id,
-        premises_epoch=place.epoch,
-    )
-
-
-async def _know_device(services: Services, device: Device) -> None:
-    """Take a device as far as it gets: what is the utility's, or in nobody's home, is bound to no account."""
-    apply = services.devices.apply
-    await apply(device.id, DeviceTrigger.SEEN, DEMO, new=replace(device, account=""))
-    await apply(device.id, DeviceTrigger.PROVED, DEMO)
-    if not device.account or device.owner is Owner.UTILITY:
-        return
-    if consents_to_firmware(device.id):
-        customer = (await services.accounts.account(device.account)).customer
-        yes = NewConsent(
-            device=device.id,
-            program=OTA,
-            account=device.account,
-            customer=customer,
-            given_by=customer,
-            relation="holder",
-            channel=ConsentChannel.PHONE,
-            text_version=OTA_TEXT_VERSION,
-        )
-        await services.programs.consents.give(yes, DEMO)
-    # Last: a device that is registered was asked about, and what its customer says later stands.
-    await apply(
-        device.id, DeviceTrigger.REGISTER, DEMO, change=lambda one: replace(one, account=device.account)
-    )
-
-
-def consents_to_firmware(device: str) -> bool:
-    """Tell whether its customer said yes to new firmware: three of four do."""
-    return crc32(device.encode()) % CONSENTING != 0
 
 
 def _trust(services: Services, directory: Path) -> bool:

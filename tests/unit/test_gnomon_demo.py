@@ -15,17 +15,11 @@ from gnomon import demo, demo_city
 from gnomon.proofs import RegistryProofs
 from infra.documents.memory import MemoryStore
 from infra.settings import Settings
-from programs.catalogue import ProgramCatalogue
-from programs.collections import COLLECTIONS as PROGRAMS
-from programs.collections import LOGS as PROGRAM_LOGS
-from programs.consents import ConsentService
-from programs.models import OTA
 from registry.accounts import AccountService
 from registry.collections import COLLECTIONS
 from registry.devices import DeviceService
 from registry.gateways import GatewayService
 from registry.meters import MeterService
-from registry.models import Owner
 from registry.service import RegistryService
 from security import audit
 from security.audit import Refusals
@@ -51,13 +45,11 @@ class Town:
 
     def __init__(self, directory):
         self.directory = directory
-        self.store = FaultyStore(MemoryStore([*COLLECTIONS, *TRUST, *PROGRAMS], [audit.LOG, *PROGRAM_LOGS]))
+        self.store = FaultyStore(MemoryStore([*COLLECTIONS, *TRUST], [audit.LOG]))
 
     async def settle(self, plan=PLAN):
         clock = FakeClock()
         registry, authority = RegistryService(self.store, clock), open_authority(self.directory)
-        devices = DeviceService(self.store, clock, registry)
-        consents = ConsentService(self.store, clock, ProgramCatalogue(self.store, clock))
         center: Any = Enrolment(
             claims=ClaimStore(self.store, clock),
             issued=IssuedStore(self.store, clock),
@@ -65,7 +57,7 @@ class Town:
             tries=Tries(clock),
             hashing=Hashing(cores=1),
             authority=authority,
-            proofs=RegistryProofs(registry, devices),
+            proofs=RegistryProofs(registry, DeviceService(self.store, clock, registry)),
             refusals=Refusals(self.store, clock, SeededIds()),
             clock=clock,
         )
@@ -78,8 +70,6 @@ class Town:
             accounts=AccountService(self.store, clock),
             gateways=GatewayService(self.store, clock, registry),
             meters=MeterService(self.store, clock),
-            devices=devices,
-            programs=SimpleNamespace(consents=consents),
         )
         await demo_city.settle_in(services, plan, self.certificates)
         return services.registry
@@ -111,32 +101,6 @@ async def test_who_connects_itself_has_a_certificate_and_a_key_that_nobody_else_
     expected = {f"{name}.{kind}" for name in themselves for kind in ("crt", "key")} | {"ca.crt"}
     assert town.files().keys() == expected
     assert {path.stat().st_mode & 0o077 for path in town.certificates.iterdir()} == {0}
-
-
-async def test_the_utility_knows_all_equipment_and_which_of_it_may_get_firmware(town):
-    registry = await town.settle()
-    clock = FakeClock()
-    devices = DeviceService(town.store, clock, registry)
-    consents = ConsentService(town.store, clock, ProgramCatalogue(town.store, clock))
-    known = await devices.devices([*GATEWAYS, *DEVICES])
-    assert known.keys() == GATEWAYS | DEVICES.keys()
-    owned = {name for name, device in known.items() if device.owner is Owner.UTILITY}
-    assert owned == {name for name in GATEWAYS if name.endswith("-meter")}
-    standing = await consents.standing_of(known)
-    asked = {name for name, one in standing.items() if OTA in one.consents}
-    assert asked == {name for name in known.keys() - owned if demo_city.consents_to_firmware(name)}
-    assert asked != known.keys() - owned, "or nobody would see that some are left alone"
-
-
-async def test_what_a_customer_says_later_is_not_overruled_by_the_next_run(town):
-    registry = await town.settle()
-    clock = FakeClock()
-    consents = ConsentService(town.store, clock, ProgramCatalogue(town.store, clock))
-    name = next(name for name in DEVICES if demo_city.consents_to_firmware(name))
-    await consents.withdraw(name, OTA, demo_city.DEMO)
-    await town.settle()
-    assert OTA not in (await consents.standing(name)).consents
-    assert await registry.standings([name])
 
 
 async def test_each_certificate_is_recorded_as_issued(town):
