@@ -26,8 +26,8 @@ from security.trust.authority import ROOT_FILE
 ACCOUNT: Final = DEMO_ACCOUNT
 """The demo customer's own; the first home of the demo belongs to it."""
 ROLES: Final = (Role.CUSTOMER, Role.REP, Role.INSTALLER, Role.OPERATOR, Role.SECURITY, Role.AUDITOR)
-SECONDS: Final = (Role.OPERATOR, Role.SECURITY)
-"""Roles with a second person: what goes to a fleet, or who may sign for it, is not up to one."""
+SECONDS: Final = (Role.OPERATOR,)
+"""Roles with a second person: what goes to a fleet is not up to one."""
 CLIENT: Final = Role.CCS
 PASSWORD_BITS: Final = 160
 DEMO: Final = Principal("demo", Role.SYSTEM)
