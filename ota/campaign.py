@@ -195,6 +195,13 @@ class Campaign:
     """People know of what ended before this, and let it go on."""
     started_at_ms: int = NEVER
     ended_at_ms: int = NEVER
+    settled: bool = False
+    """It is over, and so is each of its targets."""
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether something may have to be carried out."""
+        return self.state in LIVE or (self.is_over and not self.settled)
 
     @property
     def is_over(self) -> bool:
@@ -202,11 +209,9 @@ class Campaign:
         return self.state in CAMPAIGN.final
 
 
-OVER: Final = CAMPAIGN.final
 LIVE: Final = frozenset(
     {CampaignState.APPROVED, CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED}
 )
-"""What the executor works on; aborted ones too until they are settled."""
 
 # Acts. Each returns what a campaign is afterwards, or raises and nothing has changed.
 
@@ -275,7 +280,7 @@ def abort(campaign: Campaign, reason: str, by: str, now_ms: int, *, automatic: b
 def complete(campaign: Campaign, by: str, now_ms: int) -> Campaign:
     """Return a campaign that has done what it could."""
     after = _stepped(campaign, CampaignTrigger.COMPLETE, by, now_ms)
-    return replace(after, ended_at_ms=now_ms)
+    return replace(after, ended_at_ms=now_ms, settled=True)
 
 
 def _stepped(

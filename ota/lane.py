@@ -6,7 +6,7 @@ other processes lose or win by compare-and-set. (spec: ota, 1; design: D4, D5)
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -162,6 +162,11 @@ class ExecutionLane:
     async def current(self, thing: str) -> ThingJobs:
         """Return what is open of a thing now, whoever wrote it."""
         return await self._store.current(thing)
+
+    async def views(self, things: Collection[str]) -> dict[str, ThingJobs]:
+        """Return what :meth:`view` does, of many at once."""
+        held = await self._store.load(things, ())
+        return {thing: jobs_of(thing, of_it.values()) for thing, of_it in held.items()}
 
     async def load(self, campaign: str, thing: str) -> Execution | None:
         """Return one execution, final or not."""

@@ -3,7 +3,8 @@
 Anything may stand in ``reported``; what is not as it should be counts as not said. (spec: ota, 3.2)
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.document import Tree
@@ -33,6 +34,8 @@ class Report:
     status: int = 0
     """Of the file that is being loaded."""
     percent: int = 0
+    components: Mapping[str, int] = field(default_factory=dict)
+    """Versions of what else is on it, such as its boot loader, as far as it says."""
 
     def runs(self, sha256: str) -> bool:
         """Tell whether it runs this image in good health.
@@ -62,11 +65,16 @@ def read(reported: Tree) -> Report:
         job=_text(reported.get("job")),
         status=_number(file.get("status"), STATUS_MAX),
         percent=_number(file.get("loadPercent"), 100),
+        components=_numbers(reported.get("components")),
     )
 
 
 def _tree(value: Any) -> Tree:  # noqa: ANN401 - any JSON value
     return value if type(value) is dict else {}
+
+
+def _numbers(value: Any) -> Mapping[str, int]:  # noqa: ANN401 - any JSON value
+    return {name: one for name, one in _tree(value).items() if type(one) is int and 0 <= one <= UNSIGNED_MAX}
 
 
 def _text(value: object) -> str:

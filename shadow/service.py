@@ -7,7 +7,7 @@ two of our own writers ever race. Writers in other processes lose or win by comp
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -165,6 +165,11 @@ class ShadowService:
         if not shadow.exists:
             raise NoShadowError(*id)
         return shadow
+
+    async def views(self, ids: Collection[ShadowId]) -> dict[ShadowId, Shadow]:
+        """Return those of these shadows that there are, and that can be read."""
+        found = await self._store.readable_all(ids)
+        return {id: shadow for id, shadow in found.items() if shadow.exists}
 
     async def shadows_of(self, thing: str) -> list[ShadowId]:
         """Return the ids of a thing's shadows in order of their names, the classic one first."""

@@ -113,6 +113,14 @@ class ShadowStore:
         self.shrink()
         return None if loaded is None else loaded.shadow
 
+    async def readable_all(self, ids: Collection[ShadowId]) -> dict[ShadowId, Shadow]:
+        """Return what :meth:`readable` does, of many at once; what cannot be read is left out."""
+        if not self._documents.exclusive:
+            self.forget(ids)
+        loaded = await self.load(ids)
+        self.shrink()
+        return {id: one.shadow for id, one in loaded.items()}
+
     async def save(
         self,
         before: Mapping[ShadowId, Loaded],

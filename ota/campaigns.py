@@ -1,0 +1,600 @@
+"""The campaigns: what people do with them, and what others must know of them.
+
+Who may do what is the permission table's; that nobody starts what they wrote is the campaign's own rule. What
+is carried out is carried out by ``executor``: an act here is one commit, and wakes it. (spec: ota, 9)
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+
+from infra.clock import MS_PER_S, Clock
+from infra.documents.port import DocumentStore
+from infra.ids import Ids
+from infra.machines import IllegalTransitionError
+from infra.settings.model import OtaSettings
+from infra.versions import check_version
+from ota import campaign as acts
+from ota import clocks, needs, pace
+from ota.campaign import TARGETS_MAX, Campaign, Frozen, Path, Terms, wave_ends
+from ota.campaign_ports import Releases, ReleaseView, Signer
+from ota.campaign_store import PARTS_MAX, CampaignStore, Names
+from ota.clocks import Figures
+from ota.data import RESET
+from ota.errors import (
+    CampaignNotFoundError,
+    CampaignUnfitError,
+    OtherRequestError,
+    TargetNotFoundError,
+    TooManyCampaignsError,
+)
+from ota.evidence import Wanted
+from ota.executions import ThingJobs, moved
+from ota.facts import FactReader
+from ota.fields import uuid_text
+from ota.lane import Change, Decision, ExecutionLane, Failed
+from ota.manifest import DataMode
+from ota.models import Execution
+from ota.needs import DeviceFacts, Need, Reason
+from ota.order import Order
+from ota.rolls import Rolls
+from ota.states import (
+    ACTIVE,
+    CAMPAIGN,
+    WAITING,
+    CampaignState,
+    CampaignTrigger,
+    ExecutionState,
+    ExecutionTrigger,
+)
+from ota.trees import name_tree
+from ota.verification import Refused, signed_order
+from registry.catalogue import HealthSign, ModelCatalogue
+from security import audit
+from security.audit import INSIDE, Via
+from security.audited import RecordBusyError
+from security.policy import Action, Principal
+
+RUNNING_MAX: Final = 50
+EARLY_S: Final = 3_600
+"""An order holds from a little before it is made, for devices whose clocks are behind."""
+CANCELED_BY_HAND: Final = "canceled"
+RETRIED_BY_HAND: Final = "retried"
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """Who would get it, who would not and why, and what people should know."""
+
+    included: int
+    replaced: int
+    """Those that have to be replaced: targets, but not of the order."""
+    excluded: Mapping[str, int]
+    """How many, by reason. Of those that take no part only the number is known."""
+    warnings: Mapping[str, int]
+    waves: tuple[int, ...]
+    """How many targets each wave comes to, earlier ones included."""
+    forecast_end_ms: int
+    """At the earliest, started now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    names: Names
+    excluded: Counter[str]
+    warnings: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignPage:
+    """Campaigns in a fixed order; ``next`` continues after the last, None = no more."""
+
+    campaigns: tuple[Campaign, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPage:
+    """Targets in a fixed order; a page may hold fewer than asked for and still have a ``next``."""
+
+    executions: tuple[Execution, ...]
+    next: str | None
+
+
+class CampaignService:
+    """What people do with campaigns."""
+
+    def __init__(
+        self,
+        store: DocumentStore,
+        clock: Clock,
+        ids: Ids,
+        settings: OtaSettings,
+        *,
+        lane: ExecutionLane,
+        rolls: Rolls,
+        facts: FactReader,
+        models: ModelCatalogue,
+        releases: Releases,
+        signer: Signer,
+    ) -> None:
+        self.store = CampaignStore(store, clock)
+        self.listeners: list[Callable[[], None]] = []
+        """Called when something has changed that is to be carried out soon. Must not block or raise."""
+        self._documents = store
+        self._clock = clock
+        self._ids = ids
+        self._settings = settings
+        self._lane = lane
+        self._rolls = rolls
+        self._facts = facts
+        self._models = models
+        self._releases = releases
+        self._signer = signer
+        self._wanted: dict[tuple[str, int], Wanted] = {}
+
+    # Reading
+
+    async def campaign(self, id: str) -> Campaign:
+        """Return a campaign."""
+        return (await self.store.load(id)).record
+
+    async def page(
+        self, limit: int, cursor: str | None = None, state: CampaignState | None = None
+    ) -> CampaignPage:
+        """Return a page of the campaigns, or of those in one state."""
+        page = await self.store.page(state, limit, cursor)
+        return CampaignPage(page.records, page.next)
+
+    async def counts(self, id: str) -> Mapping[str, int]:
+        """Return how many targets are waiting, active, and in each final state."""
+        return buckets((await self._rolls.roll(id)).counts)
+
+    async def figures(self, campaign: Campaign) -> Figures:
+        """Return how long devices take, and how many are done in an hour."""
+        roll = await self._rolls.roll(campaign.id)
+        return clocks.figures(
+            roll.targets(),
+            self._settings.deadline_s * MS_PER_S,
+            self._clock.now_ms(),
+            prestage=campaign.terms.prestage,
+        )
+
+    async def execution(self, id: str, thing: str) -> Execution:
+        """Return a target."""
+        found = await self._lane.load(id, thing)
+        if found is None:
+            raise TargetNotFoundError(thing)
+        return found
+
+    async def executions(
+        self, id: str, cursor: str | None = None, keep: Callable[[Execution], bool] | None = None
+    ) -> TargetPage:
+        """Return a page of the targets that are to be kept."""
+        page = await self._lane.page_of_campaign(id, cursor)
+        return TargetPage(tuple(one for one in page.executions if keep is None or keep(one)), page.next)
+
+    async def wanted(self, campaigns: Collection[str]) -> Mapping[str, Wanted]:
+        """Return what those campaigns that there are want of each of their targets."""
+        found = {}
+        for id, one in (await self.store.load_all(list(campaigns))).items():
+            if one.frozen is not None:
+                found[id] = await self._wanted_of(one, one.frozen)
+        return found
+
+    async def _wanted_of(self, campaign: Campaign, frozen: Frozen) -> Wanted:
+        key = (campaign.id, frozen.revision)
+        if key not in self._wanted:
+            release = await self._releases.view(campaign.terms.release)
+            model = (await self._models.models([release.model])).get(release.model)
+            firmware = None if model is None else model.firmware
+            if len(self._wanted) >= RUNNING_MAX * 4:
+                del self._wanted[next(iter(self._wanted))]
+            self._wanted[key] = Wanted(
+                sha256=frozen.image,
+                schema=release.manifest.config_schema,
+                data=campaign.terms.data,
+                health_ms=campaign.terms.health_s * MS_PER_S,
+                gate=firmware is None or firmware.gate,
+                by_session=firmware is not None and firmware.health is HealthSign.SESSION,
+                local=campaign.terms.path is Path.LOCAL,
+            )
+        return self._wanted[key]
+
+    # Drafts
+
+    def terms(self, **wishes: Any) -> Terms:  # noqa: ANN401 - fields of it
+        """Return what an author wants; what is not said is as the settings have it."""
+        usual = self._settings
+        said: dict[str, Any] = {
+            "per_hour": usual.devices_per_hour,
+            "max_in_flight": usual.in_flight,
+            "lasts_ms": usual.order_days * 86_400_000,
+            "deadline_s": usual.deadline_s,
+            "start_grace_s": usual.start_grace_s,
+            "confirm_s": usual.confirm_s,
+            "health_s": usual.health_s,
+            "soak_s": usual.soak_s,
+            "pause_ttl_s": usual.pause_ttl_s,
+            "retries": usual.retries,
+            "time_zone": usual.time_zone,
+        }
+        return Terms(**(said | wishes))
+
+    async def create(self, terms: Terms, by: Principal, via: Via = INSIDE, key: str = "") -> Campaign:
+        """Make a draft. The same ``key`` of the same caller with the same terms is the same draft."""
+        id = self._id(by, key)
+        digest = hashlib.sha256(_encode(terms)).hexdigest() if key else ""
+
+        def decide(before: Campaign | None) -> Campaign:
+            if before is None:
+                return acts.create(id, terms, by.name, self._clock.now_ms(), digest)
+            if before.request != digest:
+                raise OtherRequestError
+            return before
+
+        return await self.store.change(id, decide, Action.CAMPAIGN_CREATE, by, via)
+
+    async def edit(
+        self, id: str, terms: Terms, by: Principal, via: Via = INSIDE, *, expected: int | None = None
+    ) -> Campaign:
+        """Put other terms in place of a draft's; what was frozen is not any more."""
+
+        def decide(before: Campaign) -> Campaign:
+            check_version(before.version, expected)
+            return acts.edit(before, terms, by.name, self._clock.now_ms())
+
+        return await self._change(id, decide, "campaign.edit", by, via)
+
+    async def delete(self, id: str, by: Principal, via: Via = INSIDE) -> None:
+        """Forget a draft."""
+        kept = await self.store.load(id)
+        if kept.record.state not in {CampaignState.DRAFT, CampaignState.FROZEN}:
+            raise IllegalTransitionError(CAMPAIGN.name, kept.record.state, CampaignTrigger.EDIT)
+        if not await self.store.remove(kept, by, via, "campaign.delete"):
+            raise RecordBusyError("campaign")
+        await self._drop_names(kept.record.frozen, id)
+
+    async def dry_run(self, id: str) -> DryRun:
+        """Return what submitting it now would freeze."""
+        campaign = await self.campaign(id)
+        release = await self._releases.view(campaign.terms.release)
+        return self._summary(campaign.terms, await self._look(campaign.terms, release, id))
+
+    async def submit(
+        self, id: str, by: Principal, via: Via = INSIDE, *, expected: int | None = None
+    ) -> Campaign:
+        """Freeze the targets and the order, for a second person to approve."""
+        kept = await self.store.load(id)
+        check_version(kept.record.version, expected)
+        CAMPAIGN.after(kept.record.state, CampaignTrigger.SUBMIT)
+        terms, release = kept.record.terms, await self._releases.view(kept.record.terms.release)
+        found = await self._look(terms, release, id)
+        self._check_fit(terms, release, found.names)
+        frozen = await self._frozen(kept.record, release, found)
+
+        def decide(before: Campaign) -> Campaign:
+            check_version(before.version, kept.record.version)
+            return acts.submit(before, frozen, by.name, self._clock.now_ms())
+
+        return await self._change(id, decide, "campaign.submit", by, via)
+
+    # The second person
+
+    async def approve(
+        self,
+        id: str,
+        by: Principal,
+        via: Via = INSIDE,
+        *,
+        reason: str = "",
+        order: bytes | None = None,
+        expected: int | None = None,
+    ) -> Campaign:
+        """Have the order signed, or take it signed by the approver's own key, and let the campaign begin."""
+        kept = await self.store.load(id)
+        before = kept.record
+        check_version(before.version, expected)
+        now_ms = self._clock.now_ms()
+        acts.approve(before, b"", by.name, now_ms, reason)  # raises before anything is signed
+        assert before.frozen is not None, "what can be approved was frozen"
+        if await self.store.running() >= RUNNING_MAX:
+            raise TooManyCampaignsError(RUNNING_MAX)
+        signed = await self._signed(before, before.frozen, order)
+
+        def decide(now: Campaign) -> Campaign:
+            check_version(now.version, before.version)
+            return acts.approve(now, signed, by.name, now_ms, reason)
+
+        return await self._change(id, decide, Action.CAMPAIGN_APPROVE, by, via, reason)
+
+    async def resume(self, id: str, note: str, by: Principal, via: Via = INSIDE) -> Campaign:
+        """Let a paused campaign go on; after one that no person paused, another person than its author."""
+        return await self._change(
+            id,
+            lambda before: acts.resume(before, note, by.name, self._clock.now_ms()),
+            Action.CAMPAIGN_RESUME,
+            by,
+            via,
+            note,
+        )
+
+    # Stopping
+
+    async def pause(self, id: str, note: str, by: Principal, via: Via = INSIDE) -> Campaign:
+        """Offer nothing more and let nobody go on, until it is resumed."""
+        return await self._change(
+            id,
+            lambda before: acts.pause(before, note, by.name, self._clock.now_ms(), automatic=False),
+            Action.CAMPAIGN_PAUSE,
+            by,
+            via,
+            note,
+        )
+
+    async def abort(self, id: str, note: str, by: Principal, via: Via = INSIDE) -> Campaign:
+        """End a campaign: whoever has not been let go on keeps what it runs."""
+        return await self._change(
+            id,
+            lambda before: acts.abort(before, note, by.name, self._clock.now_ms()),
+            Action.CAMPAIGN_ABORT,
+            by,
+            via,
+            note,
+        )
+
+    async def cancel(
+        self, id: str, thing: str, by: Principal, via: Via = INSIDE, note: str = ""
+    ) -> Execution:
+        """End one target that was not let go on."""
+        return await self._move(id, thing, ExecutionTrigger.CANCEL, by, via, note, reason=CANCELED_BY_HAND)
+
+    async def retry(self, id: str, thing: str, by: Principal, via: Via = INSIDE, note: str = "") -> Execution:
+        """Plan one target that failed once more, whatever its retries."""
+        campaign = await self.campaign(id)
+        if campaign.state not in {CampaignState.RUNNING, CampaignState.PAUSED}:
+            raise IllegalTransitionError(CAMPAIGN.name, campaign.state, CampaignTrigger.RESUME)
+        return await self._move(id, thing, ExecutionTrigger.RETRY, by, via, note)
+
+    async def _move(
+        self,
+        id: str,
+        thing: str,
+        trigger: ExecutionTrigger,
+        by: Principal,
+        via: Via,
+        note: str,
+        **changes: Any,  # noqa: ANN401 - fields of an execution
+    ) -> Execution:
+        def decide(jobs: ThingJobs, now_ms: int) -> Decision[tuple[Execution, Execution] | Exception]:
+            before = jobs.find(id)
+            if before is None:
+                return Decision(TargetNotFoundError(thing))
+            try:
+                after = moved(before, trigger, now_ms, **changes)
+            except IllegalTransitionError as error:
+                return Decision(error)
+            return Decision((before, after), (after,))
+
+        (answer,) = await self._lane.submit([Change(thing, decide, (id,))])
+        if isinstance(answer, Failed):
+            raise answer.error
+        if isinstance(answer, Exception):
+            raise answer
+        before, after = answer
+        now_ms = self._clock.now_ms()
+        row = audit.act(
+            by,
+            via,
+            f"campaign.{trigger}_target",
+            f"execution/{after.id}",
+            at_ms=now_ms,
+            before=before.version,
+            after=after.version,
+            reason=note,
+        )
+        await self._documents.append([audit.entry(row, after.attempt, life=now_ms)])
+        self._tell()
+        return after
+
+    # Details
+
+    def _id(self, by: Principal, key: str) -> str:
+        seed = f"{by.name}\n{key}" if key else self._ids.token()
+        digest = bytearray(hashlib.sha256(b"campaign\n" + seed.encode()).digest()[:16])
+        digest[6] = digest[6] & 0x0F | 0x80  # version 8 of RFC 9562: made by a rule of our own
+        digest[8] = digest[8] & 0x3F | 0x80
+        return uuid_text(bytes(digest))
+
+    async def _change(
+        self,
+        id: str,
+        act: Callable[[Campaign], Campaign],
+        action: str,
+        by: Principal,
+        via: Via,
+        reason: str = "",
+    ) -> Campaign:
+        def decide(before: Campaign | None) -> Campaign:
+            if before is None:
+                raise CampaignNotFoundError(id)
+            return act(before)
+
+        after = await self.store.change(id, decide, action, by, via, reason)
+        self._tell()
+        return after
+
+    def _tell(self) -> None:
+        for listener in self.listeners:
+            listener()
+
+    async def _look(self, terms: Terms, release: ReleaseView, id: str) -> _Found:
+        need = need_of(terms, release)
+        ordered: list[str] = []
+        replaced: list[str] = []
+        found = _Found(Names((), ()), Counter(), Counter())
+        now_ms = self._clock.now_ms()
+        async for some in self._facts.select(release.model, terms.selector):
+            for facts in some:
+                _sort_out(facts, need, id, now_ms, ordered, replaced, found)
+        return replace(found, names=Names(tuple(sorted(ordered)), tuple(sorted(replaced))))
+
+    def _summary(self, terms: Terms, found: _Found) -> DryRun:
+        ordered = len(found.names.ordered)
+        waves = wave_ends(terms, ordered)
+        return DryRun(
+            included=ordered,
+            replaced=len(found.names.replaced),
+            excluded=dict(sorted(found.excluded.items())),
+            warnings=dict(sorted(found.warnings.items())),
+            waves=waves,
+            forecast_end_ms=self._clock.now_ms() + _forecast_ms(terms, waves),
+        )
+
+    def _check_fit(self, terms: Terms, release: ReleaseView, names: Names) -> None:
+        settings, mode = self._settings, mode_of(terms)
+        checks = (
+            (release.is_released, "release: it is not released"),
+            (release.manifest.allows(mode), f"data: its vendor does not allow {terms.data}"),
+            (bool(names.ordered or names.replaced), "targets: nobody needs it"),
+            (len(names.ordered) + len(names.replaced) <= TARGETS_MAX, f"targets: over {TARGETS_MAX:,}"),
+            (
+                terms.per_hour <= settings.devices_per_hour_max,
+                f"per_hour: over {settings.devices_per_hour_max:,}",
+            ),
+            (
+                terms.max_in_flight <= settings.in_flight_max,
+                f"max_in_flight: over {settings.in_flight_max:,}",
+            ),
+            (
+                self._clock.now_ms() < terms.activate_at_ms + terms.lasts_ms or not terms.activate_at_ms,
+                "activate_at: too long ago",
+            ),
+        )
+        failed = tuple(text for holds, text in checks if not holds)
+        if failed:
+            raise CampaignUnfitError(failed)
+
+    async def _frozen(self, campaign: Campaign, release: ReleaseView, found: _Found) -> Frozen:
+        revision = campaign.revision + 1
+        # What an earlier try of this revision left behind is not what was found now; what was frozen before
+        # is not any more.
+        for old in (campaign.revision, revision):
+            await self.store.drop_names(campaign.id, old, PARTS_MAX)
+        parts = await self.store.put_names(campaign.id, revision, found.names)
+        ordered, now_s = found.names.ordered, self._clock.now_ms() // MS_PER_S
+        starts_s = max(now_s, campaign.terms.start_at_ms // MS_PER_S)
+        return Frozen(
+            revision=revision,
+            targets=len(ordered) + len(found.names.replaced),
+            ordered=len(ordered),
+            root=name_tree(ordered).root.hex() if ordered else "",
+            manifest=hashlib.sha256(release.envelope).hexdigest(),
+            image=release.manifest.sha256,
+            not_before_s=now_s - EARLY_S,
+            not_after_s=min(
+                starts_s + campaign.terms.lasts_ms // MS_PER_S,
+                now_s - EARLY_S + acts.ORDER_MS_MAX // MS_PER_S,
+            ),
+            excluded=dict(sorted(found.excluded.items())),
+            warnings=dict(sorted(found.warnings.items())),
+            parts=parts,
+        )
+
+    async def _signed(self, campaign: Campaign, frozen: Frozen, given: bytes | None) -> bytes:
+        """Return the signed order, checked as devices will (U11)."""
+        names = await self.store.names(campaign.id, frozen.revision, frozen.parts)
+        if not names.ordered:
+            return b""  # there are only devices to be replaced
+        order = order_of(campaign, frozen)
+        if name_tree(names.ordered).root != order.targets or len(names.ordered) != order.count:
+            raise CampaignUnfitError(("order: the targets are not those that were submitted",))
+        release = await self._releases.view(campaign.terms.release)
+        self._check_fit(campaign.terms, release, names)
+        signed = given if given is not None else await self._signer.sign(order)
+        try:
+            found = signed_order(signed, release.envelope, await self._signer.keys())
+        except Refused as refused:
+            raise CampaignUnfitError((str(refused),)) from refused
+        if found != order:
+            raise CampaignUnfitError(("V6 order_field: it says other things than what was submitted",))
+        return signed
+
+    async def _drop_names(self, frozen: Frozen | None, id: str) -> None:
+        if frozen is not None:
+            await self.store.drop_names(id, frozen.revision, frozen.parts)
+
+
+def buckets(counts: Mapping[ExecutionState, int]) -> dict[str, int]:
+    """Return the counts of targets as people see them; their sum is the number of targets."""
+    waiting = sum(counts.get(state, 0) for state in WAITING)
+    active = sum(counts.get(state, 0) for state in ACTIVE)
+    final = [state for state in ExecutionState if state not in WAITING | ACTIVE]
+    return {"waiting": waiting, "active": active} | {str(state): counts.get(state, 0) for state in final}
+
+
+def need_of(terms: Terms, release: ReleaseView) -> Need:
+    """Return what a campaign wants to bring, and to whom."""
+    return Need(
+        manifest=release.manifest,
+        model=release.model,
+        path=terms.path,
+        data=terms.data,
+        pinned=frozenset(terms.selector.pinned),
+    )
+
+
+def mode_of(terms: Terms) -> DataMode:
+    """Return what an order says of the configuration."""
+    return DataMode.RESET if terms.data == RESET else DataMode.PRESERVE
+
+
+def order_of(campaign: Campaign, frozen: Frozen) -> Order:
+    """Return what is signed."""
+    return Order(
+        campaign=campaign.id,
+        revision=frozen.revision,
+        manifest=frozen.manifest,
+        targets=bytes.fromhex(frozen.root),
+        count=frozen.ordered,
+        data=mode_of(campaign.terms),
+        not_before=frozen.not_before_s,
+        not_after=frozen.not_after_s,
+        per_hour=campaign.terms.per_hour,
+        max_in_flight=campaign.terms.max_in_flight,
+    )
+
+
+def _sort_out(
+    facts: DeviceFacts,
+    need: Need,
+    campaign: str,
+    now_ms: int,
+    ordered: list[str],
+    replaced: list[str],
+    found: _Found,
+) -> None:
+    reason = needs.why_not(facts, need, campaign)
+    if reason is None:
+        ordered.append(facts.device.id)
+        found.warnings.update(str(one) for one in needs.warnings_of(facts, need, now_ms))
+        return
+    if reason is Reason.OTA_NONE:
+        replaced.append(facts.device.id)
+    found.excluded[str(reason)] += 1
+
+
+def _forecast_ms(terms: Terms, waves: tuple[int, ...]) -> int:
+    """Return how long it takes at least: the pace, and each wave watched."""
+    total, before, soaks = 0, 0, 0
+    for end in waves:
+        per_hour = pace.pace(terms.per_hour, terms.ramp, before)
+        total += (end - before) * pace.OFFER // per_hour
+        soaks += 0 < end < waves[-1] and end > before
+        before = end
+    return total + soaks * terms.soak_s * MS_PER_S

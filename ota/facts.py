@@ -1,0 +1,102 @@
+"""What is known of devices, read for many at once."""
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from itertools import islice
+from typing import Final
+
+from ota import reports
+from ota.campaign import Selector
+from ota.lane import ExecutionLane
+from ota.models import FIRMWARE
+from ota.needs import DeviceFacts
+from ota.states import ACTIVE, OFFERED
+from registry.catalogue import ModelCatalogue
+from registry.devices import DeviceService
+from registry.lifecycle import Device
+from registry.service import RegistryService
+from shadow.document import ShadowId
+from shadow.service import ShadowService
+
+AT_ONCE: Final = 500
+DEVICES_MAX: Final = 200_000
+"""Of one model that are looked at."""
+
+
+class FactReader:
+    """Reads what ``needs`` judges by."""
+
+    def __init__(
+        self,
+        devices: DeviceService,
+        registry: RegistryService,
+        models: ModelCatalogue,
+        shadows: ShadowService,
+        lane: ExecutionLane,
+    ) -> None:
+        self._devices = devices
+        self._registry = registry
+        self._models = models
+        self._shadows = shadows
+        self._lane = lane
+
+    async def of(self, things: Collection[str]) -> dict[str, DeviceFacts]:
+        """Return what is known of these; of what is no device nothing is."""
+        found: dict[str, DeviceFacts] = {}
+        for some in _portions(things):
+            devices = await self._devices.devices(some)
+            found |= {one.device.id: one for one in await self._read(list(devices.values()))}
+        return found
+
+    async def select(self, model: str, selector: Selector) -> AsyncIterator[list[DeviceFacts]]:
+        """Yield what is known of the devices of a selector, some at a time.
+
+        Those that it names by themselves are looked at whatever model they are of.
+        """
+        if selector.things:
+            for some in _portions(sorted(set(selector.things))):
+                devices = await self._devices.devices(some)
+                yield await self._read([one for one in devices.values() if _fits(one, selector)])
+            return
+        cursor: str | None = None
+        for _ in range(DEVICES_MAX // AT_ONCE):
+            page = await self._devices.of_model(model, AT_ONCE, cursor)
+            yield await self._read([one for one in page.devices if _fits(one, selector)])
+            cursor = page.next
+            if cursor is None:
+                return
+
+    async def _read(self, devices: Collection[Device]) -> list[DeviceFacts]:
+        names = [one.id for one in devices]
+        if not names:
+            return []
+        standings = await self._registry.standings(names)
+        models = await self._models.models({one.model for one in devices})
+        shadows = await self._shadows.views([ShadowId(name, FIRMWARE) for name in names])
+        jobs = await self._lane.views(names)
+        found: list[DeviceFacts] = []
+        for device in devices:
+            shadow = shadows.get(ShadowId(device.id, FIRMWARE))
+            open = jobs[device.id].open
+            found.append(
+                DeviceFacts(
+                    device=device,
+                    standing=standings.get(device.id),
+                    model=models.get(device.model),
+                    report=reports.NOTHING if shadow is None else reports.read(shadow.reported.state),
+                    heard_at_ms=0 if shadow is None else shadow.at_ms,
+                    other=frozenset(one.campaign for one in open),
+                    busy_with=frozenset(one.campaign for one in open if one.state in OFFERED | ACTIVE),
+                )
+            )
+        return found
+
+
+def _fits(device: Device, selector: Selector) -> bool:
+    here = not selector.premises or device.premises in selector.premises
+    return here and (selector.owner is None or device.owner is selector.owner)
+
+
+def _portions(names: Iterable[str]) -> Iterable[list[str]]:
+    waiting = iter(names)
+    while some := list(islice(waiting, AT_ONCE)):
+        yield some
