@@ -102,6 +102,8 @@ class Bridge:
         self._metrics = metrics
         self._journeys = journeys
         self._remember_session = remember_session
+        self.listeners: list[Callable[[bool], None]] = []
+        """Are told whether the broker is there, each time that changes. Must not raise or wait."""
         self.session = open_session(self)
         self.inbox = Inbox[Request](settings.inbox_requests_max, limits.in_flight_max)
         self._speaker = Speaker(self.session, shadows, registry, clock, limits, metrics)
@@ -240,12 +242,18 @@ class Bridge:
             self._warden.begin([presence for presence in presences if presence is not None])
         await self._speaker.greet()
         self.job_speaker.greet()
+        self._tell(up=True)
 
     def disconnected(self) -> None:
         """The broker is gone; outboxes remember what it does not know."""
         self._speaker.silence()
         self.streams.disconnected()
         self.job_speaker.silence()
+        self._tell(up=False)
+
+    def _tell(self, *, up: bool) -> None:
+        for listener in self.listeners:
+            listener(up)
 
     def _committed(self, outcomes: Sequence[Outcome]) -> None:
         if self._journeys.open:

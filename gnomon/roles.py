@@ -200,6 +200,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
         warden = Warden(janitor, services.registry, services.refusals, services.clock, services.metrics)
         unread = Unread(broker.device_port, warden, services.clock, read_sockets)
         bridge = _bridge(services, broker, suspects, job_suspects, unread)
+        bridge.listeners.append(lambda up: services.ota.health.note(BROKER, well=up))
         _show(services.metrics, bridge)
         _show_guards(services.metrics, janitor, revocations, revoked, warden)
         readiness = Readiness(services.store, bridge.session, services.clock)

@@ -194,7 +194,10 @@ async def open_services(
         ota = open_ota(
             store,
             clock,
+            ids,
             metrics,
+            settings.ota,
+            live=live,
             shadows=shadows,
             registry=registry,
             devices=devices,
@@ -202,6 +205,7 @@ async def open_services(
             presence=presence,
             outbox=outbox,
             limits=settings.limits,
+            images_url=f"https://{settings.broker.hosts[0]}:{settings.api.device_port}/v1/ota/images/",
             directory=directory,
             box=box,
             authority=authority,

@@ -41,6 +41,7 @@ from ota.manifest import DataMode
 from ota.models import Execution
 from ota.needs import DeviceFacts, Need, Reason
 from ota.order import Order
+from ota.packing import Contents, NoBundleError
 from ota.rolls import Rolls
 from ota.states import (
     ACTIVE,
@@ -203,8 +204,27 @@ class CampaignService:
                 gate=firmware is None or firmware.gate,
                 by_session=firmware is not None and firmware.health is HealthSign.SESSION,
                 local=campaign.terms.path is Path.LOCAL,
+                release=campaign.terms.release,
             )
         return self._wanted[key]
+
+    async def contents(self, campaign: str) -> Contents:
+        """Return what a campaign says that crews carry out on site; raises :class:`NoBundleError`."""
+        try:
+            one = await self.campaign(campaign)
+        except CampaignNotFoundError as error:
+            raise NoBundleError(campaign) from error
+        frozen = one.frozen
+        if frozen is None or not one.order or one.terms.path is not Path.LOCAL:
+            raise NoBundleError(campaign)
+        release = await self._releases.view(one.terms.release)
+        return Contents(
+            manifest=release.envelope,
+            order=one.order,
+            names=(await self.store.names(campaign, frozen.revision, frozen.parts)).ordered,
+            sha256=frozen.image,
+            block=release.manifest.block,
+        )
 
     # Drafts
 
@@ -241,12 +261,12 @@ class CampaignService:
         return await self.store.change(id, decide, Action.CAMPAIGN_CREATE, by, via)
 
     async def edit(
-        self, id: str, terms: Terms, by: Principal, via: Via = INSIDE, *, expected: int | None = None
+        self, id: str, terms: Terms, by: Principal, via: Via = INSIDE, *, if_match: int | None = None
     ) -> Campaign:
         """Put other terms in place of a draft's; what was frozen is not any more."""
 
         def decide(before: Campaign) -> Campaign:
-            check_version(before.version, expected)
+            check_version(before.version, if_match)
             return acts.edit(before, terms, by.name, self._clock.now_ms())
 
         return await self._change(id, decide, "campaign.edit", by, via)
@@ -267,11 +287,11 @@ class CampaignService:
         return self._summary(campaign.terms, await self._look(campaign.terms, release, id))
 
     async def submit(
-        self, id: str, by: Principal, via: Via = INSIDE, *, expected: int | None = None
+        self, id: str, by: Principal, via: Via = INSIDE, *, if_match: int | None = None
     ) -> Campaign:
         """Freeze the targets and the order, for a second person to approve."""
         kept = await self.store.load(id)
-        check_version(kept.record.version, expected)
+        check_version(kept.record.version, if_match)
         CAMPAIGN.after(kept.record.state, CampaignTrigger.SUBMIT)
         terms, release = kept.record.terms, await self._releases.view(kept.record.terms.release)
         found = await self._look(terms, release, id)
@@ -294,12 +314,12 @@ class CampaignService:
         *,
         reason: str = "",
         order: bytes | None = None,
-        expected: int | None = None,
+        if_match: int | None = None,
     ) -> Campaign:
         """Have the order signed, or take it signed by the approver's own key, and let the campaign begin."""
         kept = await self.store.load(id)
         before = kept.record
-        check_version(before.version, expected)
+        check_version(before.version, if_match)
         now_ms = self._clock.now_ms()
         acts.approve(before, b"", by.name, now_ms, reason)  # raises before anything is signed
         assert before.frozen is not None, "what can be approved was frozen"

@@ -1,4 +1,7 @@
-"""Whether a device that has all it needs may activate it now. The safe answer is: not yet. (spec: ota, 3.3)"""
+"""Whether a device that has all it needs may activate it now.
+
+The safe answer is: not yet. (spec: ota, 3.3)
+"""
 
 import asyncio
 from typing import Final

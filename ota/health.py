@@ -1,4 +1,4 @@
-"""Whether our own service is well: while it is not, nobody is let go on to a new image that could not report."""
+"""Whether our own service is well: while it is not, nobody is let go on to an image that could not report."""
 
 from typing import Final
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from ota.campaign import PRESTAGE_ACTIVATION_S, PRESTAGE_TRANSFER_S, Campaign
-from ota.campaign_ports import Releases, ReleaseView
+from ota.campaign_ports import Releases, ReleaseView, Signer
 from ota.campaign_store import CampaignStore
 from ota.errors import TargetNotFoundError
 from ota.job_ports import JOB_DOCUMENT_BYTES_MAX, Uses
@@ -21,7 +21,8 @@ KEPT_MAX: Final = 60
 """Campaigns whose trees are kept."""
 WINDOW_BLOCKS: Final = 8
 JITTER_S: Final = 20
-_PROOF: Final = "@proof@"
+_LATER: Final = "@later@"
+"""Stands for what differs from document to document."""
 
 
 class _Prepared:
@@ -36,10 +37,11 @@ class _Prepared:
 class JobDocuments:
     """Makes job documents; what is common to a campaign is made once."""
 
-    def __init__(self, campaigns: CampaignStore, releases: Releases, images_url: str) -> None:
+    def __init__(self, campaigns: CampaignStore, releases: Releases, signer: Signer, images_url: str) -> None:
         """Take where images are to be had over HTTPS; the hash of the image follows it."""
         self._campaigns = campaigns
         self._releases = releases
+        self._signer = signer
         self._images_url = images_url
         self._kept: dict[str, _Prepared] = {}
 
@@ -50,7 +52,13 @@ class JobDocuments:
             raise TargetNotFoundError(execution.thing)
         path = prepared.tree.proof(execution.proof_index)
         proof = base64.b64encode(encode_proof(Proof(execution.proof_index, path)))
-        return prepared.head + proof + prepared.end
+        # A device that has an older list of keys fetches this one first.
+        return b'%b"proof":"%b","keys":%d%b' % (
+            prepared.head,
+            proof,
+            await self._signer.number(),
+            prepared.end,
+        )
 
     async def uses(self, campaign: str) -> Uses:
         """Return what may be fetched for a campaign."""
@@ -70,15 +78,15 @@ class JobDocuments:
         frozen = campaign.frozen
         release = await self._releases.view(campaign.terms.release)
         names = await self._campaigns.names(id, frozen.revision, frozen.parts)
-        body = document_of(campaign, release, self._images_url, _PROOF)
-        head, end = msgspec.json.encode(body).split(_PROOF.encode())
+        body = document_of(campaign, release, self._images_url)
+        head, end = msgspec.json.encode(body).split(b'"%b":0' % _LATER.encode())
         assert len(head) + len(end) < JOB_DOCUMENT_BYTES_MAX // 2, "envelopes are bounded"
         uses = Uses(frozenset({frozen.image}), frozenset({release.stream}))
         return _Prepared(head, end, name_tree(names.ordered), uses)
 
 
-def document_of(campaign: Campaign, release: ReleaseView, images_url: str, proof: str) -> dict[str, Any]:
-    """Return a job document."""
+def document_of(campaign: Campaign, release: ReleaseView, images_url: str) -> dict[str, Any]:
+    """Return what all job documents of a campaign have in common."""
     terms, manifest = campaign.terms, release.manifest
     file: dict[str, Any] = {
         "filepath": "/fw",
@@ -95,7 +103,7 @@ def document_of(campaign: Campaign, release: ReleaseView, images_url: str, proof
             "v": 1,
             "manifest": base64.b64encode(release.envelope).decode(),
             "order": base64.b64encode(campaign.order).decode(),
-            "proof": proof,
+            _LATER: 0,
             "deadline_s": PRESTAGE_TRANSFER_S if terms.prestage else terms.deadline_s,
             "confirm_s": min(terms.confirm_s, PRESTAGE_ACTIVATION_S) if terms.prestage else terms.confirm_s,
             "prestage": terms.prestage,

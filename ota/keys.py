@@ -172,6 +172,10 @@ class SigningKeys:
         """Return the keys that devices are told of, by their kid."""
         return {bytes.fromhex(one.kid): _told(one) for one in (await self.ring()).keys if one.is_on_the_list}
 
+    async def number(self) -> int:
+        """Return the number of the list that devices are to have."""
+        return (await self.ring()).number
+
     async def key_list(self, number: int) -> bytes | None:
         """Return the list as devices get it, if this is its number: an older one is of no use any more."""
         ring = await self.ring()

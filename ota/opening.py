@@ -1,31 +1,40 @@
 """Puts the services of this package together, for whoever starts a process or a test."""
 
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from infra.blobs import Blobs
 from infra.clock import Clock
 from infra.documents.port import DocumentStore
+from infra.ids import Ids
+from infra.live import Live
 from infra.outbox import Outbox
 from infra.presence import Presence
-from infra.settings.model import ShadowLimits
+from infra.settings.model import OtaSettings, ShadowLimits
 from infra.telemetry import Metrics
 from ota.belongings import Belongings
 from ota.blocks import BlockCache
-from ota.evidence import Wanted
+from ota.campaign_ports import ReleaseViews
+from ota.campaigns import CampaignService
+from ota.events import NoEvents
+from ota.executor import Executor
+from ota.facts import FactReader
+from ota.gate import CampaignGate
+from ota.health import Health
 from ota.images import IMAGE_BYTES_MAX, ImageService
 from ota.installed import InstalledService
-from ota.job_ports import Hold, Permit, Uses
+from ota.job_documents import JobDocuments
 from ota.job_service import JobService
 from ota.keys import KeyActs, SigningKeys
 from ota.lane import ExecutionLane
 from ota.library import Library
-from ota.models import Execution
 from ota.notices import Notices
-from ota.packing import Contents, NoBundleError, Packing
+from ota.packing import Packing
 from ota.releases import ReleaseService
+from ota.report import NeedsService
+from ota.rolls import Rolls
 from ota.snapshots import SnapshotService, factory_defaults
 from ota.stream_service import StreamService
 from ota.watcher import Watcher
@@ -36,26 +45,8 @@ from security.secretbox import SecretBox
 from security.trust.authority import Authority
 from shadow.service import ShadowService
 
-LOOK_AGAIN_S = 60
-
-
-class _NoCampaigns:
-    """Stands for campaigns where there are none: nothing is given out, and nobody activates anything."""
-
-    async def decide(self, execution: Execution) -> Permit:
-        return Hold(f"no campaign {execution.campaign}", LOOK_AGAIN_S)
-
-    async def document(self, execution: Execution) -> bytes:
-        raise LookupError(f"there is no campaign {execution.campaign}")
-
-    async def uses(self, _campaign: str) -> Uses:
-        return Uses()
-
-    async def contents(self, campaign: str) -> Contents:
-        raise NoBundleError(campaign)
-
-    async def wanted(self, _campaigns: Collection[str]) -> Mapping[str, Wanted]:
-        return {}
+PROGRESS: Final = "ota/progress"
+"""The topic under which is announced that campaigns, or their targets, are not as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +66,10 @@ class Ota:
     watcher: Watcher
     notices: Notices
     packing: Packing
+    campaigns: CampaignService
+    needs: NeedsService
+    executor: Executor
+    health: Health
 
     def runs(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what goes on beside, until cancelled."""
@@ -85,14 +80,18 @@ class Ota:
             self.notices.run(),
             self.images.run(),
             self.keys.run(),
+            self.executor.run(),
         )
 
 
 def open_ota(
     store: DocumentStore,
     clock: Clock,
+    ids: Ids,
     metrics: Metrics,
+    settings: OtaSettings,
     *,
+    live: Live,
     shadows: ShadowService,
     registry: RegistryService,
     devices: DeviceService,
@@ -100,13 +99,13 @@ def open_ota(
     presence: Presence,
     outbox: Outbox,
     limits: ShadowLimits,
+    images_url: str,
     directory: Path,
     box: SecretBox,
     authority: Authority,
 ) -> Ota:
     """Build the services; nothing is read or written yet."""
-    lane, campaigns = ExecutionLane(store, clock, metrics), _NoCampaigns()
-    jobs = JobService(lane, clock, campaigns, campaigns)
+    lane = ExecutionLane(store, clock, metrics)
     defaults = factory_defaults(models)
     snapshots = SnapshotService(
         store, clock, shadows=shadows, devices=devices, defaults=defaults, limits=limits
@@ -115,6 +114,58 @@ def open_ota(
     images = ImageService(store, clock, Blobs(directory / "images", IMAGE_BYTES_MAX))
     keys = SigningKeys(store, clock, box=box, authority=authority, directory=directory / "secrets")
     releases = ReleaseService(store, clock, images=images, keys=keys, models=models)
+    views, rolls = ReleaseViews(releases), Rolls(store, lane)
+    facts = FactReader(devices, registry, models, shadows, lane)
+    campaigns = CampaignService(
+        store,
+        clock,
+        ids,
+        settings,
+        lane=lane,
+        rolls=rolls,
+        facts=facts,
+        models=models,
+        releases=views,
+        signer=keys,
+    )
+    health, events = Health(clock), NoEvents()
+    jobs = JobService(
+        lane,
+        clock,
+        CampaignGate(campaigns.store, snapshots, events, health, clock),
+        JobDocuments(campaigns.store, views, keys, images_url),
+    )
+    watcher = Watcher(
+        lane,
+        campaigns,
+        clock,
+        shadows=shadows,
+        snapshots=snapshots,
+        installed=installed,
+        devices=devices,
+        registry=registry,
+        presence=presence,
+        defaults=defaults,
+    )
+    executor = Executor(
+        store,
+        clock,
+        metrics,
+        campaigns=campaigns.store,
+        lane=lane,
+        rolls=rolls,
+        facts=facts,
+        releases=views,
+        signer=keys,
+        events=events,
+        health=health,
+        presence=presence,
+        registry=registry,
+        looker=watcher,
+    )
+    # What people do is carried out at once, and whoever watches is told of all that changes.
+    campaigns.listeners += [executor.wake, lambda: live.announce(PROGRESS)]
+    lane.listen(lambda _commits: live.announce(PROGRESS))
     return Ota(
         lane=lane,
         jobs=jobs,
@@ -123,20 +174,13 @@ def open_ota(
         releases=releases,
         keys=keys,
         key_acts=KeyActs(keys, clock),
-        watcher=Watcher(
-            lane,
-            campaigns,
-            clock,
-            shadows=shadows,
-            snapshots=snapshots,
-            installed=installed,
-            devices=devices,
-            registry=registry,
-            presence=presence,
-            defaults=defaults,
-        ),
+        watcher=watcher,
         notices=Notices(lane, campaigns, outbox, devices, clock),
         packing=Packing(campaigns, images),
+        campaigns=campaigns,
+        needs=NeedsService(views, facts, models),
+        executor=executor,
+        health=health,
         snapshots=snapshots,
         installed=installed,
         belongings=Belongings(snapshots, installed),

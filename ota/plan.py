@@ -284,7 +284,7 @@ def _pauses(now_ms: int, campaign: Campaign, found: _Survey, around: Around) -> 
     if around.unhealthy_since_ms and now_ms - around.unhealthy_since_ms >= UNHEALTHY_MS_MAX:
         return SERVICE_HEALTH
     limits, since_ms = campaign.terms.thresholds, campaign.judged_from_ms
-    states = [state for state, at_ms in found.judged if at_ms >= since_ms]
+    states = [state for state, at_ms in found.judged if at_ms > since_ms]
     bad = sum(1 for state in states if state in BAD)
     if campaign.wave == 0 and bad:
         return CANARY_BAD
@@ -360,7 +360,7 @@ def _was_good(campaign: Campaign, members: Iterable[Execution]) -> bool:
         if one.state in FINAL
         and one.state not in UNCOUNTED
         and one.state is not ExecutionState.SUCCEEDED
-        and one.ended_at_ms >= since_ms
+        and one.ended_at_ms > since_ms
     )
     if not good and not bad:
         return since_ms != NEVER  # a wave that showed nothing lets nothing follow by itself

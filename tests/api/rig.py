@@ -244,7 +244,10 @@ async def _over(
     ota = open_ota(
         store,
         clock,
+        ids,
         metrics,
+        settings.ota,
+        live=live,
         shadows=shadows,
         registry=registry,
         devices=devices,
@@ -252,6 +255,7 @@ async def _over(
         presence=Presence(),
         outbox=outbox,
         limits=settings.limits,
+        images_url="https://utility.example/v1/ota/images/",
         directory=directory,
         box=box,
         authority=authority,

@@ -1,0 +1,733 @@
+"""Campaigns over real services: from a draft to the last device, and all that may come between."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from infra.documents.port import StoreUnavailableError
+from infra.machines import IllegalTransitionError
+from infra.settings.model import OtaSettings
+from infra.versions import OutdatedVersionError
+from ota import verification
+from ota.campaign import Path as How
+from ota.campaign import Selector, Wave
+from ota.campaigns import buckets, order_of
+from ota.data import digest
+from ota.envelope import Typ, seal
+from ota.errors import (
+    AuthorApprovesError,
+    CampaignNotFoundError,
+    CampaignUnfitError,
+    InvalidCampaignError,
+    OtherRequestError,
+)
+from ota.health import BROKER
+from ota.job_requests import JobOperation as Op
+from ota.models import job_id
+from ota.order import write
+from ota.pace import capacity
+from ota.states import (
+    ACTIVE,
+    AFTER_GO,
+    FINAL,
+    OFFERED,
+    WAITING,
+    CampaignState,
+    ExecutionState,
+    ExecutionTrigger,
+)
+from ota.verification import Offer, Verified
+from registry.catalogue import Ota as Takes
+from registry.models import NewThing, Owner, ThingKind
+from registry.states import Lifecycle
+from tests import ota_base as base
+from tests import release_rig
+from tests.campaign_rig import (
+    ANN,
+    CONFIG,
+    EVE,
+    NEW_SHA256,
+    OFFICER,
+    OTTO,
+    SYSTEM,
+    World,
+    decoded,
+    name,
+    world,
+)
+from tests.covers import covers
+from tests.faulty_store import Crash
+
+S, X = ExecutionState, ExecutionTrigger
+FW = {"sha256": NEW_SHA256, "version": "2.4.0.0", "counter": 3, "confirmed": False}
+
+
+async def document_of(one: World, thing: str) -> Any:
+    answer = await one.ask(thing, Op.START_NEXT)
+    assert answer.accepted, answer.body
+    return msgspec.json.decode(answer.body)["execution"]
+
+
+async def upgrade(one: World, thing: str) -> None:
+    """Do as a device does, from the offer to its claim."""
+    execution = await document_of(one, thing)
+    job = execution["jobId"]
+    asked = await one.ask(
+        thing,
+        Op.UPDATE,
+        job,
+        status="IN_PROGRESS",
+        statusDetails={"fs": "5", "gate": "ask"},
+        expectedVersion=execution["versionNumber"],
+    )
+    assert asked.accepted, asked.body
+    await one.runs([thing], FW, boot=2, job=job)
+    claim = {"fs": "8", "data": "preserve", "config": digest(CONFIG)}
+    done = await one.ask(thing, Op.UPDATE, job, status="SUCCEEDED", statusDetails=claim)
+    assert done.accepted, done.body
+    await one.ota.watcher.look([thing])
+
+
+# A whole campaign
+
+
+@covers("I3FR7", "I3FR6.1", "S3.1-s", "I3NFR4")
+async def test_a_campaign_is_written_by_one_approved_by_another_and_brings_each_device_its_image(tmp_path):
+    async with world(tmp_path, devices=5) as one:
+        for thing in (name(number) for number in range(5)):
+            await one.report(thing, "config", CONFIG)
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        looked = await campaigns.dry_run(draft.id)
+        assert (looked.included, looked.excluded, looked.waves[-1]) == (5, {}, 5)
+        await campaigns.submit(draft.id, ANN)
+        with pytest.raises(AuthorApprovesError):
+            await campaigns.approve(draft.id, ANN)
+        await campaigns.approve(draft.id, OTTO, reason="tried in the laboratory")
+        for _ in range(3):
+            await one.processes[0].tick()
+        assert set((await one.states(draft.id)).values()) == {S.QUEUED}
+        for number in range(5):
+            await upgrade(one, name(number))
+            assert sum((await campaigns.counts(draft.id)).values()) == 5
+        await one.processes[0].tick()
+        done = await campaigns.campaign(draft.id)
+        assert (done.state, done.settled) == (CampaignState.COMPLETED, True)
+        assert (await campaigns.counts(draft.id))["SUCCEEDED"] == 5
+        figures = await campaigns.figures(done)
+        assert (figures.over, figures.last_hour, figures.p100_ms) == (0, 5, 0)
+        acts = [act for _, act in await one.trail()]
+        assert acts == [
+            "campaign.create",
+            "campaign.submit",
+            "campaign.approve",
+            "campaign.start",
+            "campaign.complete",
+        ]
+
+
+async def test_a_device_finds_its_order_signed_and_itself_meant(tmp_path):
+    async with world(tmp_path, devices=7) as one:
+        await one.running()
+        execution = await document_of(one, name(3))
+        ours = execution["jobDocument"]["gnomon"]
+        offer = Offer(*(decoded(ours[part]) for part in ("manifest", "order", "proof")))
+        keys = await one.ota.keys.keys()
+        facts = replace(base.DEVICE, thing=name(3), model=release_rig.MANIFEST.model)
+        now_s = one.clock.now_ms() // 1_000
+        assert isinstance(verification.verify(offer, facts, keys, now_s, 0), Verified)
+        with pytest.raises(verification.Refused, match="not_target"):
+            verification.verify(offer, replace(facts, thing=name(4)), keys, now_s, 0)
+        assert ours["keys"] == await one.ota.keys.number()
+        assert ours["http"].endswith(f"/v1/ota/images/{NEW_SHA256}")
+        assert len(msgspec.json.encode(execution["jobDocument"])) < 4_096
+        assert await one.ota.jobs.uses(name(3), NEW_SHA256)
+
+
+# Who needs it
+
+
+@covers("I3FR7")
+async def test_each_device_has_exactly_one_reason_and_a_stranger_is_only_a_number(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        none = replace(release_rig.MODEL, id="acme-t0", model="T0", ota=Takes.NONE, firmware=None)
+        await one.rig.models.put(none, OTTO)
+        await one.add(["stranger"], taking_part=False)
+        await one.add(["ours"], owner=Owner.UTILITY)
+        await one.add(["gone"], lifecycle=Lifecycle.RETIRED)
+        await one.add(["held"], lifecycle=Lifecycle.SUSPENDED)
+        await one.add(["class"], hw=1)
+        await one.add(["other"], model="acme-t0")
+        for thing, fw in {
+            "silent": {},
+            "current": FW,
+            "newer": {"version": "2.5.0.0", "counter": 3},
+            "counter": {"version": "2.0.0.0", "counter": 4},
+        }.items():
+            await one.add([thing])
+            await one.runs([thing], {"sha256": None, "version": None, "counter": None} | fw)
+        await one.add(["schema"])
+        await one.runs(["schema"], schema=6)
+        await one.add(["pinned", "busy"])
+        await one.running(selector=Selector(things=("busy",)))
+        campaigns = one.ota.campaigns
+        names = [name(0), name(1), "stranger", "ours", "gone", "held", "class", "other", "silent", "current"]
+        names += ["newer", "counter", "schema", "pinned", "busy"]
+        selector = Selector(things=tuple(names), pinned=("pinned",))
+        draft = await campaigns.create(campaigns.terms(release=one.release, selector=selector), ANN)
+        found = await campaigns.dry_run(draft.id)
+        assert found.included == 3
+        assert found.excluded == {
+            "ALREADY_CURRENT": 1,
+            "COUNTER": 1,
+            "HW_CLASS": 1,
+            "MODEL": 1,
+            "NEWER": 1,
+            "NOT_ENROLLED": 1,
+            "OTHER_CAMPAIGN": 1,
+            "PINNED": 1,
+            "RETIRED": 1,
+            "SCHEMA": 1,
+            "SUSPENDED": 1,
+            "UNKNOWN_FIRMWARE": 1,
+        }
+        assert found.included + sum(found.excluded.values()) == len(names)
+        needs = await one.ota.needs.needs(one.release, selector)
+        assert (needs.needed, needs.not_enrolled) == (4, 1)
+        assert "stranger" not in {row.thing for row in needs.rows}
+
+
+@covers("I3FR7")
+async def test_the_report_says_what_runs_and_what_of_it_needs_which_release(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        await one.runs([name(0)], FW)
+        await one.add(["stranger"], taking_part=False)
+        lines = await one.ota.needs.report(release_rig.MODEL.id)
+        assert [(line.version, line.counter, line.devices, line.needs) for line in lines] == [
+            ("2.3.0.0", 2, 2, one.release),
+            ("2.4.0.0", 3, 1, ""),
+        ]
+        assert await one.ota.needs.of_thing(name(1)) == ((one.release, None),)
+
+
+async def test_equipment_that_takes_no_firmware_is_a_target_at_its_end_and_its_owner_is_told(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        none = replace(release_rig.MODEL, ota=Takes.NONE, firmware=None)
+        await one.rig.models.put(none, OTTO, expected=1)
+        campaign = await one.running()
+        (target,) = await one.targets(campaign.id)
+        assert (target.state, target.untold) == (S.REPLACEMENT_REQUIRED, 4)
+        await one.processes[0].tick()
+        assert (await one.ota.campaigns.campaign(campaign.id)).state is CampaignState.COMPLETED
+
+
+# People
+
+
+async def test_who_had_a_hand_in_it_does_not_approve_it(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        await campaigns.edit(draft.id, campaigns.terms(release=one.release, retries=0), OTTO)
+        await campaigns.submit(draft.id, OTTO)
+        for hand in (ANN, OTTO):
+            with pytest.raises(AuthorApprovesError):
+                await campaigns.approve(draft.id, hand)
+        assert (await campaigns.approve(draft.id, EVE)).approver == "eve"
+
+
+async def test_an_edit_unfreezes_and_what_was_frozen_before_is_not_approved(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        frozen = await campaigns.submit(draft.id, ANN)
+        assert frozen.frozen is not None
+        edited = await campaigns.edit(draft.id, campaigns.terms(release=one.release, retries=1), ANN)
+        assert (edited.state, edited.frozen) == (CampaignState.DRAFT, None)
+        with pytest.raises(IllegalTransitionError):
+            await campaigns.approve(draft.id, OTTO)
+        with pytest.raises(OutdatedVersionError):
+            await campaigns.edit(draft.id, edited.terms, ANN, if_match=frozen.version)
+        await one.add(["late"])
+        again = await campaigns.submit(draft.id, ANN)
+        assert again.frozen is not None
+        assert (again.frozen.revision, again.frozen.targets) == (2, 3)
+
+
+async def test_pausing_takes_one_and_after_an_automatic_pause_going_on_takes_another(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaigns, tick = one.ota.campaigns, one.processes[0].tick
+        campaign = await one.running(retries=0)
+        await campaigns.pause(campaign.id, "a look first", OFFICER)
+        await tick()
+        assert set((await one.states(campaign.id)).values()) == {S.PLANNED}
+        await campaigns.resume(campaign.id, "looked", ANN)
+        await tick()
+        one.clock.advance(1)
+        await one.step(campaign.id, [name(0)], X.START, X.FAIL, reason="self_test")
+        await tick()
+        paused = await campaigns.campaign(campaign.id)
+        assert (paused.state, paused.stop and paused.stop.reason) == (CampaignState.PAUSED, "canary_bad")
+        with pytest.raises(AuthorApprovesError):
+            await campaigns.resume(campaign.id, "mine is good", ANN)
+        await campaigns.resume(campaign.id, "a broken device", EVE)
+        await tick()
+        assert (await campaigns.campaign(campaign.id)).state is CampaignState.RUNNING
+
+
+async def test_a_campaign_paused_too_long_is_aborted(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaign = await one.running()
+        await one.ota.campaigns.pause(campaign.id, "later", ANN)
+        one.clock.advance(86_401)
+        for _ in range(3):
+            await one.processes[0].tick()
+        over = await one.ota.campaigns.campaign(campaign.id)
+        assert (over.state, over.settled) == (CampaignState.ABORTED, True)
+        assert set((await one.states(campaign.id)).values()) == {S.CANCELED}
+
+
+async def test_the_same_request_again_is_the_same_draft_and_another_one_is_refused(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        terms = campaigns.terms(release=one.release)
+        first = await campaigns.create(terms, ANN, key="k-1")
+        assert await campaigns.create(terms, ANN, key="k-1") == first
+        assert (await campaigns.create(terms, OTTO, key="k-1")).id != first.id
+        with pytest.raises(OtherRequestError):
+            await campaigns.create(campaigns.terms(release=one.release, retries=1), ANN, key="k-1")
+
+
+async def test_a_draft_is_deleted_and_one_that_runs_is_not(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        await campaigns.submit(draft.id, ANN)
+        await campaigns.delete(draft.id, ANN)
+        with pytest.raises(CampaignNotFoundError):
+            await campaigns.campaign(draft.id)
+        campaign = await one.running()
+        with pytest.raises(IllegalTransitionError):
+            await campaigns.delete(campaign.id, ANN)
+
+
+async def test_what_cannot_be_is_told_all_at_once(tmp_path):
+    async with world(tmp_path) as one:
+        campaigns = one.ota.campaigns
+        with pytest.raises(InvalidCampaignError) as wrong:
+            await campaigns.create(campaigns.terms(release="", data="x", retries=11), ANN)
+        assert len(wrong.value.problems) == 3
+        wishes = {"per_hour": 10**6, "max_in_flight": 20_000}
+        draft = await campaigns.create(campaigns.terms(release=one.release, **wishes), ANN)
+        with pytest.raises(CampaignUnfitError) as unfit:
+            await campaigns.submit(draft.id, ANN)
+        assert len(unfit.value.checks) == 3
+
+
+async def test_one_target_is_canceled_and_one_tried_again_by_hand_and_both_are_audited(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaigns = one.ota.campaigns
+        campaign = await one.running(retries=0)
+        canceled = await campaigns.cancel(campaign.id, name(0), ANN, note="customer asked")
+        assert (canceled.state, canceled.reason) == (S.CANCELED, "canceled")
+        with pytest.raises(IllegalTransitionError):
+            await campaigns.cancel(campaign.id, name(0), ANN)
+        await one.step(campaign.id, [name(1)], X.START, X.FAIL, reason="manifest_field")
+        assert (await campaigns.retry(campaign.id, name(1), ANN)).attempt == 2
+        assert (await one.trail())[-2:] == [
+            ("ann", "campaign.cancel_target"),
+            ("ann", "campaign.retry_target"),
+        ]
+
+
+# Orders
+
+
+async def test_an_order_that_its_approver_signed_counts_and_any_other_does_not(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        submitted = await campaigns.submit(draft.id, ANN)
+        assert submitted.frozen is not None
+        order = order_of(submitted, submitted.frozen)
+        for wrong, key in (
+            (replace(order, per_hour=20_000), base.UTILITY_KEY),
+            (replace(order, count=2), base.UTILITY_KEY),
+            (order, base.VENDOR_KEY),
+        ):
+            with pytest.raises(CampaignUnfitError):
+                await campaigns.approve(draft.id, OTTO, order=seal(write(wrong), Typ.ORDER, key))
+        assert (await campaigns.campaign(draft.id)).state is CampaignState.FROZEN
+        signed = seal(write(order), Typ.ORDER, base.UTILITY_KEY)
+        assert (await campaigns.approve(draft.id, OTTO, order=signed)).order == signed
+
+
+async def test_a_release_that_is_withdrawn_pauses_its_campaigns_within_a_tick(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaign = await one.running()
+        await one.ota.releases.withdraw(one.release, OTTO, reason="it melts")
+        await one.processes[0].tick()
+        paused = await one.ota.campaigns.campaign(campaign.id)
+        assert (paused.state, paused.stop and paused.stop.reason) == (
+            CampaignState.PAUSED,
+            "release_withdrawn",
+        )
+        assert set((await one.states(campaign.id)).values()) == {S.PLANNED}
+
+
+async def test_a_key_that_is_revoked_pauses_what_it_signed(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaign = await one.running()
+        await one.ota.keys.revoke(base.VENDOR_KID.hex(), OFFICER)
+        await one.processes[0].tick()
+        paused = await one.ota.campaigns.campaign(campaign.id)
+        assert (paused.state, paused.stop and paused.stop.reason) == (CampaignState.PAUSED, "key_revoked")
+
+
+# Stopping
+
+
+@covers("I3NFR5")
+async def test_an_abort_stops_within_one_tick_whoever_was_not_let_go_on(tmp_path):
+    async with world(tmp_path, devices=30, settings=OtaSettings(devices_per_hour=200_000)) as one:
+        campaign = await one.running(per_hour=200_000)
+        names = [each.thing for each in await one.targets(campaign.id)]
+        await one.step(campaign.id, names[5:30], X.START)
+        await one.step(campaign.id, names[10:15], X.STAGED)
+        await one.step(campaign.id, names[20:25], X.GO)
+        await one.step(campaign.id, names[25:30], X.GO, X.CONFIRM)
+        await one.ota.campaigns.abort(campaign.id, "it melts", ANN)
+        await one.processes[0].tick()
+        states = await one.states(campaign.id)
+        assert Counter(states.values()) == {S.CANCELED: 20, S.ACTIVATING: 5, S.CONFIRMING: 5}
+        assert not await one.ota.jobs.uses(names[12], NEW_SHA256)
+        assert not (await one.ask(names[12], Op.GET, job_id(campaign.id))).accepted
+        await one.step(campaign.id, names[20:30], X.SUCCEED)
+        for _ in range(2):
+            await one.processes[0].tick()
+        assert (await one.ota.campaigns.campaign(campaign.id)).settled
+
+
+async def test_a_device_that_left_the_scope_is_skipped_before_its_offer(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        campaign = await one.approved()
+        await one.processes[0].registry.set_taking_part(name(0), False, SYSTEM)
+        for _ in range(3):
+            await one.processes[0].tick()
+        states = {each.thing: (each.state, each.reason) for each in await one.targets(campaign.id)}
+        assert states == {name(0): (S.SKIPPED, "NOT_ENROLLED"), name(1): (S.QUEUED, "")}
+
+
+async def test_an_absent_device_is_offered_nothing_until_it_is_seen(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        process = one.processes[0]
+        process.presence.went(name(0))
+        campaign = await one.running()
+        assert (await one.states(campaign.id))[name(0)] is S.PLANNED
+        process.presence.went(name(1))
+        one.clock.advance(121)
+        await process.tick()
+        assert set((await one.states(campaign.id)).values()) == {S.PLANNED}
+        one.clock.advance(1)
+        process.presence.came(name(1))
+        await process.tick()
+        assert (await one.states(campaign.id)) == {name(0): S.PLANNED, name(1): S.QUEUED}
+
+
+async def test_a_device_is_reached_when_its_gateway_is_here(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        process, thing = one.processes[0], name(0)
+        hub = NewThing("hub", ThingKind.GATEWAY, "hub-2", f"home-{thing}")
+        await process.registry.register(hub, SYSTEM)
+        await process.registry.attach("hub", thing, SYSTEM)
+        process.presence.went(thing)
+        campaign = await one.running()
+        assert (await one.states(campaign.id))[thing] is S.PLANNED
+        process.presence.came("hub")
+        await process.tick()
+        assert (await one.states(campaign.id))[thing] is S.QUEUED
+
+
+# The gate
+
+
+async def gate(one: World, campaign: str, thing: str) -> Any:
+    found = await one.ota.lane.load(campaign, thing)
+    assert found is not None
+    answer = await one.ask(
+        thing,
+        Op.UPDATE,
+        job_id(campaign),
+        status="IN_PROGRESS",
+        statusDetails={"fs": "5", "gate": "ask"},
+        expectedVersion=found.version,
+    )
+    return msgspec.json.decode(answer.body)
+
+
+async def test_the_gate_holds_while_paused_and_while_we_are_not_well_and_opens_after(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        campaign = await one.running()
+        await one.step(campaign.id, [name(0)], X.START, X.STAGED)
+        await campaigns.pause(campaign.id, "wait", ANN)
+        held = await gate(one, campaign.id, name(0))
+        assert (held["code"], held["message"], held["retryAfter"]) == ("RequestThrottled", "hold: paused", 60)
+        await campaigns.resume(campaign.id, "go on", ANN)
+        one.ota.health.note(BROKER, well=False)
+        assert (await gate(one, campaign.id, name(0)))["message"] == "hold: service_health"
+        one.ota.health.note(BROKER, well=True)
+        one.clock.advance(100)
+        gone = await gate(one, campaign.id, name(0))
+        assert gone["executionState"]["statusDetails"]["gate"] == "go"
+        (target,) = await one.targets(campaign.id)
+        assert target.snapshot
+        assert target.go_at_ms - target.held_at_ms == 100_000
+
+
+async def test_the_gate_is_closed_for_good_once_a_campaign_is_over(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaign = await one.running()
+        await one.step(campaign.id, [name(0)], X.START, X.STAGED)
+        await one.ota.campaigns.abort(campaign.id, "no more", ANN)
+        assert (await gate(one, campaign.id, name(0)))["code"] == "InvalidStateTransition"
+
+
+async def test_devices_that_load_ahead_activate_at_their_hour_and_have_two_clocks(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        at_ms = one.clock.now_ms() + 3_600_000
+        campaign = await one.running(prestage=True, activate_at_ms=at_ms)
+        await one.step(campaign.id, [name(0)], X.START)
+        one.clock.advance(1_000)
+        await one.step(campaign.id, [name(0)], X.STAGED)
+        held = await gate(one, campaign.id, name(0))
+        assert (held["message"], held["retryAfter"]) == ("hold: window", 2_600)
+        one.clock.advance(2_600)
+        await one.processes[0].tick()
+        assert (await gate(one, campaign.id, name(0)))["executionState"]
+        one.clock.advance(121)
+        await one.processes[0].tick()
+        assert (await one.states(campaign.id))[name(0)] is S.TIMED_OUT
+
+
+# Time
+
+
+async def test_a_clock_over_its_time_is_timed_out_but_not_before_a_look_at_what_is_shown(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        campaign = await one.running(retries=0)
+        names = [name(0), name(1)]
+        await one.step(campaign.id, names, X.START, X.STAGED)
+        for thing in names:
+            await gate(one, campaign.id, thing)
+        await one.runs([name(1)], FW, boot=2)
+        claim = {"claimed_at_ms": one.clock.now_ms(), "details": {"data": "preserve"}}
+        await one.step(campaign.id, [name(1)], X.CONFIRM, **claim)
+        one.clock.advance(300)
+        await one.processes[0].tick()
+        assert (await one.states(campaign.id))[name(0)] is S.ACTIVATING
+        one.clock.advance(0.001)
+        await one.processes[0].tick()
+        states = await one.states(campaign.id)
+        assert states == {name(0): S.TIMED_OUT, name(1): S.SUCCEEDED}
+
+
+# Several processes, and none
+
+
+async def test_two_executors_offer_no_more_than_one_may(tmp_path):
+    async with world(tmp_path, exclusive=False, settings=OtaSettings(devices_per_hour=3_600)) as one:
+        await one.open()
+        await one.add([name(number) for number in range(40)])
+        campaign = await one.running()
+        for _ in range(20):
+            await asyncio.gather(*(process.tick() for process in one.processes))
+            one.clock.advance(1)
+        offers = [
+            after
+            for before, after in one.commits
+            if after.state is S.QUEUED and after.campaign == campaign.id
+        ]
+        assert len(offers) <= capacity(3_600) + 20 + 1
+        assert len({after.thing for after in offers}) == len(offers)
+        assert len(offers) >= 15
+
+
+async def test_two_campaigns_never_work_on_one_device_at_once(tmp_path):
+    async with world(tmp_path, exclusive=False) as one:
+        await one.open()
+        await one.add([name(number) for number in range(20)])
+        wanted = []
+        for _ in range(2):
+            # Both are submitted before either begins: neither knows of the other.
+            campaigns = one.ota.campaigns
+            draft = await campaigns.create(
+                campaigns.terms(release=one.release, waves=(Wave(percent=100),)), ANN
+            )
+            wanted.append(await campaigns.submit(draft.id, ANN))
+        for draft in wanted:
+            await one.ota.campaigns.approve(draft.id, OTTO)
+        working: Counter[str] = Counter()
+        for _ in range(15):
+            await asyncio.gather(*(process.tick() for process in one.processes))
+            one.clock.advance(10)
+            working.clear()
+            for draft in wanted:
+                working.update(
+                    each.thing for each in await one.targets(draft.id) if each.state in OFFERED | ACTIVE
+                )
+            assert not working or max(working.values()) == 1
+        assert sum(working.values()) == 20
+
+
+@pytest.mark.parametrize("commit", range(12))
+@pytest.mark.parametrize("crash", [Crash.BEFORE_COMMIT, Crash.AFTER_COMMIT])
+async def test_a_campaign_survives_a_kill_at_any_commit(tmp_path, commit, crash):
+    async with world(tmp_path, devices=6) as one:
+        campaign = await one.approved()
+        seen = 0
+
+        async def plant() -> None:
+            nonlocal seen
+            if seen == commit:
+                one.store.crash = crash
+            seen += 1
+            one.store.before_commit.append(plant)
+
+        one.store.before_commit.append(plant)
+        dead = one.processes[0]
+        for _ in range(4):
+            try:
+                await dead.tick()
+            except StoreUnavailableError:
+                break
+        one.store.before_commit.clear()
+        fresh = await one.open()
+        for number in range(6):
+            fresh.presence.came(name(number))
+        for _ in range(4):
+            await fresh.tick()
+            one.clock.advance(1)
+        targets = await one.targets(campaign.id)
+        assert sorted(each.thing for each in targets) == [name(number) for number in range(6)]
+        assert {each.state for each in targets} == {S.QUEUED}
+        assert {each.version for each in targets} == {1}
+
+
+async def test_kept_and_counted_targets_that_differ_are_an_alarm(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaign = await one.running()
+        executor = one.ota.executor
+        roll = await executor._rolls.roll(campaign.id)
+        one.clock.advance(61)
+        await one.processes[0].tick()
+        assert executor._miscounts == 0
+        roll.counts[S.QUEUED] -= 1
+        one.clock.advance(61)
+        await one.processes[0].tick()
+        assert executor._miscounts == 1
+
+
+# Everything at once
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_the_buckets_add_up_at_every_commit_whatever_happens(tmp_path, seed):
+    chance = random.Random(seed)
+    async with world(tmp_path, devices=12) as one:
+        campaign = await one.approved(
+            per_hour=chance.choice([720, 10_000, 100_000]),
+            max_in_flight=chance.choice([2, 5, 100]),
+            waves=chance.choice([(Wave(percent=100),), (Wave(2), Wave(percent=50), Wave(percent=100))]),
+            retries=chance.randrange(3),
+            soak_s=chance.choice([0, 30]),
+        )
+        check = _adds_up(one, campaign.id, 12)
+        for _ in range(60):
+            one.clock.advance(chance.choice([0.5, 1, 5, 60, 400]))
+            await one.processes[0].tick()
+            await _devices_live(one, campaign.id, chance)
+            await _people_act(one, campaign.id, chance)
+            check()
+        await _ended(one, campaign.id)
+        over = await one.ota.campaigns.campaign(campaign.id)
+        assert over.is_over
+        counts = await one.ota.campaigns.counts(campaign.id)
+        assert (sum(counts.values()), counts["waiting"], counts["active"]) == (12, 0, 0)
+
+
+def _adds_up(one: World, campaign: str, count: int) -> Callable[[], None]:
+    state: dict[str, ExecutionState] = {}
+    seen = 0
+
+    def check() -> None:
+        nonlocal seen
+        for _before, after in one.commits[seen:]:
+            if after.campaign == campaign:
+                state[after.thing] = after.state
+        seen = len(one.commits)
+        if state:
+            counts = Counter(state.values())
+            assert sum(buckets(counts).values()) == count
+
+    return check
+
+
+async def _devices_live(one: World, campaign: str, chance: random.Random) -> None:
+    for target in await one.targets(campaign):
+        if target.state in FINAL or chance.random() < 0.5:
+            continue
+        if target.state in OFFERED:
+            await one.step(campaign, [target.thing], chance.choice([X.START, X.REJECT, X.START, X.START]))
+        elif target.state in ACTIVE - AFTER_GO:
+            trigger = chance.choice([X.STAGED, X.GO, X.FAIL, X.GO]) if target.state is S.LOADING else X.GO
+            await one.step(campaign, [target.thing], trigger)
+        elif target.state in AFTER_GO:
+            await one.step(campaign, [target.thing], chance.choice([X.SUCCEED, X.SUCCEED, X.ROLL_BACK]))
+
+
+async def _people_act(one: World, campaign: str, chance: random.Random) -> None:
+    campaigns = one.ota.campaigns
+    state = (await campaigns.campaign(campaign)).state
+    if state is CampaignState.PAUSED and chance.random() < 0.7:
+        await campaigns.resume(campaign, "known", EVE)
+    elif state is CampaignState.RUNNING and chance.random() < 0.1:
+        await campaigns.pause(campaign, "a look", ANN)
+    elif state in {CampaignState.RUNNING, CampaignState.PAUSED} and chance.random() < 0.03:
+        await campaigns.abort(campaign, "enough", ANN)
+
+
+async def _ended(one: World, campaign: str) -> None:
+    campaigns = one.ota.campaigns
+    if not (await campaigns.campaign(campaign)).is_over:
+        await campaigns.abort(campaign, "the test ends", ANN)
+    for _ in range(3):
+        await one.processes[0].tick()
+        one.clock.advance(400)
+
+
+def test_waiting_and_active_are_shown_as_one_number_each():
+    counts = Counter({S.PLANNED: 2, S.QUEUED: 1, S.LOADING: 3, S.SUCCEEDED: 4})
+    shown = buckets(counts)
+    assert (shown["waiting"], shown["active"], shown["SUCCEEDED"]) == (3, 3, 4)
+    assert set(shown) == {"waiting", "active"} | {str(state) for state in FINAL}
+    assert set(S) == WAITING | ACTIVE | FINAL
+
+
+async def test_on_site_nothing_is_offered_and_crews_get_the_signed_order(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        campaign = await one.running(path=How.LOCAL)
+        assert set((await one.states(campaign.id)).values()) == {S.PLANNED}
+        contents = await one.ota.campaigns.contents(campaign.id)
+        assert contents.names == (name(0), name(1))
+        await one.runs([name(0)], FW)
+        await one.ota.watcher.look([name(0)])
+        assert (await one.targets(campaign.id)) != []
+        done = await one.ota.campaigns.execution(campaign.id, name(0))
+        assert (done.state, done.how) == (S.SUCCEEDED, "on_site")
