@@ -21,6 +21,7 @@ FIGURES = (
     "audit",
     "search",
     "provisioning",
+    "campaigns",
 )
 
 

@@ -201,7 +201,12 @@ class ExecutionStore:
 
 def jobs_of(thing: str, held: Iterable[Held]) -> ThingJobs:
     """Return the executions of a thing as rules want them."""
-    return ThingJobs(thing).after(one.execution for one in held)
+    executions = [one.execution for one in held]
+    return ThingJobs(
+        thing,
+        tuple(one for one in executions if one.state not in FINAL),
+        tuple(one for one in executions if one.state in FINAL),
+    )
 
 
 def thing_of(id: str) -> str:

@@ -26,7 +26,7 @@ from ota.campaign_ports import Releases, Signer
 from ota.campaign_store import CampaignStore, Names
 from ota.campaigns import need_of
 from ota.claims import OFFER_MS_MAX, Claims
-from ota.clocks import due_ms
+from ota.clocks import Limits, due_ms
 from ota.envelope import Typ, open_envelope
 from ota.events import Events
 from ota.executions import Tell, ThingJobs
@@ -244,8 +244,9 @@ class Executor:
     async def _move(self, campaign: Campaign, moves: Sequence[Move], now_ms: int) -> None:
         offered = [move.thing for move in moves if move.trigger is ExecutionTrigger.OFFER]
         claimed = await self._claims.take(offered, campaign.id, now_ms)
+        limits = limits_of(campaign.terms)
         changes = [
-            _change(campaign, move, now_ms)
+            _change(campaign.id, limits, move, now_ms)
             for move in moves
             if move.trigger is not ExecutionTrigger.OFFER or move.thing in claimed
         ]
@@ -374,16 +375,15 @@ def _lot(campaign: str, thing: str) -> bytes:
     return hashlib.sha256(f"{campaign}{thing}".encode()).digest()
 
 
-def _change(campaign: Campaign, move: Move, planned_ms: int) -> Change[bool]:
+def _change(campaign: str, limits: Limits, move: Move, planned_ms: int) -> Change[bool]:
     """Return a move as the lane decides on it: on the target as it is then."""
-    limits = limits_of(campaign.terms)
 
     def decide(jobs: ThingJobs, now_ms: int) -> Decision[bool]:
-        execution = jobs.find(campaign.id)
+        execution = jobs.find(campaign)
         if execution is None:
             return Decision(False)
         if move.trigger is ExecutionTrigger.OFFER:
-            at_work = any(one.state in OFFERED | ACTIVE for one in jobs.open if one.campaign != campaign.id)
+            at_work = any(one.state in OFFERED | ACTIVE for one in jobs.open if one.campaign != campaign)
             if at_work or now_ms > planned_ms + OFFER_MS_MAX:
                 return Decision(False)
         if execution.state in ACTIVE and move.trigger is not ExecutionTrigger.CANCEL:
@@ -393,7 +393,11 @@ def _change(campaign: Campaign, move: Move, planned_ms: int) -> Change[bool]:
         after = carried_out(move, execution, now_ms)
         return Decision(False) if after is None else Decision(True, (after,))
 
-    return Change(move.thing, decide, (campaign.id,))
+    return Change(move.thing, decide, (campaign,) if move.trigger in _OF_ENDED else ())
+
+
+_OF_ENDED: Final = frozenset({ExecutionTrigger.RETRY})
+"""Moves of targets that are over: they are looked for."""
 
 
 def _is_late(move: Move, roll: Roll) -> bool:

@@ -82,7 +82,10 @@ class _Round:
     """What is decided towards one commit."""
 
     held: Mapping[str, Mapping[str, Held]]
+    before: Mapping[str, ThingJobs]
+    """What there is."""
     jobs: dict[str, ThingJobs]
+    """What there would be, as far as it is decided."""
     changed: dict[str, dict[str, Execution]] = field(default_factory=dict)
     """By thing and id."""
     closed: set[str] = field(default_factory=set)
@@ -269,7 +272,8 @@ class ExecutionLane:
             list({change.thing for change in batch}),
             [execution_id(campaign, change.thing) for change in batch for campaign in change.campaigns],
         )
-        one = _Round(held, {thing: jobs_of(thing, of_it.values()) for thing, of_it in held.items()})
+        before = {thing: jobs_of(thing, of_it.values()) for thing, of_it in held.items()}
+        one = _Round(held, before, dict(before))
         for position in waiting:
             _decide(one, position, changes[position], self._clock.now_ms())
         return one, await self._commit(one)
@@ -278,7 +282,7 @@ class ExecutionLane:
         changed = [
             execution
             for thing, by_id in one.changed.items()
-            for execution in settled(jobs_of(thing, one.held[thing].values()), list(by_id.values()))
+            for execution in settled(one.before[thing], list(by_id.values()))
         ]
         if not changed:
             return set()

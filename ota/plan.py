@@ -119,6 +119,8 @@ def plan(
             return Plan(tuple(actions), tuple(moves), step.next_wake_ms)
         actions += step.campaign
         moves += step.moves
+        if campaign.state is not CampaignState.RUNNING and not step.campaign:
+            return Plan(tuple(actions), tuple(moves), step.next_wake_ms)  # nothing follows from a stop
         campaign = acted(campaign, step.campaign, step.offers, now_ms)
         targets = _after(targets, step.moves, now_ms)
     raise AssertionError("a plan never comes to an end")

@@ -53,8 +53,9 @@ def carried_out(move: Move, execution: Execution, now_ms: int) -> Execution | No
         return None
     if move.trigger in _PLANNED_AGAIN:
         return moved(execution, move.trigger, now_ms, retry_at_ms=move.not_before_ms)
-    after = moved(execution, move.trigger, now_ms)
-    return replace(after, reason=move.reason) if after.state in FINAL else after
+    if EXECUTION.after(execution.state, move.trigger) in FINAL:
+        return moved(execution, move.trigger, now_ms, reason=move.reason)
+    return moved(execution, move.trigger, now_ms)
 
 
 _PLANNED_AGAIN: Final = frozenset({ExecutionTrigger.RECALL, ExecutionTrigger.RETRY})

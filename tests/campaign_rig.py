@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from infra.documents.memory import MemoryStore
+from infra.documents.port import DocumentStore
 from infra.documents.records import Records
 from infra.live import Live
 from infra.outbox import LANES, Outbox
@@ -61,8 +62,8 @@ NEW_SHA256 = release_rig.MANIFEST.sha256
 CONFIG = {"lang": "en"}
 
 
-def memory() -> MemoryStore:
-    return MemoryStore([SHADOWS, LANES, *COLLECTIONS, *OTA], [*LOGS, OUTBOX, audit.LOG])
+KEPT = [SHADOWS, LANES, *COLLECTIONS, *OTA]
+KEPT_LOGS = [*LOGS, OUTBOX, audit.LOG]
 
 
 @dataclass
@@ -194,10 +195,15 @@ def decoded(text: str) -> bytes:
 
 @asynccontextmanager
 async def world(
-    directory: Path, *, devices: int = 0, exclusive: bool = True, settings: OtaSettings | None = None
+    directory: Path,
+    *,
+    devices: int = 0,
+    exclusive: bool = True,
+    settings: OtaSettings | None = None,
+    inner: DocumentStore | None = None,
 ) -> AsyncIterator[World]:
     """Yield a world with one process and some devices that need the release."""
-    store = FaultyStore(memory(), exclusive=exclusive)
+    store = FaultyStore(inner or MemoryStore(KEPT, KEPT_LOGS), exclusive=exclusive)
     rig = await release_rig.rig(directory, store)
     made = await rig.releases.create(release_rig.new(), ANN, key="r")
     await rig.releases.let_out(made.id, OTTO)
