@@ -72,7 +72,7 @@ def run_tool(stage: Stage, typed: list[str], interrupt_after: str) -> str:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write("\n".join(typed) + "\n")
-        process.stdin.flush()
+        process.stdin.close()  # a question more than expected ends it, and nobody waits for ever
         for line in process.stdout:
             said += line
             if interrupt_after in line and said.count(interrupt_after) == 2:
