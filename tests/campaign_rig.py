@@ -107,8 +107,10 @@ class World:
             self.stack.push_async_callback(_stopped, task)
         return process
 
-    async def add(self, names: Iterable[str], *, taking_part: bool = True, **changes: Any) -> None:
-        """Register devices that run the old firmware and are connected."""
+    async def add(
+        self, names: Iterable[str], *, taking_part: bool = True, here: bool = True, **changes: Any
+    ) -> None:
+        """Register devices that run the old firmware, and are connected if they are here."""
         registry, store = self.processes[0].registry, self.store
         records = Records(store, device_records.DEVICES, Device, device_records._found_by)
         for name in names:
@@ -124,7 +126,7 @@ class World:
             await registry.register(new, SYSTEM)
             if taking_part and device.owner is Owner.CUSTOMER:
                 await registry.set_taking_part(name, True, SYSTEM)
-            for process in self.processes:
+            for process in self.processes if here else ():
                 process.presence.came(name)
         await self.runs(names)
 

@@ -3,14 +3,14 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from infra.documents.port import StoreUnavailableError
+from infra.documents.port import StoreUnavailableError, Write
 from infra.machines import IllegalTransitionError
 from infra.settings.model import OtaSettings
 from infra.versions import OutdatedVersionError
@@ -27,6 +27,7 @@ from ota.errors import (
     InvalidCampaignError,
     OtherRequestError,
 )
+from ota.execution_store import EXECUTIONS
 from ota.health import BROKER
 from ota.job_requests import JobOperation as Op
 from ota.models import job_id
@@ -559,31 +560,66 @@ async def test_two_executors_offer_no_more_than_one_may(tmp_path):
         assert len(offers) >= 15
 
 
+async def two_campaigns(one: World) -> list[str]:
+    """Return two campaigns for the same devices, neither of which knew of the other."""
+    campaigns, drafts = one.ota.campaigns, []
+    for _ in range(2):
+        terms = campaigns.terms(release=one.release, waves=(Wave(percent=100),))
+        drafts.append((await campaigns.create(terms, ANN)).id)
+        await campaigns.submit(drafts[-1], ANN)
+    for draft in drafts:
+        await campaigns.approve(draft, OTTO)
+    for _ in range(2):
+        # Targets are made and both have begun; nobody is here yet.
+        for process in one.processes:
+            await process.tick()
+    return sorted(drafts)
+
+
+def come(one: World, count: int) -> None:
+    for process in one.processes:
+        for number in range(count):
+            process.presence.came(name(number))
+
+
+async def working(one: World, drafts: list[str]) -> Counter[str]:
+    targets = [each for draft in drafts for each in await one.targets(draft)]
+    return Counter(each.thing for each in targets if each.state in OFFERED | ACTIVE)
+
+
 async def test_two_campaigns_never_work_on_one_device_at_once(tmp_path):
     async with world(tmp_path, exclusive=False) as one:
         await one.open()
-        await one.add([name(number) for number in range(20)])
-        wanted = []
-        for _ in range(2):
-            # Both are submitted before either begins: neither knows of the other.
-            campaigns = one.ota.campaigns
-            draft = await campaigns.create(
-                campaigns.terms(release=one.release, waves=(Wave(percent=100),)), ANN
-            )
-            wanted.append(await campaigns.submit(draft.id, ANN))
-        for draft in wanted:
-            await one.ota.campaigns.approve(draft.id, OTTO)
-        working: Counter[str] = Counter()
+        await one.add([name(number) for number in range(20)], here=False)
+        drafts = await two_campaigns(one)
+        come(one, 20)
         for _ in range(15):
             await asyncio.gather(*(process.tick() for process in one.processes))
             one.clock.advance(10)
-            working.clear()
-            for draft in wanted:
-                working.update(
-                    each.thing for each in await one.targets(draft.id) if each.state in OFFERED | ACTIVE
-                )
-            assert not working or max(working.values()) == 1
-        assert sum(working.values()) == 20
+            assert max((await working(one, drafts)).values(), default=1) == 1
+        assert len(await working(one, drafts)) == 20
+
+
+async def test_an_offer_that_is_on_its_way_is_respected_by_another_campaign_elsewhere(tmp_path, monkeypatch):
+    async with world(tmp_path, exclusive=False) as one:
+        other = await one.open()
+        await one.add([name(number) for number in range(3)], here=False)
+        drafts = await two_campaigns(one)
+        come(one, 3)
+        interrupted: list[int] = []
+        commit = one.store.inner.commit
+
+        async def slow(writes: Sequence[Write]) -> frozenset[int]:
+            if not interrupted and {write.collection for write in writes} == {EXECUTIONS.name}:
+                # The offers of the first are decided and not written: the second goes all its way now.
+                interrupted.append(len(writes))
+                await other.ota.executor._carry_out(await other.ota.campaigns.store.load(drafts[1]))
+            return await commit(writes)
+
+        monkeypatch.setattr(one.store.inner, "commit", slow)
+        await one.ota.executor._carry_out(await one.ota.campaigns.store.load(drafts[0]))
+        assert interrupted == [3]
+        assert await working(one, drafts) == {name(0): 1, name(1): 1, name(2): 1}
 
 
 @pytest.mark.parametrize("commit", range(12))

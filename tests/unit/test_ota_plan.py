@@ -203,6 +203,14 @@ def test_waves_are_shares_of_all_and_the_last_one_holds_all():
     assert wave_ends(campaign(300).terms, 300) == (10, 10, 30, 150, 300)
 
 
+@pytest.mark.parametrize(
+    ("offered", "per_min"), [(0, 50), (999, 50), (1_000, 100), (2_000, 200), (3_999, 400)]
+)
+def test_a_pace_grows_as_that_of_aws_rollouts(offered, per_min):
+    assert pace.pace(1_000_000, pace.Ramp(), offered) == per_min * 60
+    assert pace.pace(1_200, pace.Ramp(), offered) == 1_200
+
+
 # Laws
 
 
