@@ -50,6 +50,7 @@ from infra.ids import RandomIds
 from infra.settings import Settings
 from infra.settings.model import is_loopback
 from infra.telemetry import Metrics
+from ota.health import Part
 from provisioning import care_demo
 from provisioning.care_embedded import EmbeddedCare
 from provisioning.care_http import CareSetupError
@@ -200,7 +201,7 @@ async def running(settings: Settings) -> AsyncIterator[System]:
         warden = Warden(janitor, services.registry, services.refusals, services.clock, services.metrics)
         unread = Unread(broker.device_port, warden, services.clock, read_sockets)
         bridge = _bridge(services, broker, suspects, job_suspects, unread)
-        bridge.listeners.append(lambda up: services.ota.health.note(BROKER, well=up))
+        bridge.listeners.append(lambda up: services.ota.health.note(Part.BROKER, well=up))
         _show(services.metrics, bridge)
         _show_guards(services.metrics, janitor, revocations, revoked, warden)
         readiness = Readiness(services.store, bridge.session, services.clock)

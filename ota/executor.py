@@ -31,7 +31,7 @@ from ota.envelope import Typ, open_envelope
 from ota.events import Events
 from ota.executions import Tell, ThingJobs
 from ota.facts import AT_ONCE, FactReader
-from ota.health import STORE, Health
+from ota.health import Health, Part
 from ota.lane import Change, Decision, ExecutionLane, Failed
 from ota.models import NEVER, Execution
 from ota.needs import DeviceFacts, Need, Reason, why_not
@@ -143,9 +143,9 @@ class Executor:
             self._woken.clear()
             try:
                 await self.tick()
-                self._health.note(STORE, well=True)
+                self._health.note(Part.STORE, well=True)
             except StoreUnavailableError as error:
-                self._health.note(STORE, well=False)
+                self._health.note(Part.STORE, well=False)
                 _log.warning("campaigns_wait_for_store", reason=str(error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):

@@ -1,12 +1,16 @@
 """Whether our own service is well: while it is not, nobody is let go on to an image that could not report."""
 
-from typing import Final
+from enum import Enum
 
 from infra.clock import Clock
 from ota.models import NEVER
 
-BROKER, STORE = "broker", "store"
-PARTS: Final = frozenset({BROKER, STORE})
+
+class Part(Enum):
+    """What everything else hangs on."""
+
+    BROKER = "broker"
+    STORE = "store"
 
 
 class Health:
@@ -14,11 +18,10 @@ class Health:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._down: dict[str, int] = {}
+        self._down: dict[Part, int] = {}
 
-    def note(self, part: str, *, well: bool) -> None:
-        """Note how a part is, one of :data:`PARTS`."""
-        assert part in PARTS, "nobody asks for the health of anything else"
+    def note(self, part: Part, *, well: bool) -> None:
+        """Note how a part is."""
         if well:
             self._down.pop(part, None)
         else:

@@ -28,7 +28,7 @@ from ota.errors import (
     OtherRequestError,
 )
 from ota.execution_store import EXECUTIONS
-from ota.health import BROKER
+from ota.health import Part
 from ota.job_requests import JobOperation as Op
 from ota.models import job_id
 from ota.order import write
@@ -481,9 +481,9 @@ async def test_the_gate_holds_while_paused_and_while_we_are_not_well_and_opens_a
         held = await gate(one, campaign.id, name(0))
         assert (held["code"], held["message"], held["retryAfter"]) == ("RequestThrottled", "hold: paused", 60)
         await campaigns.resume(campaign.id, "go on", ANN)
-        one.ota.health.note(BROKER, well=False)
+        one.ota.health.note(Part.BROKER, well=False)
         assert (await gate(one, campaign.id, name(0)))["message"] == "hold: service_health"
-        one.ota.health.note(BROKER, well=True)
+        one.ota.health.note(Part.BROKER, well=True)
         one.clock.advance(100)
         gone = await gate(one, campaign.id, name(0))
         assert gone["executionState"]["statusDetails"]["gate"] == "go"
