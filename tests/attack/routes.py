@@ -20,6 +20,7 @@ OPEN: Final = frozenset(
         ("GET", "/docs"),
         ("GET", "/docs/problems"),
         ("GET", "/docs/openapi.json"),
+        ("GET", "/.well-known/gnomon/keys"),
         ("GET", "/.well-known/jwks.json"),
         ("POST", "/v1/login"),
         ("POST", "/v1/logout"),
