@@ -5,6 +5,7 @@ of `faults`; no code of the service knows that there are any. A hole (``--hole=N
 attacks: a defence taken away, by one function of `tests.attack.holes`.
 """
 
+import signal
 import sys
 
 from gnomon.cli import main
@@ -12,6 +13,8 @@ from gnomon.cli import main
 FAULT, HOLE = "--fault=", "--hole="
 
 if __name__ == "__main__":
+    # A suite that a shell runs in the background has it ignored, and all that it starts inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     names = [word.removeprefix(FAULT) for word in sys.argv if word.startswith(FAULT)]
     holes = [word.removeprefix(HOLE) for word in sys.argv if word.startswith(HOLE)]
     sys.argv = [word for word in sys.argv if not word.startswith((FAULT, HOLE))]
