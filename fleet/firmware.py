@@ -223,9 +223,9 @@ class Firmware:
         advice, image = checked.advice, checked.image
         return Download(advice.http, image.sha256, image.size) if advice.http else None
 
-    def feed(self, now: float, data: bytes) -> None:
-        """Take the whole image at once, as it was fetched: each block is judged as if it came alone."""
-        if self._load is not None:
+    def feed(self, now: float, fetched: Download, data: bytes) -> None:
+        """Take a whole image as it was fetched; one that is no longer wanted is thrown away."""
+        if self._load is not None and fetched == self.download:
             self._on_load(self._load, self._load.feed(data, now), now)
 
     def keep_config(self) -> None:

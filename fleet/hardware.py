@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fleet.boot import factory
-from fleet.firmware import Board, Firmware, Setting
+from fleet.firmware import Board, Download, Firmware, Setting
 from fleet.flash import Flash, Fuse, PowerCutError
 from fleet.jobs import JobAnswer, StreamAnswer
 from fleet.makes import Make
@@ -94,10 +94,10 @@ class Computer:
         if self._firmware is not None:
             self._guard(now, lambda: self.firmware.tick(now))
 
-    def feed(self, now: float, data: bytes) -> None:
+    def feed(self, now: float, fetched: Download, data: bytes) -> None:
         """Pass on an image that was fetched over HTTP."""
         if self._firmware is not None:
-            self._guard(now, lambda: self.firmware.feed(now, data))
+            self._guard(now, lambda: self.firmware.feed(now, fetched, data))
 
     def keep_config(self, now: float) -> None:
         """Have the configuration written down as it is now."""

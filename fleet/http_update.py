@@ -23,13 +23,13 @@ from fleet.firmware import Download
 
 CHUNK_BYTES: Final = 65_536
 TRIES_MAX: Final = 50
-"""Cuts in one download; each must have brought something, or they would not end."""
+"""Cuts in one download; each must have brought something."""
 ANSWER_S: Final = 30.0
 ALL, PART, NOT_FOUND, BEYOND = 200, 206, 404, 416
 
 
 class DownloadError(Exception):
-    """There is no such image for us, or what came is not it; the file was removed."""
+    """There is no such image for us, or what came is not it; what had come of it was removed."""
 
 
 class Response(Protocol):
@@ -50,17 +50,25 @@ class Transport(Protocol):
 
 
 def download(wanted: Download, file: Path, transport: Transport) -> None:
-    """Fetch the image into ``file``; what is there from an earlier try is gone on from."""
+    """Fetch the image into ``file``; what is there from an earlier try is gone on from.
+
+    Raises :class:`OSError` if nothing comes now: what is there stays, and is gone on from another time.
+    """
     for _ in range(TRIES_MAX):
-        have = file.stat().st_size if file.exists() else 0
+        have = _size(file)
         if have >= wanted.size:
             break
+        problem: Exception | str = "an empty answer"
         try:
             _fetch_rest(wanted, file, have, transport)
-        except (OSError, http.client.HTTPException):
-            continue  # cut: ask for the rest
-    if not file.exists() or file.stat().st_size != wanted.size or _digest(file) != wanted.sha256:
-        file.unlink(missing_ok=True)
+        except (OSError, http.client.HTTPException) as error:
+            problem = error  # cut: ask for the rest
+        if _size(file) == have:
+            raise OSError(f"nothing comes: {problem}")
+    if _size(file) < wanted.size:
+        raise OSError("cut too often")
+    if _size(file) != wanted.size or _digest(file) != wanted.sha256:
+        file.unlink()
         raise DownloadError("what came is not the image that was signed")
 
 
@@ -68,6 +76,7 @@ def _fetch_rest(wanted: Download, file: Path, have: int, transport: Transport) -
     headers = {"Range": f"bytes={have}-", "If-Range": f'"{wanted.sha256}"'} if have else {}
     response = transport.get(headers)
     if response.status == NOT_FOUND:
+        file.unlink(missing_ok=True)
         raise DownloadError("no such image for us: the job may be over")
     if response.status == BEYOND or (response.status == PART and not _begins_at(response, have)):
         file.unlink(missing_ok=True)
@@ -84,6 +93,10 @@ def _fetch_rest(wanted: Download, file: Path, have: int, transport: Transport) -
 
 def _begins_at(response: Response, offset: int) -> bool:
     return (response.getheader("Content-Range") or "").startswith(f"bytes {offset}-")
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _digest(file: Path) -> str:
@@ -110,10 +123,14 @@ class _Https:
 @contextmanager
 def https(url: str, context: ssl.SSLContext) -> Iterator[Transport]:
     """Open a transport to an address of a job document; the context shows the gateway's certificate."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or http.client.HTTPS_PORT
+    except ValueError as error:
+        raise DownloadError(f"no address: {error}") from error
     if parts.scheme != "https" or parts.hostname is None:
         raise DownloadError("an image comes over https or not at all")
-    transport = _Https(parts.hostname, parts.port or http.client.HTTPS_PORT, parts.path, context)
+    transport = _Https(parts.hostname, port, parts.path, context)
     try:
         yield transport
     finally:

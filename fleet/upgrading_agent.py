@@ -36,7 +36,10 @@ from fleet.trees import Tree
 from infra.clock import MS_PER_S, SystemClock
 
 log = logging.getLogger("agent")
-AGAIN_S = 30.0  # after a download that failed
+AGAIN_S = (
+    10.0,
+    60.0,
+)  # after a download that failed: somewhere between, so that a crowd does not return as one
 DARK_S = 0.2  # how often it is looked whether it runs again
 
 
@@ -52,7 +55,7 @@ class UpgradingAgent(Agent):
         self.computer = Computer(options.thing, hardware, self, chance)
         self.computer.switch_on(self.now())
         self.beside = ThreadPoolExecutor(max_workers=1)
-        self.fetching: Future[bytes] | None = None
+        self.fetching: tuple[Download, Future[bytes]] | None = None
         self.fetch_at = 0.0
 
     def now(self) -> float:
@@ -142,18 +145,19 @@ class UpgradingAgent(Agent):
         """Fetch the image beside, and hand it over: every block is judged, as if it had come by MQTT."""
         if self.fetching is None:
             if wall >= self.fetch_at:
-                self.fetching = self.beside.submit(self.fetched, wanted)
+                self.fetching = wanted, self.beside.submit(self.fetched, wanted)
             return
-        if not self.fetching.done():
+        fetched, coming = self.fetching
+        if not coming.done():
             return
-        done, self.fetching = self.fetching, None
+        self.fetching = None
         try:
-            image = done.result()
+            image = coming.result()
         except (DownloadError, OSError) as error:
             log.warning("no image: %s", error)
-            self.fetch_at = wall + AGAIN_S
+            self.fetch_at = wall + random.uniform(*AGAIN_S)
         else:
-            self.computer.feed(wall, image)
+            self.computer.feed(wall, fetched, image)
 
     def fetched(self, wanted: Download) -> bytes:
         """Return the image; what came before a power cut is not fetched again."""

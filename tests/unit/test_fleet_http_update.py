@@ -79,10 +79,12 @@ def test_a_server_that_sends_more_than_was_signed_for_fills_no_disk(tmp_path):
 
 
 def test_an_image_that_is_not_ours_any_more_is_given_up_at_once(tmp_path):
+    (tmp_path / "image").write_bytes(IMAGE[:70_000])
     server = Server(status=404)
     with pytest.raises(DownloadError):
         download(WANTED, tmp_path / "image", server)
     assert len(server.requests) == 1
+    assert not (tmp_path / "image").exists()
 
 
 def test_a_leftover_longer_than_the_image_is_not_believed(tmp_path):
@@ -92,16 +94,31 @@ def test_a_leftover_longer_than_the_image_is_not_believed(tmp_path):
     assert not (tmp_path / "image").exists()
 
 
-def test_a_server_that_is_always_busy_is_not_asked_for_ever(tmp_path):
-    server = Server(status=503)
-    with pytest.raises(DownloadError):
+@pytest.mark.parametrize(
+    "server", [Server(status=503), Server(cuts=[0]), Server(b"")], ids=["busy", "cut at once", "empty"]
+)
+def test_a_server_from_which_nothing_comes_is_left_alone_and_what_is_there_stays(tmp_path, server):
+    (tmp_path / "image").write_bytes(IMAGE[:70_000])
+    with pytest.raises(OSError, match="nothing comes"):
+        download(WANTED, tmp_path / "image", server)
+    assert len(server.requests) == 1
+    download(WANTED, tmp_path / "image", Server())
+    assert (tmp_path / "image").read_bytes() == IMAGE
+
+
+def test_a_download_that_is_cut_again_and_again_goes_on_another_time(tmp_path):
+    server = Server(cuts=[1_000] * 60)
+    with pytest.raises(OSError, match="too often"):
         download(WANTED, tmp_path / "image", server)
     assert len(server.requests) == 50
+    assert (tmp_path / "image").stat().st_size == 50_000
+    download(WANTED, tmp_path / "image", Server())
+    assert (tmp_path / "image").read_bytes() == IMAGE
 
 
-def test_an_image_does_not_come_over_plain_http():
-    with (
-        pytest.raises(DownloadError),
-        https("http://localhost/v1/ota/images/00", ssl.create_default_context()),
-    ):
+@pytest.mark.parametrize(
+    "url", ["http://localhost/v1/ota/images/00", "https:///00", "https://localhost:x/00", "https://[/00"]
+)
+def test_an_image_comes_from_an_https_address_or_not_at_all(url):
+    with pytest.raises(DownloadError), https(url, ssl.create_default_context()):
         pass
