@@ -569,7 +569,7 @@ class Firmware:
         was_coming = record.state in COMING
         job = {} if execution is None else {"job": execution.job_id, "attempt": execution.execution_number}
         self._stop_loading()
-        self._enter(state, now, reason=reason, end=end, bits=b"", **job)
+        self._enter(state, now, reason=reason, end=end, data="", bits=b"", **job)
         if was_coming:
             self._store.flash.slots[record.other].erase()
         self._tell_end(now)

@@ -4,10 +4,11 @@ Written from the protocol's description and not shared with the service, like `t
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import cbor2
 import msgspec
+from msgspec import Meta
 
 from fleet.topics import Answer, Route, parse_answer
 
@@ -101,24 +102,31 @@ def _filters(base: str) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------- what is said
 
 
+# Some of this goes into the record, into a topic or into a timer: it must be of a size that they can hold.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seconds = Annotated[int, Meta(ge=0, le=86_400)]
+JobId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+StreamId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_-]{0,44}\Z")]
+
+
 class Advice(msgspec.Struct, frozen=True):
     """The member ``gnomon`` of a job document. Signed are only the first three; the rest is advice."""
 
     manifest: bytes
     order: bytes
     proof: bytes
-    deadline_s: int = 300
-    confirm_s: int = 60
+    deadline_s: Seconds = 300
+    confirm_s: Seconds = 60
     prestage: bool = False
-    activate_at: int = 0
-    jitter_s: float = 0
+    activate_at: Count = 0
+    jitter_s: Annotated[float, Meta(ge=0, le=86_400)] = 0
     http: str = ""
 
 
 class FreeRtos(msgspec.Struct, frozen=True):
     """The member ``afr_ota``: of it we need the stream."""
 
-    streamname: str = ""
+    streamname: StreamId = ""
 
 
 class JobDocument(msgspec.Struct, frozen=True):
@@ -131,10 +139,10 @@ class JobDocument(msgspec.Struct, frozen=True):
 class Execution(msgspec.Struct, frozen=True, rename="camel"):
     """One job as the service describes it."""
 
-    job_id: str
+    job_id: JobId
     status: str = ""
-    version_number: int = 0
-    execution_number: int = 1
+    version_number: Count = 0
+    execution_number: Count = 1
     job_document: msgspec.Raw = msgspec.Raw()
 
 
@@ -143,19 +151,19 @@ class ExecutionState(msgspec.Struct, frozen=True, rename="camel"):
 
     status: str = ""
     status_details: dict[str, str] = {}
-    version_number: int = 0
+    version_number: Count = 0
 
 
 class JobMessage(msgspec.Struct, frozen=True, rename="camel"):
     """Any answer or push about jobs."""
 
     client_token: str = ""
-    timestamp: int = 0
+    timestamp: Count = 0
     execution: Execution | None = None
     execution_state: ExecutionState | None = None
     code: str = ""
     message: str = ""
-    retry_after: float = 0
+    retry_after: Annotated[float, Meta(ge=0)] = 0
 
 
 class Block(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 
 import cbor2
+import msgspec
 import pytest
 
 from fleet.boot import TRIALS_MAX, FileStatus, Store, boot
@@ -85,6 +86,7 @@ def test_an_image_that_runs_already_is_a_success_without_a_write_to_a_slot():
     bench.offer(job(of=SMALL, data=1, number=2)).run()
     assert bench.job.status == "SUCCEEDED"
     assert bench.job.details["reason"] == "already_current"
+    assert "data" not in bench.job.details  # it neither preserved nor reset anything
     assert bench.settings["lang"] == "fr"  # a replayed reset wipes nothing
     assert bench.old()[0] == before[0]
 
@@ -96,6 +98,44 @@ def test_a_job_without_sense_fails_and_says_so_once():
     bench.offer(nonsense).run()
     assert (bench.job.status, bench.job.details["reason"]) == ("FAILED", "manifest_encoding")
     assert bench.states == [S.NONE, S.SIGNATURE_FAILED]
+
+
+@pytest.mark.parametrize(
+    "advice",
+    [
+        {"confirm_s": 2**70}, {"confirm_s": 86_401}, {"confirm_s": -1}, {"deadline_s": 10**400},
+        {"activate_at": 2**70}, {"jitter_s": 1e300}, {"jitter_s": -1},
+    ],
+    ids=lambda one: str(one)[:24],
+)  # fmt: skip
+def test_advice_that_no_device_can_follow_is_a_job_without_sense(advice):
+    bench = Bench().run().offer(job(of=SMALL, **advice)).run()
+    assert (bench.job.status, bench.job.details["reason"]) == ("FAILED", "manifest_encoding")
+    assert not bench.flash.slots["b"].blocks
+
+
+@pytest.mark.parametrize("stream", ["fw-1/#", "fw\n", "f" * 45])
+def test_a_stream_that_makes_no_topic_is_a_job_without_sense(stream):
+    bench = Bench().run()
+    offered = job(of=SMALL)
+    offered.document["afr_ota"]["streamname"] = stream
+    bench.offer(offered).run()
+    assert (bench.job.status, bench.job.details["reason"]) == ("FAILED", "manifest_encoding")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"jobId": "c/#"}, {"jobId": ""}, {"executionNumber": 2**70}, {"versionNumber": -1}],
+    ids=lambda one: str(one)[:24],
+)
+def test_an_execution_that_cannot_be_written_down_is_not_understood(wrong):
+    bench = Bench().run()
+    execution = {**job(of=SMALL).execution(), "jobDocument": {}, **wrong}
+    writes = bench.flash.fuse.writes
+    push = msgspec.json.encode({"timestamp": NOW_S, "execution": execution})
+    bench.deliver([(f"$aws/things/{THING}/jobs/notify-next", push)])
+    assert bench.run().states == [S.NONE]
+    assert bench.flash.fuse.writes == writes
 
 
 def test_a_device_waits_a_random_time_before_it_starts():
