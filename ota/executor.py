@@ -77,8 +77,8 @@ class Looker(Protocol):
 class _Work:
     """What an executor remembers of a campaign between two ticks."""
 
-    planned_at: tuple[int, int] = (-1, -1)
-    """Revision of the campaign and changes of its targets at which nothing was left to do."""
+    planned_at: tuple[int, int, Around] | None = None
+    """Revision of the campaign, changes of its targets and all around at which nothing was left to do."""
     wakes_at_ms: int = NEVER
     recounted_ms: int = NEVER
     ways: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -173,10 +173,12 @@ class Executor:
             return
         roll = await self._rolls.roll(campaign.id)
         await self._recount(campaign, work)
-        now_ms = self._clock.now_ms()
-        if work.planned_at == (kept.revision, roll.changes) and now_ms < work.wakes_at_ms:
-            return
         around = await self._around(campaign)
+        if (
+            work.planned_at == (kept.revision, roll.changes, around)
+            and self._clock.now_ms() < work.wakes_at_ms
+        ):
+            return
         devices = await self._devices(campaign, roll, work, around)
         now_ms = self._clock.now_ms()
         planned = plan(now_ms, campaign, roll.targets(), devices, around)
@@ -189,15 +191,15 @@ class Executor:
         elif campaign.is_over and not _open(roll):
             await self._campaigns.note(replace(campaign, settled=True), kept)
         else:
-            self._sleep(kept, roll, work, planned)
+            self._sleep(kept, roll, work, around, planned)
 
-    def _sleep(self, kept: Kept[Campaign], roll: Roll, work: _Work, planned: Plan) -> None:
+    def _sleep(self, kept: Kept[Campaign], roll: Roll, work: _Work, around: Around, planned: Plan) -> None:
         """Note that nothing is to be done until something changes, or it is time."""
         soon_ms = self._clock.now_ms() + REACH_MS
         work.wakes_at_ms = min(planned.next_wake_ms or soon_ms, soon_ms)
         if kept.record.state is CampaignState.RUNNING and roll.counts[ExecutionState.PLANNED]:
             work.wakes_at_ms = NEVER  # devices come and go
-        work.planned_at = (kept.revision, roll.changes)
+        work.planned_at = (kept.revision, roll.changes, around)
 
     async def _around(self, campaign: Campaign) -> Around:
         """Return what else a plan hangs on: release and keys are to be good at every tick (U12)."""

@@ -382,6 +382,21 @@ async def test_a_release_that_is_withdrawn_pauses_its_campaigns_within_a_tick(tm
         assert set((await one.states(campaign.id)).values()) == {S.PLANNED}
 
 
+async def test_a_withdrawal_is_seen_at_the_next_tick_also_while_nothing_is_left_to_offer(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaign = await one.running()
+        await one.step(campaign.id, [name(number) for number in range(3)], X.START)
+        for _ in range(2):
+            await one.processes[0].tick()
+        await one.ota.releases.withdraw(one.release, OTTO, reason="it melts")
+        await one.processes[0].tick()
+        paused = await one.ota.campaigns.campaign(campaign.id)
+        assert (paused.state, paused.stop and paused.stop.reason) == (
+            CampaignState.PAUSED,
+            "release_withdrawn",
+        )
+
+
 async def test_a_key_that_is_revoked_pauses_what_it_signed(tmp_path):
     async with world(tmp_path, devices=3) as one:
         campaign = await one.running()
