@@ -264,11 +264,17 @@ def pause(campaign: Campaign, reason: str, by: str, now_ms: int, *, automatic: b
 
 
 def resume(campaign: Campaign, reason: str, by: str, now_ms: int) -> Campaign:
-    """Return a campaign that goes on: what ended so far does not stop it once more."""
-    after = _stepped(campaign, CampaignTrigger.RESUME, by, now_ms, reason)
-    if campaign.stop is not None and campaign.stop.automatic and by in campaign.hands:
+    """Return a campaign that goes on.
+
+    After an automatic pause what ended so far does not stop it once more: a second person has looked at it.
+    After any other nobody has, and what failed meanwhile counts.
+    """
+    after = replace(_stepped(campaign, CampaignTrigger.RESUME, by, now_ms, reason), stop=None)
+    if campaign.stop is None or not campaign.stop.automatic:
+        return after
+    if by in campaign.hands:
         raise AuthorApprovesError
-    return replace(after, stop=None, judged_from_ms=now_ms)
+    return replace(after, judged_from_ms=now_ms)
 
 
 def abort(campaign: Campaign, reason: str, by: str, now_ms: int, *, automatic: bool = False) -> Campaign:

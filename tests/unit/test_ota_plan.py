@@ -173,6 +173,14 @@ def test_a_campaign_that_people_let_go_on_is_not_stopped_by_what_they_know():
     assert planned.offers
 
 
+def test_what_failed_while_a_person_had_paused_it_still_stops_it():
+    one = acts.pause(campaign(100), "a look first", "ann", START_MS, automatic=False)
+    found = ended(targets(one), 0, S.FAILED, 1, reason="self_test")
+    going = acts.resume(one, "looked", "ann", START_MS + 1)
+    stopped, _ = after(going, found, plan(START_MS + 1, going, found, HERE, WELL), START_MS + 1)
+    assert (stopped.state, stopped.stop.reason) == (CampaignState.PAUSED, "canary_bad")
+
+
 @pytest.mark.parametrize(
     ("changes", "tried"),
     [
