@@ -17,7 +17,7 @@ from infra.clock import MS_PER_S, Clock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.presence import Presence
 from ota import data, reports
-from ota.errors import OtaError
+from ota.errors import ExecutionBusyError, LaneFullError
 from ota.evidence import Facts, Wanted, judge, wakes_at_ms
 from ota.executions import ThingJobs, amended
 from ota.installed import InstalledService
@@ -188,8 +188,10 @@ class Watcher:
             return None
 
     def _hold(self, thing: str, error: Exception) -> None:
-        if isinstance(error, StoreUnavailableError | OtaError):
-            self.hint(thing)  # no fault of the thing's
+        if isinstance(error, _FOR_A_WHILE):
+            # No fault of the thing's. It wakes nobody: the next poll comes soon enough.
+            if len(self._hints) < HINTS_MAX:
+                self._hints.add(thing)
             return
         _log.warning("firmware_not_judged", thing=thing, reason=repr(error))
         if len(self._held) < HELD_MAX:
@@ -304,6 +306,8 @@ class Watcher:
 
 
 _OTHERS: Final = frozenset({CONFIG, PROGRAM})
+_FOR_A_WHILE: Final = (StoreUnavailableError, ExecutionBusyError, LaneFullError)
+"""What ends by itself."""
 
 
 def _news(execution: Execution) -> tuple[object, ...]:

@@ -1,7 +1,7 @@
 """The watcher over real services: what is reported moves targets, whoever hinted at it, and only once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,11 +13,12 @@ from infra.documents.port import StoreUnavailableError
 from infra.presence import Presence
 from infra.telemetry import Metrics
 from ota import data
+from ota.errors import LaneFullError
 from ota.evidence import Wanted
 from ota.execution_store import EXECUTIONS
 from ota.executions import ThingJobs, amended, moved
 from ota.installed import INSTALLED, Installed, InstalledService, OtherNoteError, Result
-from ota.lane import Change, Commit, Decision, ExecutionLane
+from ota.lane import Change, Commit, Decision, ExecutionLane, Failed
 from ota.models import Execution
 from ota.snapshots import SNAPSHOTS, SnapshotService
 from ota.states import ExecutionState, ExecutionTrigger
@@ -412,4 +413,28 @@ async def test_a_store_that_is_away_loses_no_hint():
             await one.watcher.round()
         one.orders.wanted = honest  # type: ignore[method-assign]
         await one.watcher.round()
+        assert (await one.target()).state is E.CONFIRMING
+
+
+async def test_a_store_that_takes_no_writes_is_asked_again_with_the_next_poll_and_not_before(monkeypatch):
+    async with world() as one:
+        await one.step(X.OFFER, X.START, X.STAGED)
+        await one.go()
+        honest, refused = one.lane.submit, 0
+
+        async def full(changes: Sequence[Change[Any]]) -> list[Any]:
+            nonlocal refused
+            refused += 1
+            return [Failed(LaneFullError()) for _ in changes]
+
+        monkeypatch.setattr(one.lane, "submit", full)
+        monkeypatch.setattr("ota.watcher.POLL_S", 0.05)
+        running = asyncio.create_task(one.watcher.run())
+        await one.report("firmware", {"fw": {"sha256": NEW}, "healthy": True, "boot": 18, "schema": 5})
+        await asyncio.sleep(0.12)
+        monkeypatch.setattr(one.lane, "submit", honest)
+        assert 1 <= refused <= 4
+        await asyncio.sleep(0.1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         assert (await one.target()).state is E.CONFIRMING
