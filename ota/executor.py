@@ -37,7 +37,16 @@ from ota.models import NEVER, Execution
 from ota.needs import DeviceFacts, Need, Reason, why_not
 from ota.plan import Around, Seen, is_due, limits_of, plan
 from ota.rolls import Roll, Rolls
-from ota.states import ACTIVE, AFTER_GO, EXECUTION, OFFERED, CampaignState, ExecutionState, ExecutionTrigger
+from ota.states import (
+    ACTIVE,
+    AFTER_GO,
+    EXECUTION,
+    FINAL,
+    OFFERED,
+    CampaignState,
+    ExecutionState,
+    ExecutionTrigger,
+)
 from ota.steps import acted, carried_out
 from registry.models import Standing
 from registry.service import RegistryService
@@ -311,6 +320,7 @@ class Executor:
         return max((self._came.get(name, NEVER) for name in names), default=NEVER)
 
     async def _find_ways(self, roll: Roll, work: _Work, now_ms: int) -> None:
+        """See by which names devices are reached, and to those that are not there any more."""
         if work.ways and now_ms < work.ways_at_ms + REACH_MS:
             return
         # Of those that are over, too: they may be tried once more.
@@ -319,8 +329,10 @@ class Executor:
         for first in range(0, len(things), AT_ONCE):
             standings = await self._registry.standings(things[first : first + AT_ONCE])
             ways |= {thing: _ways(standing) for thing, standing in standings.items()}
-            # One that is not there any more is looked at as well, to be skipped.
         work.ways, work.ways_at_ms = ways, now_ms
+        if gone := [one.thing for one in roll.targets() if one.thing not in ways and one.state not in FINAL]:
+            # Nobody is left to say anything of them, so a hint that was lost never comes again.
+            await self._looker.look(gone)
 
     # Counting
 

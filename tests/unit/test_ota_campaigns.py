@@ -440,6 +440,17 @@ async def test_a_device_that_left_the_scope_is_skipped_before_its_offer(tmp_path
         assert states == {name(0): (S.SKIPPED, "NOT_ENROLLED"), name(1): (S.QUEUED, "")}
 
 
+async def test_a_device_that_was_removed_keeps_no_campaign_open_though_nobody_told_of_it(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        one.processes[0].presence.went(name(0))
+        campaign = await one.running()
+        await one.processes[0].registry.remove(name(0), SYSTEM)
+        one.clock.advance(61)
+        await one.processes[0].tick()
+        states = {each.thing: (each.state, each.reason) for each in await one.targets(campaign.id)}
+        assert states == {name(0): (S.REMOVED, "thing_removed"), name(1): (S.QUEUED, "")}
+
+
 async def test_an_absent_device_is_offered_nothing_until_it_is_seen(tmp_path):
     async with world(tmp_path, devices=2) as one:
         process = one.processes[0]
