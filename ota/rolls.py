@@ -57,7 +57,7 @@ class Roll:
         """Keep a target as it was committed, unless a newer one is kept."""
         before = self._by_thing.get(execution.thing)
         if before is not None:
-            if _age(execution) < _age(before):
+            if _age(execution) < _age(before) or execution == before:
                 return
             self.counts[before.state] -= 1
         self.counts[execution.state] += 1
@@ -86,12 +86,13 @@ class Rolls:
 
     async def roll(self, campaign: str) -> Roll:
         """Return the targets of a campaign as they are."""
-        roll = self._rolls.pop(campaign, None)
+        roll = self._rolls.get(campaign)
         if roll is None:
             roll = await self._load(campaign)
         elif not self._exclusive:
             for one in await self._lane.touched_since(campaign, max(0, roll.newest_ms - OVERLAP_MS)):
                 roll.note(one)
+        self._rolls.pop(campaign, None)
         self._rolls[campaign] = roll  # the one used last stands last
         while len(self._rolls) > ROLLS_MAX:
             del self._rolls[next(iter(self._rolls))]
@@ -102,8 +103,8 @@ class Rolls:
 
         What changes while documents are read counts as it is afterwards.
         """
-        roll = await self.roll(campaign)
         read = await self._lane.of_campaign(campaign)
+        roll = await self.roll(campaign)  # after it, for what others changed while documents were read
         counted: Counter[ExecutionState] = Counter()
         for one in read:
             kept = roll.get(one.thing)

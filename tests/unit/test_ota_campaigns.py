@@ -30,7 +30,7 @@ from ota.errors import (
 from ota.execution_store import EXECUTIONS
 from ota.health import Part
 from ota.job_requests import JobOperation as Op
-from ota.models import job_id
+from ota.models import Execution, job_id
 from ota.order import write
 from ota.pace import capacity
 from ota.states import (
@@ -694,6 +694,29 @@ async def test_kept_and_counted_targets_that_differ_are_an_alarm(tmp_path):
         one.clock.advance(61)
         await one.processes[0].tick()
         assert executor._miscounts == 1
+
+
+async def test_what_another_process_changed_while_documents_were_counted_is_no_alarm(tmp_path, monkeypatch):
+    async with world(tmp_path, devices=3, exclusive=False) as one:
+        other = await one.open()
+        await one.running()
+        honest = one.ota.lane.of_campaign
+
+        async def meanwhile(id: str) -> list[Execution]:
+            await other.ota.campaigns.cancel(id, name(0), ANN)
+            return await honest(id)
+
+        monkeypatch.setattr(one.ota.lane, "of_campaign", meanwhile)
+        one.clock.advance(61)
+        await one.processes[0].tick()
+        assert one.ota.executor._miscounts == 0
+
+
+async def test_what_is_read_again_and_is_as_it_was_is_no_change(tmp_path):
+    async with world(tmp_path, devices=3, exclusive=False) as one:
+        campaign = await one.running()
+        before = (await one.ota.executor._rolls.roll(campaign.id)).changes
+        assert (await one.ota.executor._rolls.roll(campaign.id)).changes == before > 0
 
 
 # Everything at once
