@@ -6,13 +6,20 @@ dying process leaves one open. (spec: shadow, section 8)
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Generic, Protocol
+
+import structlog
 
 from broker_bridge.inbox import Inbox, Message, R
 from broker_bridge.poison import Suspects
+from infra.documents.port import StoreError, StoreUnavailableError
+from registry.models import Standing
+from registry.service import RegistryService
 
 KILLED: Final = "the process died with it in hand, again and again"
+
+_log = structlog.get_logger(__name__)
 
 
 class Acknowledger(Protocol):
@@ -28,6 +35,7 @@ class Desk(ABC, Generic[R]):
     def __init__(
         self,
         inbox: Inbox[R],
+        registry: RegistryService,
         session: Acknowledger,
         suspects: Suspects,
         batch_messages_max: int,
@@ -35,6 +43,7 @@ class Desk(ABC, Generic[R]):
     ) -> None:
         """Prepare it; ``ready`` returns when requests may be served."""
         self._inbox: Inbox[R] = inbox
+        self._registry = registry
         self._session = session
         self._suspects = suspects
         self._batch_messages_max = batch_messages_max
@@ -69,13 +78,45 @@ class Desk(ABC, Generic[R]):
         if packet_id:
             self._session.acknowledge(packet_id, connection)
 
-    @abstractmethod
     async def serve(self, batch: Sequence[Message[R]]) -> None:
         """Carry out a batch; its answers are queued when this returns."""
+        try:
+            standings = await self._standings({message.request for message in batch})
+        except StoreUnavailableError as error:
+            _log.warning("registry_unavailable", requests=len(batch), reason=str(error))
+            for message in batch:
+                self._put_off(message)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - row 17: alone each can fail only for itself
+            if len(batch) == 1:
+                await self._fail(batch[0], error)
+            else:
+                for message in batch:
+                    await self.serve([message])
+        else:
+            await self._carry_out(batch, standings)
+
+    @abstractmethod
+    async def _carry_out(self, batch: Sequence[Message[R]], standings: Mapping[str, Standing]) -> None:
+        """Answer a batch of which it is known who asks, and who may."""
+
+    @abstractmethod
+    def _put_off(self, message: Message[R]) -> None:
+        """Answer what cannot be done now: it may be sent again."""
+
+    @abstractmethod
+    async def _fail(self, message: Message[R], error: Exception) -> None:
+        """Answer a request that met a bug of ours, and keep its bytes; there is no second try."""
 
     @abstractmethod
     async def _condemn(self, message: Message[R]) -> None:
         """Answer what had all its tries, and keep its bytes."""
+
+    async def _standings(self, requests: set[R]) -> Mapping[str, Standing]:
+        names = {request.thing for request in requests}
+        names.update(request.gateway for request in requests if request.gateway is not None)
+        return await self._registry.standings(names)
 
     async def _settle(self, batch: Sequence[Message[R]]) -> None:
         """Serve a batch and acknowledge it."""

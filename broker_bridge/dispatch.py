@@ -18,7 +18,6 @@ from broker_bridge.inbox import Inbox, Message
 from broker_bridge.poison import Suspects
 from broker_bridge.speaker import Speaker
 from broker_bridge.topics import AnyRequest, Operation, Request, action_of
-from infra.documents.port import StoreError, StoreUnavailableError
 from infra.ids import Ids
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Journeys, Metrics
@@ -80,9 +79,8 @@ class Dispatcher(Desk[Request]):
         journeys: Journeys,
         batch_messages_max: int,
     ) -> None:
-        super().__init__(inbox, session, suspects, batch_messages_max, speaker.ready)
+        super().__init__(inbox, registry, session, suspects, batch_messages_max, speaker.ready)
         self._shadows = shadows
-        self._registry = registry
         self._speaker = speaker
         self._dead_letters = dead_letters
         self._refusals = refusals
@@ -100,25 +98,6 @@ class Dispatcher(Desk[Request]):
             self._refuse(message, error, peek_token(message.payload, self._limits))
         self.drop(message.packet_id, message.connection)
 
-    async def serve(self, batch: Sequence[Message[Request]]) -> None:
-        """Carry out a batch; its answers are queued when this returns."""
-        try:
-            standings = await self._standings({message.request for message in batch})
-        except StoreUnavailableError as error:
-            _log.warning("registry_unavailable", requests=len(batch), reason=str(error))
-            for message in batch:
-                self._refuse(message, _NOT_NOW, peek_token(message.payload, self._limits))
-        except StoreError:
-            raise
-        except Exception as error:  # noqa: BLE001 - row 17: alone each can fail only for itself
-            if len(batch) == 1:
-                await self._fail(batch[0], error)
-            else:
-                for message in batch:
-                    await self.serve([message])
-        else:
-            await self._carry_out(batch, standings)
-
     async def _settle(self, batch: Sequence[Message[Request]]) -> None:
         if self._journeys.open:
             self._journeys.taken(message.key for message in batch)
@@ -130,11 +109,6 @@ class Dispatcher(Desk[Request]):
         # Not even its token is looked at.
         await self._dead_letters.add(message, KILLED)
         self._refuse(message, InternalError("dead letter"), None)
-
-    async def _standings(self, requests: set[Request]) -> Mapping[str, Standing]:
-        names = {request.id.thing for request in requests}
-        names.update(request.gateway for request in requests if request.gateway is not None)
-        return await self._registry.standings(names)
 
     async def _carry_out(self, batch: Sequence[Message[Request]], standings: Mapping[str, Standing]) -> None:
         messages: list[Message[Request]] = []
@@ -181,8 +155,10 @@ class Dispatcher(Desk[Request]):
                     self._session.flush()  # nobody else waits for this
                     await self._dead_letters.add(message, outcome.error.detail or outcome.error.message)
 
+    def _put_off(self, message: Message[Request]) -> None:
+        self._refuse(message, _NOT_NOW, peek_token(message.payload, self._limits))
+
     async def _fail(self, message: Message[Request], error: Exception) -> None:
-        """Answer a request that met a bug of ours, and keep its bytes; there is no second try."""
         request, internal = message.request, InternalError(trace := self._ids.token())
         _log.error(
             "request_failed", trace=trace, thing=request.id.thing, shadow=request.id.name, exc_info=error

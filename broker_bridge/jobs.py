@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import mqtt5
-import structlog
 
 from broker_bridge import dispatch
 from broker_bridge.deadletters import DeadLetters
@@ -18,7 +17,6 @@ from broker_bridge.inbox import Inbox, Message
 from broker_bridge.job_speaker import JobSpeaker
 from broker_bridge.poison import Suspects
 from broker_bridge.topics import JobRequest, action_of
-from infra.documents.port import StoreUnavailableError
 from infra.telemetry import Metrics
 from ota.job_requests import Code, peek_token
 from ota.job_service import RETRY_AFTER_S, Asked, JobService
@@ -45,8 +43,6 @@ _FORBIDDEN: Final = JobError(Code.FORBIDDEN, "this thing is not attached to this
 _UNKNOWN: Final = JobError(Code.RESOURCE_NOT_FOUND, "there is no such thing")
 _DEAD: Final = JobError(Code.INTERNAL_ERROR, "dead letter")
 
-_log = structlog.get_logger(__name__)
-
 
 class JobDesk(Desk[JobRequest]):
     """Takes requests about jobs, has them carried out, and acknowledges them."""
@@ -63,10 +59,9 @@ class JobDesk(Desk[JobRequest]):
         metrics: Metrics,
     ) -> None:
         inbox = Inbox[JobRequest](UNANSWERED_MAX, UNANSWERED_PER_THING_MAX)
-        super().__init__(inbox, session, suspects, BATCH_MESSAGES_MAX, speaker.ready)
+        super().__init__(inbox, registry, session, suspects, BATCH_MESSAGES_MAX, speaker.ready)
         self._service = service
         self._speaker = speaker
-        self._registry = registry
         self._dead_letters = dead_letters
         self._refusals = refusals
         self._metrics = metrics
@@ -90,25 +85,15 @@ class JobDesk(Desk[JobRequest]):
         """Let go of what waits and will be delivered again on a session that goes on."""
         self._inbox.forget()
 
-    async def serve(self, batch: Sequence[Message[JobRequest]]) -> None:
-        """Carry out a batch; its answers are queued when this returns."""
-        try:
-            names = {message.request.thing for message in batch}
-            names |= {message.request.gateway for message in batch if message.request.gateway is not None}
-            standings = await self._registry.standings(names)
-        except StoreUnavailableError as error:
-            _log.warning("registry_unavailable", requests=len(batch), reason=str(error))
-            for message in batch:
-                self._refuse(message, _NOT_NOW)
-        else:
-            await self._carry_out([one for one in batch if await self._admitted(one, standings)])
-
     async def _condemn(self, message: Message[JobRequest]) -> None:
         # Not even its token is looked at.
         await self._dead_letters.keep(message.request, "", message.payload, KILLED)
         self._speaker.answer(message.request, self._service.refused(_DEAD, None))
 
-    async def _carry_out(self, messages: Sequence[Message[JobRequest]]) -> None:
+    async def _carry_out(
+        self, batch: Sequence[Message[JobRequest]], standings: Mapping[str, Standing]
+    ) -> None:
+        messages = [one for one in batch if await self._admitted(one, standings)]
         asked = [
             Asked(message.request.operation, message.request.thing, message.request.job, message.payload)
             for message in messages
@@ -135,11 +120,17 @@ class JobDesk(Desk[JobRequest]):
         except ThingNotFoundError:
             self._refuse(message, _UNKNOWN)
         except Exception as error:  # noqa: BLE001 - our bug in one request stops no other
-            self._speaker.answer(request, self._service.failed(error, message.payload))
-            await self._keep(message, error)
+            await self._fail(message, error)
         else:
             return True
         return False
+
+    def _put_off(self, message: Message[JobRequest]) -> None:
+        self._refuse(message, _NOT_NOW)
+
+    async def _fail(self, message: Message[JobRequest], error: Exception) -> None:
+        self._speaker.answer(message.request, self._service.failed(error, message.payload))
+        await self._keep(message, error)
 
     def _overloaded(self, message: Message[JobRequest]) -> None:
         speaker = self._registry.standing(message.request.gateway or message.request.thing)

@@ -404,6 +404,26 @@ async def test_a_registry_that_cannot_be_asked_is_answered_and_acknowledged(rig)
         assert refused.body["code"] == "RequestThrottled"
 
 
+async def test_a_record_of_the_registry_that_cannot_be_read_fails_alone(rig):
+    honest = rig.registry.standings
+
+    async def failing(names):
+        if "attic" in names:
+            raise ValueError("planted")
+        return await honest(names)
+
+    rig.registry.standings = failing
+    async with running(rig):
+        await rig.register("hall")
+        packets = [ask(rig, topic) for topic in (f"{P}/get", "$aws/things/attic/jobs/get", f"{P}/get")]
+        await settled(lambda: len(rig.session.acked) == len(packets), "all are acknowledged")
+        assert len(rig.session.on(f"{P}/get/accepted")) == 2
+        assert [one["code"] for one in rig.session.on("$aws/things/attic/jobs/get/rejected")] == [
+            "InternalError"
+        ]
+        assert [letter["thing"] for letter in await rig.dead_letters()] == ["attic"]
+
+
 async def test_what_nobody_foresaw_is_a_500_and_a_dead_letter(rig, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("our bug")
