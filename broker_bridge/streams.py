@@ -19,7 +19,7 @@ from broker_bridge.deadletters import DeadLetters
 from broker_bridge.fairness import Pace, Turns
 from broker_bridge.poison import Suspects
 from broker_bridge.topics import StreamOperation, StreamRequest, action_of
-from infra.documents.port import StoreUnavailableError
+from infra.documents.port import StoreError, StoreUnavailableError
 from infra.ids import Ids
 from infra.telemetry import Metrics
 from ota.stream_service import Answer, StreamService, refusal
@@ -199,6 +199,8 @@ class StreamDesk:
             return _refusal(waiting, Code.NOT_FOUND, "there is no such file for you")
         except StoreUnavailableError:
             return _refusal(waiting, Code.INTERNAL, "ask again later")
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001 - our bug in one request stops no other
             return await self._fail(waiting, error)
 

@@ -9,7 +9,7 @@ import structlog
 
 from broker_bridge import fairness, streams
 from broker_bridge.fairness import Pace
-from infra.documents.port import StoreUnavailableError
+from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from registry.models import ThingKind
 from security import audit
 from tests.bridge_rig import ANNA, Acked, Sent, make_rig, running, settled, turns
@@ -206,6 +206,21 @@ async def test_a_store_that_is_down_is_an_answer_and_no_dead_letter(rig, files):
         assert sorted(rig.session.acked) == [packet_id, other]
         rig.store.refuses = frozenset()
         assert await rig.dead_letters() == []
+
+
+async def test_a_broken_disk_ends_the_bridge_and_nothing_is_said_or_acknowledged(rig, files):
+    async def live():
+        async with running(rig):
+            await rig.register("hall")
+            files.jobs.error = StoreBrokenError("fsync failed")
+            rig.deliver(up(), ASK)
+            await settled(lambda: False)
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await live()
+    assert ended.group_contains(StoreBrokenError)
+    assert rig.session.log == []
+    assert await rig.dead_letters() == []
 
 
 async def test_a_request_that_fails_is_answered_and_kept_and_stops_no_other(rig, files):
