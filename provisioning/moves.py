@@ -57,7 +57,7 @@ from security.audited import Audited
 from security.policy import Action
 from shadow.commands import update
 from shadow.document import ShadowId, Tree
-from shadow.errors import NoShadowError, ShadowError
+from shadow.errors import NoShadowError, ShadowError, TooManyRequestsError, UnavailableError
 from shadow.service import ShadowService
 
 MOVES: Final = Collection("moves", ("due_ms", "premises"))
@@ -497,12 +497,21 @@ class Moves:
                 reason=move.id,
                 change=lambda before: replace(before, successor=move.new),
             )
-        with suppress(ShadowError):  # a configuration that does not fit there keeps no successor waiting
-            await self._belongings.carry_over(move.old, move.new)
+        await self._carry_over(move)
         await self._let_go(move.old, old.eui64)
         body = {"device": move.old, "successor": move.new, "account": move.account, "why": "replaced"}
         await self._tell(move, records.DEVICE_REMOVED, "removed", body)
         return _done(move)
+
+    async def _carry_over(self, move: Move) -> None:
+        """Give the successor the configuration of the old one, as far as it takes it."""
+        try:
+            await self._belongings.carry_over(move.old, move.new)
+        except (UnavailableError, TooManyRequestsError):
+            raise  # not now: the move is seen to again
+        except ShadowError as error:
+            # What does not fit there keeps no successor waiting; a snapshot has it for whoever asks.
+            _log.warning("configuration_not_carried_over", move=move.id, reason=str(error))
 
     async def _brought_in(self, move: Move, old: Device, new: Device) -> bool:
         """Attach the successor where the old one is, and register it once a gateway says so."""

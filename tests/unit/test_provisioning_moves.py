@@ -22,6 +22,7 @@ from security.policy import Principal, Role
 from shadow.commands import Channel, Origin, update
 from shadow.decisions import Accepted
 from shadow.document import ShadowId, Tree
+from shadow.errors import TooLargeError, UnavailableError
 from tests.covers import covers
 from tests.provisioning_rig import ACCOUNT, LIMITS, OPERATOR, PREMISES, Process, World
 
@@ -220,6 +221,34 @@ async def test_a_successor_is_given_the_configuration_of_the_device_whose_place_
         assert (await one.shadows.view(ShadowId(new, "config"))).desired.state == {"lang": "de"}
         (kept,) = await one.snapshots.of_thing(old)
         assert kept.reported("config") == {"lang": "de", "old": True}
+
+
+@pytest.mark.parametrize(
+    ("error", "given"),
+    [(UnavailableError("the store is down"), {"lang": "de"}), (TooLargeError("depth"), {})],
+)
+async def test_a_shadow_that_takes_nothing_just_now_is_asked_again_and_one_that_refuses_is_not(
+    world, monkeypatch, error, given
+):
+    async with world.process() as one:
+        await provisioned(one, thermostat="cpp-27")
+        await one.discovered("heater")
+        old, new = (world.scene.eui64s[name] for name in ("thermostat", "heater"))
+        await reported(one, old, {"lang": "de"})
+        await reported(one, new, {"lang": "en"})
+        restore, refusals = one.snapshots.restore, [error]
+
+        async def refusing(*args, **options):
+            if refusals:
+                raise refusals.pop()
+            return await restore(*args, **options)
+
+        monkeypatch.setattr(one.snapshots, "restore", refusing)
+        move = await one.moves.replace(old, new, world.ask())
+        for _ in range(6):
+            await one.live_on(6)
+        assert (await one.moves.move(move.id)).state is MoveState.DONE
+        assert (await one.shadows.view(ShadowId(new, "config"))).desired.state == given
 
 
 @covers("I3FR3.1", "O17")
