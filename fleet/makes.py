@@ -68,64 +68,29 @@ _SWITCH: Final[Schemas] = MappingProxyType({1: {"restore": "last"}, 2: {"restore
 _DISPLAY: Final[Schemas] = MappingProxyType({1: {"lang": "en", "bright": 80}})
 _GATEWAY: Final[Schemas] = MappingProxyType({1: {"channel": 15}, 2: {"channel": 15, "report_s": 60}})
 
-_MAKES: Final = (
-    Make(
-        vendor="acme",
-        model="acme-pct-2",
-        hw="af179d9c-8992-5ca4-ac1c-1d2eb7edae0b",
-        schemas=_CLIMATE,
-        slot_bytes=512 * KIB,
-    ),
-    Make(
-        vendor="norland",
-        model="norland-t1",
-        hw="eee704aa-7453-59da-bf1e-7d0c9f51418a",
-        schemas=_CLIMATE,
-        slot_bytes=512 * KIB,
-    ),
-    Make(
-        vendor="norland",
-        model="norland-t1-wifi",
-        hw="fe084c58-af91-5281-99db-9fb2fbbc06af",
-        schemas=_CLIMATE,
-        slot_bytes=1_024 * KIB,
-    ),
-    Make(
-        vendor="acme",
-        model="acme-lcs-1",
-        hw="ae6be59d-1b98-590b-9dba-9dd09f605628",
-        schemas=_SWITCH,
-        slot_bytes=256 * KIB,
-    ),
-    Make(
-        vendor="voltaire",
-        model="voltaire-30a",
-        hw="0bdb7209-a112-5f2a-9531-1756c98d92d3",
-        schemas=_SWITCH,
-        slot_bytes=256 * KIB,
-    ),
-    Make(
-        vendor="acme",
-        model="acme-ihd-3",
-        hw="485f345e-2d3d-5b89-9965-0be51850312f",
-        schemas=_DISPLAY,
-        slot_bytes=512 * KIB,
-        gate=False,
-    ),
-    Make(
-        vendor="acme",
-        model="acme-amg-4",
-        hw="e3b65486-55bf-5861-8e71-9c968df57db2",
-        schemas=_GATEWAY,
-        slot_bytes=4_096 * KIB,
-    ),
-    Make(
-        vendor="hearth",
-        model="hearth-hub-2",
-        hw="31a43f04-32f4-5cd6-8bcd-80958272096d",
-        schemas=_GATEWAY,
-        slot_bytes=16_384 * KIB,
-    ),
+_ROWS: Final[tuple[tuple[str, str, str, Schemas, int], ...]] = (
+    ("acme", "acme-pct-2", "af179d9c-8992-5ca4-ac1c-1d2eb7edae0b", _CLIMATE, 512),
+    ("norland", "norland-t1", "eee704aa-7453-59da-bf1e-7d0c9f51418a", _CLIMATE, 512),
+    ("norland", "norland-t1-wifi", "fe084c58-af91-5281-99db-9fb2fbbc06af", _CLIMATE, 1_024),
+    ("acme", "acme-lcs-1", "ae6be59d-1b98-590b-9dba-9dd09f605628", _SWITCH, 256),
+    ("voltaire", "voltaire-30a", "0bdb7209-a112-5f2a-9531-1756c98d92d3", _SWITCH, 256),
+    ("acme", "acme-ihd-3", "485f345e-2d3d-5b89-9965-0be51850312f", _DISPLAY, 512),
+    ("acme", "acme-amg-4", "e3b65486-55bf-5861-8e71-9c968df57db2", _GATEWAY, 4_096),
+    ("hearth", "hearth-hub-2", "31a43f04-32f4-5cd6-8bcd-80958272096d", _GATEWAY, 16_384),
 )
-MAKES: Final[Mapping[str, Make]] = MappingProxyType({make.model: make for make in _MAKES})
+"""Vendor, model, hardware class, schemas, KiB of a slot."""
+_WITHOUT_GATE: Final = frozenset({"acme-ihd-3"})
+MAKES: Final[Mapping[str, Make]] = MappingProxyType(
+    {
+        model: Make(
+            vendor=vendor,
+            model=model,
+            hw=hw,
+            schemas=schemas,
+            slot_bytes=slot_kib * KIB,
+            gate=model not in _WITHOUT_GATE,
+        )
+        for vendor, model, hw, schemas, slot_kib in _ROWS
+    }
+)
 """By the id of the model."""
