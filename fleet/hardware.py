@@ -76,8 +76,9 @@ class Computer:
         return not self.is_dark
 
     def connected(self, now: float, route: Route) -> None:
-        """Pass on that it is connected."""
-        self._guard(now, lambda: self.firmware.connected(now, route))
+        """Pass on that it is connected; one that went dark meanwhile will not speak by this connection."""
+        if self._firmware is not None:
+            self._guard(now, lambda: self.firmware.connected(now, route))
 
     def disconnected(self) -> None:
         """Pass on that it is not."""

@@ -103,8 +103,7 @@ class Station:
         self._fleet.connects += 1
         self.connection.subscribe(_filters(self.identity.name))
         now = self._fleet.now()
-        if not self.computer.is_dark:
-            self.computer.connected(now, self.route)
+        self.computer.connected(now, self.route)
         self._look(now)
 
     def disconnected(self) -> None:
@@ -243,7 +242,8 @@ class Upgrades:
             self.succeeded += 1
         else:
             self.reasons[reason] += 1
-        if self.seconds.count >= len(self.stations):
+        # One that failed may have been tried again since.
+        if self.seconds.count >= len(self.stations) and all(station.done for station in self.stations):
             self.stop()
 
     def connect(self, station: Station) -> None:

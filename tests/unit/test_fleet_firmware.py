@@ -525,6 +525,13 @@ def test_a_service_that_answers_nothing_is_not_asked_without_end():
     assert 2 < sum(len(computer.due(NOW_S + second)) for second in range(600)) < 60
 
 
+def test_a_connection_that_comes_up_while_the_device_is_dark_is_not_spoken_by():
+    computer = Bench().computer
+    computer.connected(NOW_S, own_route(THING))
+    assert computer.is_dark
+    assert computer.due(NOW_S) == []
+
+
 def test_messages_without_sense_do_no_harm():
     bench = Bench().run()
     chance = random.Random(9)
