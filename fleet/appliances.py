@@ -272,12 +272,11 @@ class Configuration:
         "lang": one_of("en", "es", "fr", "de"),
     }
 
-    def __init__(self, report_every_s: int, defaults: Tree | None = None) -> None:
-        """``defaults``: the settings of the device's firmware, where it has one that can be replaced."""
+    def __init__(self, report_every_s: int) -> None:
         self._report_every_s = report_every_s
         self.settings: Tree = {}
         self._fields: Fields = {}
-        self.load(defaults or {"reportEvery": report_every_s, "lang": "en"})
+        self.load({"reportEvery": report_every_s, "lang": "en"})
 
     @property
     def report_every_s(self) -> int:

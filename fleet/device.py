@@ -246,7 +246,7 @@ class Device:
         """Work by this configuration from now on."""
         self.configuration.load(config)
 
-    def may_restart(self, now: float) -> bool:  # noqa: ARG002 - the port's signature
+    def may_restart(self) -> bool:
         """Whether no event runs, and none starts within two minutes: there are no events yet."""
         return True
 

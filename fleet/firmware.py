@@ -73,7 +73,7 @@ class Board(Protocol):
         """Work by this configuration from now on."""
         ...
 
-    def may_restart(self, now: float) -> bool:
+    def may_restart(self) -> bool:
         """Whether no event runs, and none starts within two minutes."""
         ...
 
@@ -345,12 +345,13 @@ class Firmware:
 
     def _consider(self, execution: Execution | None, now: float) -> None:
         """Check a job; what was loaded for another one is thrown away."""
-        record = self._store.record
-        if record.state in COMING and (execution is None or execution.job_id != record.job):
+        before = self._store.record
+        if before.state in COMING and (execution is None or execution.job_id != before.job):
             self._abandon(now)
         if execution is None or self._is_over(execution):
             return
-        found = examine(execution, self._name, self._make, self._store.record, self._setting.keys, int(now))
+        record = self._store.record
+        found = examine(execution, self._name, self._make, record, self._setting.keys, int(now))
         if isinstance(found, Refusal):
             self._finish(found.state, found.end, found.code, now, execution)
             return
@@ -461,7 +462,7 @@ class Firmware:
         checked = self._checked
         assert checked is not None, "what waits at the gate was checked since the last start"
         self._gate_at = math.inf
-        if now < checked.advice.activate_at or not self._board.may_restart(now):
+        if now < checked.advice.activate_at or not self._board.may_restart():
             self._gate_at = max(now + QUIET_LOOK_S, checked.advice.activate_at)
             return
         refusal = once_more(checked, self._store.record, int(now))
@@ -494,7 +495,7 @@ class Firmware:
             self._abandon(now)
             self._look(now)
 
-    def _on_ungated(self, message: JobMessage, accepted: bool, now: float) -> None:  # noqa: ARG002 - as Then
+    def _on_ungated(self, _message: JobMessage, accepted: bool, now: float) -> None:
         if accepted:
             self._activate(now)
         else:
@@ -588,7 +589,7 @@ class Firmware:
         body = {"status": record.end, "statusDetails": details, "executionNumber": record.attempt}
         self._ask(now, record.job, "update", body, self._on_end)
 
-    def _on_end(self, message: JobMessage, accepted: bool, now: float) -> None:  # noqa: ARG002 - as Then
+    def _on_end(self, _message: JobMessage, _accepted: bool, now: float) -> None:
         """Accepted, or there is nothing more to say about it: either way it is over. What is next?"""
         record = self._store.record
         # The service's clock is believed after a success only: nobody else may push the floor up (V19).

@@ -32,8 +32,7 @@ import uvloop
 
 from fleet.boot import FileStatus
 from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint, Identity, plain_identity
-from fleet.device import CONFIG
-from fleet.firmware import FIRMWARE, Setting
+from fleet.firmware import CONFIG, FIRMWARE, Setting
 from fleet.hardware import RESTART_S, Computer, Hardware, new_hardware
 from fleet.jobs import JobAnswer, StreamAnswer, own_firmware_filters, parse_any
 from fleet.keys import read_keys
@@ -92,7 +91,7 @@ class Station:
     def load(self, config: Tree) -> None:
         self._settings = config
 
-    def may_restart(self, now: float) -> bool:  # noqa: ARG002 - the port's signature
+    def may_restart(self) -> bool:
         return True
 
     # -- for the connection -----------------------------------------------------

@@ -31,7 +31,7 @@ from fleet.http_update import DownloadError, download, https
 from fleet.jobs import own_firmware_filters, parse_any
 from fleet.keys import read_keys
 from fleet.makes import MAKES
-from fleet.topics import own_filters, own_route
+from fleet.topics import Answer, own_filters, own_route
 from fleet.trees import Tree
 from infra.clock import MS_PER_S, SystemClock
 
@@ -72,7 +72,7 @@ class UpgradingAgent(Agent):
         """Work by this configuration."""
         self.settings = config
 
-    def may_restart(self, now: float) -> bool:  # noqa: ARG002 - the port's signature
+    def may_restart(self) -> bool:
         """Say no while a demand-response event runs, or is about to."""
         return True
 
@@ -107,9 +107,9 @@ class UpgradingAgent(Agent):
         self.computer.disconnected()
 
     def on_message(self, client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
-        """(2) The classic shadow is the agent's, everything else the machine's."""
+        """(2) The classic shadow, which has no name, is the agent's, everything else the machine's."""
         answer = parse_any(message.topic)
-        if answer is None or getattr(answer, "shadow", FIRMWARE) == "":
+        if answer is None or (isinstance(answer, Answer) and not answer.shadow):
             super().on_message(client, userdata, message)
         else:
             self.computer.take(self.now(), answer, bytes(message.payload))

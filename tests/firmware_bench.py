@@ -162,7 +162,7 @@ class Bench:
     def load(self, config):
         self.settings = dict(config)
 
-    def may_restart(self, now):
+    def may_restart(self):
         return self.is_quiet
 
     # -- time and messages ------------------------------------------------------
