@@ -13,8 +13,8 @@ from security.policy import Action
 
 REF: Final = "#/components/schemas/{name}"
 PARAMETERS: Final = "#/components/parameters/"
-REFUSED: Final = "#/components/responses/"
-"""Begins what leads to a refusal: each stands once, however many operations may answer so."""
+RESPONSES: Final = "#/components/responses/"
+"""Begins what leads to an answer: a refusal, and whatever else several operations answer, stands once."""
 
 HEADERS: Final[Mapping[str, Any]] = {
     "X-Request-Id": {"description": "Names this request in our log", "schema": {"type": "string"}},
@@ -52,6 +52,7 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
         described = _operation(route.operation)
         paths.setdefault(_path(route.path), {})[route.method.lower()] = described
     parameters = _share_parameters(paths)
+    answers = _share_answers(paths)
     schemas = _components(route.operation for route in routes)
     return {
         "openapi": "3.1.0",
@@ -68,7 +69,7 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
         "components": {
             "schemas": schemas,
             "parameters": parameters,
-            "responses": _shared(route.operation for route in routes),
+            "responses": answers | _refusals(route.operation for route in routes),
             "headers": dict(HEADERS),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
@@ -119,27 +120,47 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 def _share_parameters(paths: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Put what several operations take in the place that is returned, and what leads there in theirs."""
-    used = [one for item in paths.values() for operation in item.values() for one in _taken(operation)]
+    taking = [
+        operation for item in paths.values() for operation in item.values() if "parameters" in operation
+    ]
+    shared = _shared((f"{one['in']}-{one['name']}", one) for each in taking for one in each["parameters"])
+    for operation in taking:
+        operation["parameters"] = [_reference(PARAMETERS, one, shared) for one in operation["parameters"]]
+    return shared
+
+
+def _share_answers(paths: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Put what several operations answer in the place that is returned, and what leads there in theirs."""
+    every = [operation["responses"] for item in paths.values() for operation in item.values()]
+    shared = _shared(
+        (_called(status, one), one) for each in every for status, one in each.items() if "$ref" not in one
+    )
+    for responses in every:
+        responses |= {status: _reference(RESPONSES, one, shared) for status, one in responses.items()}
+    return shared
+
+
+def _called(status: str, answer: Mapping[str, Any]) -> str:
+    """Return the status of an answer, and the shape of what is in it."""
+    shapes = [content["schema"].get("$ref", "") for content in answer.get("content", {}).values()]
+    return "-".join((status, *(shape.rpartition("/")[2] for shape in shapes if shape)))
+
+
+def _shared(used: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return what stands in several places, once, by what it is called and a number."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for name, one in used:
+        alike.setdefault(name, []).append(one)
     shared: dict[str, Any] = {}
-    for one in used:
-        if used.count(one) > 1 and one not in shared.values():
-            alike = sum(name.startswith(f"{one['in']}-{one['name']}-") for name in shared)
-            shared[f"{one['in']}-{one['name']}-{alike + 1}"] = one
-    for item in paths.values():
-        for operation in item.values():
-            if "parameters" in operation:
-                operation["parameters"] = [_reference(one, shared) for one in operation["parameters"]]
-    return dict(sorted(shared.items()))
+    for name, parts in sorted(alike.items()):
+        several = [one for at, one in enumerate(parts) if parts.index(one) == at and parts.count(one) > 1]
+        shared |= {f"{name}-{number}": one for number, one in enumerate(several, 1)}
+    return shared
 
 
-def _taken(operation: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    taken: Sequence[Mapping[str, Any]] = operation.get("parameters", ())
-    return taken
-
-
-def _reference(parameter: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any]:
-    names = [name for name, one in shared.items() if one == parameter]
-    return {"$ref": PARAMETERS + names[0]} if names else parameter
+def _reference(begin: str, part: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any]:
+    names = [name for name, one in shared.items() if one == part]
+    return {"$ref": begin + names[0]} if names else part
 
 
 def resolve(document: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,11 +179,11 @@ def _responses(operation: Operation) -> dict[str, Any]:
         if status in responses:
             responses[status]["content"] |= refused["content"]
         else:
-            responses[status] = {"$ref": REFUSED + _name(status, kinds, aws=operation.aws)}
+            responses[status] = {"$ref": RESPONSES + _name(status, kinds, aws=operation.aws)}
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-def _shared(operations: Iterable[Operation]) -> dict[str, Any]:
+def _refusals(operations: Iterable[Operation]) -> dict[str, Any]:
     """Return the refusals of all operations by the names that lead to them."""
     shared = {
         _name(status, kinds, aws=operation.aws): _refused(status, kinds, aws=operation.aws)

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from api import est, images, pins, signing_keys
+from api.openapi import resolve
 from api.operations import Operation
 from broker_bridge.topics import answer_base
 from infra.lanes import OutboxItem
@@ -71,7 +72,10 @@ def rest(id: str, *, answer: bool = False) -> Way:
 
 def _both(operation: Mapping[str, Any], *, answer: bool) -> str:
     asked = _content(operation.get("requestBody", {}))
-    told = next((_content(one) for status, one in operation["responses"].items() if status[0] == "2"), "")
+    answers = (
+        resolve(_document(), one) for status, one in operation["responses"].items() if status[0] == "2"
+    )
+    told = next(map(_content, answers), "")
     return f"{asked} → {told}" if asked and answer else asked or told
 
 

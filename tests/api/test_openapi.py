@@ -67,6 +67,22 @@ async def test_every_reference_leads_somewhere(rig: Rig):
             found = found[part]
 
 
+async def test_what_several_operations_take_or_answer_stands_once(rig: Rig):
+    document = await _document(rig)
+    stand = [
+        msgspec.json.encode((*status, part), order="sorted")
+        for item in document["paths"].values()
+        for operation in item.values()
+        for status, part in (
+            *(((), one) for one in operation.get("parameters", ())),
+            *(((status,), one) for status, one in operation["responses"].items()),
+        )
+        if "$ref" not in part
+    ]
+    assert stand
+    assert len(set(stand)) == len(stand)
+
+
 PROVING = {"logIn", "refreshTokens", "issueClientToken", "acceptInvitation", "makeFirstOfficer"}
 """Open to all, and refused to whoever proves nothing."""
 

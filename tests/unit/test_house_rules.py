@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PYPROJECT["tool"]["importlinter"]["root_packages"]
 RECORDS = ROOT / "docs" / "adr"
-FILE_BYTES_MAX = 1_048_576
+FILE_BYTES_MAX = 524_288
 
 # The dots and slashes are spelled so that this file keeps its own rules.
 MACHINE_PATHS = re.compile(r"(?:^|[^\w./-])[/](?:work|root|home[/][a-z]+|Users)[/]")

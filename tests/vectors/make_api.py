@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.api.rig import api
 
 OPENAPI = Path(__file__).with_name("openapi.json")
 PROBLEMS = Path(__file__).with_name("problems.txt")
+REFERENCE = re.compile(rb'{\s+("\$ref": "[^"]+")\s+}')
+"""One is one line, or they would be a third of the file."""
 
 
 async def document() -> bytes:
@@ -25,7 +28,7 @@ async def document() -> bytes:
         async with api(Path(folder), url="memory:") as rig:
             value = (await rig.stranger.get("/docs/openapi.json")).json()
     value["info"]["version"] = "0.0.0"
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    return REFERENCE.sub(rb"{\1}", msgspec.json.format(msgspec.json.encode(value), indent=1)) + b"\n"
 
 
 def words() -> str:
