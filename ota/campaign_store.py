@@ -8,7 +8,7 @@ import msgspec
 from infra.clock import Clock
 from infra.documents.port import Collection, DocumentStore, IndexValue, Write
 from infra.documents.records import Kept, RecordPage, Records
-from ota.campaign import TARGETS_MAX, Campaign
+from ota.campaign import LIVE, TARGETS_MAX, Campaign
 from ota.errors import CampaignNotFoundError
 from ota.states import CampaignState
 from security import audit
@@ -74,10 +74,9 @@ class CampaignStore:
         field, value = ("listed", LISTED) if state is None else ("state", str(state))
         return await self._records.page(field, value, value, limit, cursor)
 
-    async def running(self) -> int:
-        """Return how many run, or stand still."""
-        states = (CampaignState.RUNNING, CampaignState.PAUSED)
-        return len(await self._records.load_by("state", [str(state) for state in states], LIVE_MAX))
+    async def live(self) -> int:
+        """Return how many were approved and are not over."""
+        return len(await self._records.load_by("state", [str(state) for state in sorted(LIVE)], LIVE_MAX))
 
     async def change(
         self,

@@ -61,6 +61,7 @@ from security.audited import RecordBusyError
 from security.policy import Action, Principal
 
 RUNNING_MAX: Final = 50
+"""Those that wait for their time included: all of them may begin at the same hour."""
 EARLY_S: Final = 3_600
 """An order holds from a little before it is made, for devices whose clocks are behind."""
 CANCELED_BY_HAND: Final = "canceled"
@@ -323,7 +324,7 @@ class CampaignService:
         now_ms = self._clock.now_ms()
         acts.approve(before, b"", by.name, now_ms, reason)  # raises before anything is signed
         assert before.frozen is not None, "what can be approved was frozen"
-        if await self.store.running() >= RUNNING_MAX:
+        if await self.store.live() >= RUNNING_MAX:
             raise TooManyCampaignsError(RUNNING_MAX)
         signed = await self._signed(before, before.frozen, order)
 

@@ -60,10 +60,10 @@ class CampaignUnfitError(OtaError):
 
 
 class TooManyCampaignsError(OtaError):
-    """As many campaigns as may run do so."""
+    """As many campaigns as may run do so, or are going to."""
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"{most} campaigns run already: wait for one to end, or end one")
+        super().__init__(f"{most} campaigns run already, or are going to: wait for one to end, or end one")
 
 
 class OtherRequestError(OtaError):

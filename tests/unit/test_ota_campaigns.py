@@ -26,6 +26,7 @@ from ota.errors import (
     CampaignUnfitError,
     InvalidCampaignError,
     OtherRequestError,
+    TooManyCampaignsError,
 )
 from ota.execution_store import EXECUTIONS
 from ota.health import Part
@@ -345,6 +346,22 @@ async def test_one_target_is_canceled_and_one_tried_again_by_hand_and_both_are_a
             ("ann", "campaign.cancel_target"),
             ("ann", "campaign.retry_target"),
         ]
+
+
+async def test_a_campaign_that_waits_for_its_time_is_one_of_those_that_may_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("ota.campaigns.RUNNING_MAX", 1)
+    async with world(tmp_path, devices=2) as one:
+        later = await one.approved(
+            selector=Selector(things=(name(0),)), start_at_ms=one.clock.now_ms() + 3_600_000
+        )
+        with pytest.raises(TooManyCampaignsError):
+            await one.approved(selector=Selector(things=(name(1),)))
+        await one.processes[0].tick()
+        with pytest.raises(TooManyCampaignsError):
+            await one.approved(selector=Selector(things=(name(1),)))
+        await one.ota.campaigns.abort(later.id, "not any more", ANN)
+        await one.processes[0].tick()
+        await one.approved(selector=Selector(things=(name(1),)))
 
 
 # Orders
