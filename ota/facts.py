@@ -52,15 +52,21 @@ class FactReader:
 
         Those that it names by themselves are looked at whatever model they are of.
         """
+        premises = frozenset(selector.premises)
+
+        def fits(one: Device) -> bool:
+            here = not premises or one.premises in premises
+            return here and (selector.owner is None or one.owner is selector.owner)
+
         if selector.things:
             for some in _portions(sorted(set(selector.things))):
                 devices = await self._devices.devices(some)
-                yield await self._read([one for one in devices.values() if _fits(one, selector)])
+                yield await self._read([one for one in devices.values() if fits(one)])
             return
         cursor: str | None = None
         for _ in range(DEVICES_MAX // AT_ONCE):
             page = await self._devices.of_model(model, AT_ONCE, cursor)
-            yield await self._read([one for one in page.devices if _fits(one, selector)])
+            yield await self._read([one for one in page.devices if fits(one)])
             cursor = page.next
             if cursor is None:
                 return
@@ -89,11 +95,6 @@ class FactReader:
                 )
             )
         return found
-
-
-def _fits(device: Device, selector: Selector) -> bool:
-    here = not selector.premises or device.premises in selector.premises
-    return here and (selector.owner is None or device.owner is selector.owner)
 
 
 def _portions(names: Iterable[str]) -> Iterable[list[str]]:
