@@ -31,12 +31,6 @@ def is_open(windows: Sequence[Window], zone: ZoneInfo, now_ms: int) -> bool:
     return not windows or any(start <= now_ms < end for start, end in _spans(windows, zone, now_ms))
 
 
-def changes_at_ms(windows: Sequence[Window], zone: ZoneInfo, now_ms: int) -> int | None:
-    """Return when :func:`is_open` may be another one; None: never."""
-    edges = (edge for span in _spans(windows, zone, now_ms) for edge in span)
-    return min((edge for edge in edges if edge > now_ms), default=None)
-
-
 def opens_at_ms(windows: Sequence[Window], zone: ZoneInfo, now_ms: int) -> int:
     """Return when a window is open next: now, where one is."""
     if is_open(windows, zone, now_ms):

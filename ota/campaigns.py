@@ -65,7 +65,6 @@ RUNNING_MAX: Final = 50
 EARLY_S: Final = 3_600
 """An order holds from a little before it is made, for devices whose clocks are behind."""
 CANCELED_BY_HAND: Final = "canceled"
-RETRIED_BY_HAND: Final = "retried"
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 

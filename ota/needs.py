@@ -126,11 +126,6 @@ def why_not(facts: DeviceFacts, need: Need, campaign: str = "") -> Reason | None
     return _by_path(model, need) or _by_firmware(facts, model, need, campaign)
 
 
-def is_replaced(reason: Reason | None) -> bool:
-    """Tell whether a device is a target that has to be replaced."""
-    return reason is Reason.OTA_NONE
-
-
 def warnings_of(facts: DeviceFacts, need: Need, now_ms: int) -> tuple[Warning, ...]:
     """Return what people should know of a device that is included."""
     firmware = facts.model.firmware if facts.model is not None else None
