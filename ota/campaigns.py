@@ -215,7 +215,7 @@ class CampaignService:
         except CampaignNotFoundError as error:
             raise NoBundleError(campaign) from error
         frozen = one.frozen
-        if frozen is None or not one.order or one.terms.path is not Path.LOCAL:
+        if frozen is None or not one.order or one.is_over or one.terms.path is not Path.LOCAL:
             raise NoBundleError(campaign)
         release = await self._releases.view(one.terms.release)
         return Contents(

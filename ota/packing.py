@@ -28,10 +28,10 @@ class Contents:
 
 
 class NoBundleError(OtaError):
-    """There is no such campaign, or none that is signed and carried out on site."""
+    """There is no such campaign, or none that is signed, carried out on site and not over."""
 
     def __init__(self, campaign: str) -> None:
-        super().__init__("there is no campaign of this id that is approved and carried out on site")
+        super().__init__("there is no campaign of this id that is approved, carried out on site and not over")
         self.campaign = campaign
 
 

@@ -34,6 +34,7 @@ from ota.job_requests import JobOperation as Op
 from ota.models import Execution, job_id
 from ota.order import write
 from ota.pace import capacity
+from ota.packing import NoBundleError
 from ota.states import (
     ACTIVE,
     AFTER_GO,
@@ -833,3 +834,6 @@ async def test_on_site_nothing_is_offered_and_crews_get_the_signed_order(tmp_pat
         assert (await one.targets(campaign.id)) != []
         done = await one.ota.campaigns.execution(campaign.id, name(0))
         assert (done.state, done.how) == (S.SUCCEEDED, "on_site")
+        await one.ota.campaigns.abort(campaign.id, "it melts", ANN)
+        with pytest.raises(NoBundleError):
+            await one.ota.campaigns.contents(campaign.id)
