@@ -144,11 +144,10 @@ class CampaignStore:
             tuple(name for part in found for name in part.replaced),
         )
 
-    async def drop_names(self, campaign: str, revision: int, parts: int) -> None:
+    async def drop_names(self, campaign: str, revision: int) -> None:
         """Forget who was meant by an order that never was signed."""
-        documents = await self._store.get(
-            TARGETS.name, [_part_id(campaign, revision, number) for number in range(parts)]
-        )
+        ids = [_part_id(campaign, revision, number) for number in range(PARTS_MAX)]
+        documents = await self._store.get(TARGETS.name, ids)
         await self._store.commit(
             [Write(TARGETS.name, one.id, one.revision, None) for one in documents.values()]
         )

@@ -22,7 +22,7 @@ from ota import campaign as acts
 from ota import clocks, needs, pace
 from ota.campaign import TARGETS_MAX, Campaign, Frozen, Path, Terms, wave_ends
 from ota.campaign_ports import Releases, ReleaseView, Signer
-from ota.campaign_store import PARTS_MAX, CampaignStore, Names
+from ota.campaign_store import CampaignStore, Names
 from ota.clocks import Figures
 from ota.data import RESET
 from ota.errors import (
@@ -278,7 +278,7 @@ class CampaignService:
             raise IllegalTransitionError(CAMPAIGN.name, kept.record.state, CampaignTrigger.EDIT)
         if not await self.store.remove(kept, by, via, "campaign.delete"):
             raise RecordBusyError("campaign")
-        await self._drop_names(kept.record.frozen, id)
+        await self._drop_names(kept.record)
 
     async def dry_run(self, id: str) -> DryRun:
         """Return what submitting it now would freeze."""
@@ -502,10 +502,7 @@ class CampaignService:
 
     async def _frozen(self, campaign: Campaign, release: ReleaseView, found: _Found) -> Frozen:
         revision = campaign.revision + 1
-        # What an earlier try of this revision left behind is not what was found now; what was frozen before
-        # is not any more.
-        for old in (campaign.revision, revision):
-            await self.store.drop_names(campaign.id, old, PARTS_MAX)
+        await self._drop_names(campaign)
         parts = await self.store.put_names(campaign.id, revision, found.names)
         ordered, now_s = found.names.ordered, self._clock.now_ms() // MS_PER_S
         starts_s = max(now_s, campaign.terms.start_at_ms // MS_PER_S)
@@ -545,9 +542,10 @@ class CampaignService:
             raise CampaignUnfitError(("V6 order_field: it says other things than what was submitted",))
         return signed
 
-    async def _drop_names(self, frozen: Frozen | None, id: str) -> None:
-        if frozen is not None:
-            await self.store.drop_names(id, frozen.revision, frozen.parts)
+    async def _drop_names(self, campaign: Campaign) -> None:
+        """Forget who a draft meant: what was frozen last, and what a try of the next revision left behind."""
+        for revision in (campaign.revision, campaign.revision + 1):
+            await self.store.drop_names(campaign.id, revision)
 
 
 def buckets(counts: Mapping[ExecutionState, int]) -> dict[str, int]:

@@ -17,6 +17,7 @@ from infra.versions import OutdatedVersionError
 from ota import verification
 from ota.campaign import Path as How
 from ota.campaign import Selector, Wave
+from ota.campaign_store import TARGETS
 from ota.campaigns import buckets, order_of
 from ota.data import digest
 from ota.envelope import Typ, seal
@@ -318,6 +319,18 @@ async def test_a_draft_is_deleted_and_one_that_runs_is_not(tmp_path):
         campaign = await one.running()
         with pytest.raises(IllegalTransitionError):
             await campaigns.delete(campaign.id, ANN)
+
+
+async def test_nothing_is_left_of_a_draft_that_was_deleted_after_an_edit(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        await campaigns.submit(draft.id, ANN)
+        part = f"{draft.id}:1:0"
+        assert part in await one.store.get(TARGETS.name, [part])
+        await campaigns.edit(draft.id, campaigns.terms(release=one.release, retries=1), ANN)
+        await campaigns.delete(draft.id, ANN)
+        assert await one.store.get(TARGETS.name, [part]) == {}
 
 
 async def test_what_cannot_be_is_told_all_at_once(tmp_path):
