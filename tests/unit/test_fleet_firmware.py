@@ -17,7 +17,6 @@ from tests.ota_stand_in import OtaStandIn
 
 S = FileStatus
 SMALL = release(size=40 * 1_024 + 17, block=1_024)
-WRITES = 40  # of one upgrade to SMALL, from the offer on; checked below
 
 
 def upgraded(bench):
@@ -294,8 +293,6 @@ def test_a_load_goes_on_where_the_connection_was_cut():
             seen.append(index)
         return [data]
 
-    bench.service.wire = wire
-    bench.on_state = lambda _state: None
     bench.service.wire = lambda file, index, data: wire(file, index, data) if file or index < 20 else []
     bench.offer(job(of=SMALL)).run(5)
     bench.cut_connection()
@@ -363,7 +360,6 @@ def test_an_image_whose_slot_went_bad_after_the_check_is_never_started():
     bench = Bench().run()
     before = bench.old()
     slot = bench.flash.slots["b"]
-    bench.on_state = lambda state: slot.blocks.update({3: b"x"}) if state is S.ACTIVATING else None
     bench.service.gate = lambda _job: (slot.blocks.update({3: b"x"}) or "go", 0)
     bench.offer(job(of=SMALL)).run()
     assert rolled_back(bench, before, "boot_verify")
@@ -516,6 +512,9 @@ def test_power_that_goes_at_the_flash_of_the_gate_mark_counts_as_not_marked():
         again = Bench(offset).run()
         again.flash.fuse.cut_at = at[0] + offset
         assert upgraded(again.offer(job(of=SMALL)).run())
+        assert again.computer.power_cuts == 1
+        asked = [details for _, details in again.job.history if "gate" in details]
+        assert asked == [{"fs": "5", "gate": "go"}] * 2  # the first go led to nothing
 
 
 def test_a_service_that_answers_nothing_is_not_asked_without_end():
