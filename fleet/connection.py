@@ -170,12 +170,16 @@ class Link(asyncio.BufferedProtocol):
         self._send(mqtt5.SubscribePacket(self._free_id(), wanted).write())
 
     def close(self) -> None:
-        """Say goodbye: the will is not spoken."""
+        """Say goodbye: the will is not spoken, and the listener hears nothing more of this link.
+
+        It is told at once: TLS may take its time to part, and by then its next link may be open.
+        """
         if self._transport is not None and not self._transport.is_closing():
             if self._is_open:
                 self._out.append(mqtt5.DisconnectPacket().write())
                 self._flush()
             self._transport.close()
+            self._leave()
 
     def abort(self) -> None:
         """Break off as a power cut would: the will is spoken."""
@@ -225,13 +229,16 @@ class Link(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        was_open, self._is_open = self._is_open, False
         self._transport = None
         self._waiting.clear()
         if not self.opened.done():
             self.opened.set_exception(exc or LinkError("closed before CONNACK"))
         if not self.closed.done():
             self.closed.set_result(None)
+        self._leave()
+
+    def _leave(self) -> None:
+        was_open, self._is_open = self._is_open, False
         if was_open:
             self._listener.disconnected()
 
@@ -242,7 +249,8 @@ class Link(asyncio.BufferedProtocol):
             case mqtt5.PublishPacket():
                 if packet.packet_id is not None:
                     self._out.append(mqtt5.PubAckPacket(packet.packet_id).write())
-                self._listener.message(packet.topic, packet.payload)
+                if self._is_open:
+                    self._listener.message(packet.topic, packet.payload)
             case mqtt5.PubAckPacket():
                 self._on_puback(packet)
             case mqtt5.PingRespPacket():

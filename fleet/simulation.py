@@ -235,7 +235,7 @@ class Simulation:
         """Speak by the best route that is up; ``renew``: the present one is no reason to stay."""
         device = carried.device
         current = None if renew else device.route
-        routes = () if device.is_dark else carried.routes
+        routes = () if device.is_dark or self._stopping.is_set() else carried.routes
         route = choose(current, routes, lambda one: self._post(one, device.name).is_up)
         if route == device.route:
             return

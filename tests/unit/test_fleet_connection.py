@@ -183,6 +183,16 @@ async def test_a_goodbye_is_said_and_a_power_cut_is_not():
     assert other.transport.is_aborted
 
 
+async def test_after_a_goodbye_nothing_more_is_heard_of_a_link():
+    link = (await bench()).open()
+    link.link.close()
+    assert link.listener.heard == ["connected", "disconnected"]
+    link.read(mqtt5.PublishPacket("t", b"late"))
+    link.link.connection_lost(None)
+    assert link.listener.heard == ["connected", "disconnected"]
+    assert not link.link.publish("t", b"")
+
+
 async def test_a_broker_that_says_no_or_something_else_is_left_with_the_reason():
     refused = await bench()
     refused.read(mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode.NOT_AUTHORIZED))
