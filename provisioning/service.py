@@ -73,8 +73,9 @@ from security import audit
 from security.policy import Action, Role
 from security.secret import Secret
 from security.trust.codes import InvalidCodeError, MistypedCodeError
+from security.trust.identifiers import pin_is_valid
 from security.trust.issued import IssuedStore
-from security.trust.pins import InvalidPinError, Pins
+from security.trust.pins import Pins
 
 MS_PER_S: Final = 1_000
 
@@ -295,7 +296,7 @@ class SessionService:
         gateway = await self._gateway(session, how.gateway)
         if len(how.grants) > GRANTS_MAX:
             raise InvalidRequestError(f"at most {GRANTS_MAX} grants of one window")
-        grants = [await self._grant(one, ask) for one in how.grants]
+        grants = [await self._grant(one) for one in how.grants]
         await self._check_room(gateway, len(grants))
         now_ms = self._clock.now_ms()
 
@@ -312,7 +313,7 @@ class SessionService:
                 actor=ask.by.name,
             )
 
-        await self._count_tries(session, decide, grants)
+        await self._enter(session, decide, list(zip(how.grants, grants, strict=True)), ask)
         return await self._act(id, ask, Action.SESSION_WORK, decide, "discover")
 
     async def grant(self, id: str, new: NewGrant, ask: Ask) -> Session:
@@ -320,7 +321,7 @@ class SessionService:
         session = await self.session(id)
         if self._is_repeat(session, ask):
             return session
-        made = await self._grant(new, ask)
+        made = await self._grant(new)
         if session.window is not None:
             waiting = sum(one.state is GrantState.WAITING for one in session.grants)
             await self._check_room(session.window.gateway, waiting + 1)
@@ -329,7 +330,7 @@ class SessionService:
         def decide(before: Session) -> Session:
             return acts.grant(before, made, now_ms)
 
-        await self._count_tries(session, decide, [made])
+        await self._enter(session, decide, [(new, made)], ask)
         return await self._act(id, ask, Action.SESSION_WORK, decide, "grant")
 
     async def stop_discovery(self, id: str, ask: Ask) -> Session:
@@ -350,7 +351,7 @@ class SessionService:
         best = min(able, key=lambda one: (not one.online, one.priority, one.gateway), default=None)
         return "" if best is None else best.gateway
 
-    async def _grant(self, new: NewGrant, ask: Ask) -> Grant:
+    async def _grant(self, new: NewGrant) -> Grant:
         """Read a proof: a typing error is told at once and costs no try."""
         key = new.device if new.proof is Proof.PIN else _eui64(new.device)
         sealed = ""
@@ -358,17 +359,25 @@ class SessionService:
             case Proof.INSTALL_CODE:
                 sealed = self._link_key(key, new.value)
             case Proof.PIN:
-                key = await self._keep_pin(new, ask)
+                key = await self._of_pin(new)
             case Proof.CERTIFICATE:
                 pass  # the device shows it to the Trust Center
         return Grant(id=f"g-{self._ids.token(60)}", eui64=key, proof=new.proof, sealed_key=sealed)
 
-    async def _count_tries(
-        self, session: Session, decide: Callable[[Session], Session], grants: Sequence[Grant]
+    async def _enter(
+        self,
+        session: Session,
+        decide: Callable[[Session], Session],
+        entered: Sequence[tuple[NewGrant, Grant]],
+        ask: Ask,
     ) -> None:
-        """Count the proofs, unless the act would be refused as the session stands: that costs no try."""
+        """Count the proofs and use them; what the session would refuse as it stands costs no try."""
         decide(session)
-        await self._tries.take([one.eui64 for one in grants])
+        await self._tries.take([made.eui64 for _, made in entered])
+        for new, made in entered:
+            if new.proof is Proof.PIN:
+                # The device proves itself to the Trust Center.
+                await self._pins.keep(made.eui64, new.value, ask.by, ask.via, _sfdi(new))
 
     def _link_key(self, eui64: str, code: Secret) -> str:
         try:
@@ -378,18 +387,14 @@ class SessionService:
         except InvalidCodeError as error:
             raise InvalidRequestError(str(error)) from error
 
-    async def _keep_pin(self, new: NewGrant, ask: Ask) -> str:
-        """Keep the PIN of the device with this SFDI; it proves itself to the Trust Center."""
-        sfdi = new.device.replace("-", "")
-        things = {one.thing for one in await self._issued.by_sfdi(sfdi)}
+    async def _of_pin(self, new: NewGrant) -> str:
+        """Return the thing with this SFDI, if what was entered can be a PIN."""
+        things = {one.thing for one in await self._issued.by_sfdi(_sfdi(new))}
         if len(things) != 1:
             raise InvalidRequestError("sfdi: no device with a certificate of this number is known")
-        (thing,) = things
-        try:
-            await self._pins.keep(thing, new.value, ask.by, ask.via, sfdi)
-        except InvalidPinError as error:
-            raise PinChecksumError from error
-        return thing
+        if not pin_is_valid(new.value.reveal()):
+            raise PinChecksumError
+        return things.pop()
 
     async def _check_room(self, gateway: str, grants: int) -> None:
         if gateway and grants:
@@ -646,6 +651,10 @@ def _candidate(session: Session, device: SessionDevice) -> Candidate:
 def _parts(key: str) -> tuple[str, str]:
     thing, _, program = key.partition("/")
     return thing, program
+
+
+def _sfdi(new: NewGrant) -> str:
+    return new.device.replace("-", "")
 
 
 def _eui64(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ from provisioning.errors import (
     IneligiblePairsError,
     InstallCodeCrcError,
     InvalidRequestError,
+    PinChecksumError,
     PolicyOffError,
     PreconditionError,
     RemedyNotOfferedError,
@@ -34,8 +36,8 @@ from provisioning.errors import (
 )
 from provisioning.executor import Outcome as ExecutorOutcome
 from provisioning.reconciler import topic
-from provisioning.service import Discovery, NewSession
-from provisioning.session import KEYS_MAX, Cause, Consent
+from provisioning.service import Discovery, NewGrant, NewSession
+from provisioning.session import KEYS_MAX, Cause, Consent, Proof
 from provisioning.states import DeviceState, SessionState, WindowState
 from provisioning.verifications import NewVerification, Outcome
 from registry.errors import PremisesNotFoundError
@@ -355,6 +357,48 @@ async def test_a_new_session_gives_no_new_tries(world):
         await one.service.discover(session.id, other, world.ask())
         world.clock.advance(3_600)
         await one.service.grant(session.id, one.label("thermostat"), world.ask())
+
+
+class PinsKept:
+    """Notes the PINs it is given, and knows of one device with a certificate."""
+
+    def __init__(self, thing, sfdi):
+        self.known = {sfdi: (SimpleNamespace(thing=thing),)}
+        self.kept = []
+
+    async def by_sfdi(self, sfdi):
+        return self.known.get(sfdi, ())
+
+    async def keep(self, thing, pin, by, via, sfdi=""):
+        self.kept.append((thing, pin.reveal(), by, via, sfdi))
+
+
+async def test_a_pin_that_is_refused_takes_no_other_ones_place(world, monkeypatch):
+    async with world.process() as one:
+        await one.settle_in()
+        thing = world.scene.eui64s["thermostat"]
+        pins = PinsKept(thing, "167261211391")
+        monkeypatch.setattr(one.service, "_pins", pins)
+        monkeypatch.setattr(one.service, "_issued", pins)
+        session = await one.opened()
+        right, other, mistyped = (
+            NewGrant(device="167-261-211-391", proof=Proof.PIN, value=Secret(pin))
+            for pin in ("123455", "111115", "123456")
+        )
+        with pytest.raises(WindowClosedError):
+            await one.service.grant(session.id, right, world.ask())
+        assert pins.kept == []
+        await one.service.discover(session.id, Discovery(), world.ask())
+        await one.live_on(1)
+        with pytest.raises(PinChecksumError):
+            await one.service.grant(session.id, mistyped, world.ask())
+        asks = [world.ask() for _ in range(5)]
+        for ask in asks:
+            await one.service.grant(session.id, right, ask)
+        assert pins.kept == [(thing, "123455", ask.by, ask.via, "167261211391") for ask in asks]
+        with pytest.raises(CredentialLockedError):
+            await one.service.grant(session.id, other, world.ask())
+        assert len(pins.kept) == 5
 
 
 async def test_what_is_refused_as_the_session_stands_costs_no_try(world):
