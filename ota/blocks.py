@@ -13,6 +13,8 @@ from ota.streams import Format, data_tail
 CACHE_BYTES_MAX: Final = 67_108_864
 BLOCK_OVERHEAD_BYTES: Final = 150
 """What a kept block takes beside its bytes: two objects, and its place in a table."""
+FILE_OVERHEAD_BYTES: Final = 450
+"""What the first block of a file takes beside that: its name, its table, its place among others."""
 
 
 class FileKey(NamedTuple):
@@ -53,7 +55,7 @@ class BlockCache:
     def _encode(self, key: FileKey, kept: "_File", content: memoryview, id: int) -> bytes:
         block = content[id * key.length : (id + 1) * key.length]
         tail = data_tail(key.file, id, block, key.format)
-        size = len(tail) + BLOCK_OVERHEAD_BYTES
+        size = len(tail) + BLOCK_OVERHEAD_BYTES + (0 if kept.blocks else FILE_OVERHEAD_BYTES)
         while self._bytes + size > self._bytes_max and self._bytes:
             self._drop_oldest()
         # It may have been dropped just now itself, where there is room for little more than one file.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ota.blocks import BLOCK_OVERHEAD_BYTES, CACHE_BYTES_MAX, BlockCache, FileKey
+from ota.blocks import BLOCK_OVERHEAD_BYTES, CACHE_BYTES_MAX, FILE_OVERHEAD_BYTES, BlockCache, FileKey
 from ota.streams import ANSWER_BYTES_MAX, BLOCK_BYTES_MAX, Format, data_tail
 
 IMAGE = memoryview(bytes((7 * i + 3) % 256 for i in range(10_000)))
@@ -50,7 +50,7 @@ def test_files_streams_sizes_and_formats_are_kept_apart():
 
 def test_what_was_wanted_longest_ago_goes_first_a_file_at_a_time():
     size = len(data_tail(0, 0, IMAGE[:4096], Format.CBOR)) + BLOCK_OVERHEAD_BYTES
-    cache = BlockCache(bytes_max=4 * size)
+    cache = BlockCache(bytes_max=4 * size + 2 * FILE_OVERHEAD_BYTES)
     old = cache.tails(key("fw-1"), IMAGE, range(2))
     kept = cache.tails(key("fw-2"), IMAGE, range(2))
     cache.tails(key("fw-1"), IMAGE, [0])
@@ -83,13 +83,15 @@ def test_the_largest_answer_is_a_small_part_of_the_room():
     assert BLOCK_BYTES_MAX == ANSWER_BYTES_MAX
 
 
-def test_what_is_counted_is_what_is_taken():
-    image = memoryview(bytes(4_000_000))
+@pytest.mark.parametrize(("size", "lengths"), [(4_000_000, (256, 1_024, 4_096)), (268, range(268, 40_000))])
+def test_what_is_counted_is_what_is_taken(size, lengths):
+    """Large files in many blocks; and a small one, asked for in each size above its own."""
+    file = memoryview(bytes(size))
     cache = BlockCache()
     tracemalloc.start()
     try:
-        for length in (256, 1_024, 4_096):
-            cache.tails(key(length=length), image, range(4_000_000 // length))
+        for length in lengths:
+            cache.tails(key(length=length), file, range(-(-size // length)))
         taken = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
