@@ -70,7 +70,7 @@ class Asking(asyncio.Protocol):
         self._started = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's has no common class
         self._write(mqtt5.ConnectPacket(self._name, username=self._name, clean_start=True).write())
         filter = mqtt5.TopicFilter(f"$aws/things/{self._name}/streams/+/data/+")
         self._write(mqtt5.SubscribePacket(1, [filter]).write())
@@ -92,7 +92,7 @@ class Asking(asyncio.Protocol):
         self._next = (self._next + 1) % len(self._asks)
 
     def _write(self, data: bytes) -> None:
-        self._transport.write(data)  # type: ignore[attr-defined]  # uvloop's has no common class
+        self._transport.write(data)
 
 
 async def be_devices(port: int, count: int, block: int, window: int) -> None:

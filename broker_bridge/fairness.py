@@ -109,9 +109,8 @@ class Turns(Generic[T]):
             return None
         return 0.0 if self._line else self._due[0][0]
 
-    def clear(self) -> list[T]:
-        """Let go of all that waits; return it. What was spent is not forgotten."""
-        gone = [request for share in self._shares.values() for request, _ in share.requests]
+    def clear(self) -> None:
+        """Let go of all that waits. What was spent is not forgotten."""
         for share in self._shares.values():
             share.requests.clear()
             share.in_line = False
@@ -119,7 +118,6 @@ class Turns(Generic[T]):
         self._line.clear()
         self._due.clear()
         self._waiting = self._bytes = 0
-        return gone
 
     def _line_up(self, share: _Share[T]) -> None:
         if not share.in_line:

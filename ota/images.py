@@ -25,8 +25,6 @@ from security.policy import Action, Principal, Scope, scope_of
 
 IMAGES: Final = Collection("ota_images")
 IMAGE_BYTES_MAX: Final = 67_108_864
-STREAM_BYTES_MAX: Final = 25_165_824
-"""A larger image is had by HTTPS alone: 98,304 blocks of 256."""
 LEAVES_KEPT_MAX: Final = 64
 """Leaf lists in memory; one is at most 1/32 of its image."""
 SWEEP_S: Final = 600.0
