@@ -95,7 +95,14 @@ class Unread:
 
 def read_sockets(files: Iterable[Path] = SOCKETS) -> str:
     """Return what the kernel says of all connections of this machine; nothing where it does not say it so."""
-    return "".join(file.read_text() for file in files if file.exists())
+    return "".join(map(_read, files))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii")
+    except OSError:  # another system, or one that hides it
+        return ""
 
 
 def probed(sockets: str, port: int) -> Iterator[str]:

@@ -94,6 +94,7 @@ def test_what_this_machine_says_can_be_read():
 
 def test_where_the_kernel_says_nothing_nobody_is_found(tmp_path):
     assert read_sockets([tmp_path / "none"]) == ""
+    assert read_sockets([tmp_path]) == "", "one that may not be read"
 
 
 # ---------------------------------------------------------------------- what follows
