@@ -163,6 +163,8 @@ class StreamDesk:
         request, size_bytes = waiting.request, 0
         answer = await self._answer(waiting)
         if answer is not None:
+            # While it was looked for, others may have filled the way: lost, it would be asked for again late.
+            await self._session.drained()
             topic = f"{request.base}/{answer.word}/{request.format}"
             if self._session.send(topic, answer.head, answer.tails):
                 size_bytes = answer.size_bytes

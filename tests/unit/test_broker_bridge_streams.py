@@ -284,6 +284,27 @@ async def test_while_the_way_to_the_broker_is_full_nothing_is_prepared_and_littl
         assert rig.session.acked == list(range(1, 21))
 
 
+async def test_an_answer_for_which_the_way_was_filled_meanwhile_waits_and_is_not_lost(
+    rig, files, monkeypatch
+):
+    streams_of = files.jobs.streams_of
+
+    async def filling(thing):
+        rig.session.fill()
+        return await streams_of(thing)
+
+    async with running(rig):
+        await rig.register("hall")
+        monkeypatch.setattr(files.jobs, "streams_of", filling)
+        packet_id = rig.deliver(up(), ASK)
+        await turns(20)
+        assert (rig.session.sent, rig.session.acked) == ([], [])
+        rig.session.make_room()
+        await quiet(rig)
+        assert (len(rig.session.sent), rig.session.acked) == (3, [packet_id])
+        assert rig.dropped("no_room_for_answer") == 0
+
+
 async def test_a_thing_that_asks_without_end_keeps_nobody_waiting(rig, files):
     async with running(rig):
         for thing in ("hall", "attic"):
