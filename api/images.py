@@ -18,7 +18,7 @@ from api.reading import HttpRequest, header, invalid, query, rfc3339, via_of
 from api.replies import Field, Reply, json_reply
 from api.schemas import Time
 from api.services import ApiServices
-from infra.blobs import Blob, BlobTooLargeError, InvalidBlobNameError, Upload
+from infra.blobs import Blob, BlobTooLargeError, Upload
 from ota.errors import ImageNotFoundError
 from ota.images import IMAGE_BYTES_MAX, Image
 from ota.ranges import Outside, is_had, wanted
@@ -129,18 +129,14 @@ class DeviceImages:
         scope = request.scope
         query(scope, (), ignore_others=True)
         sha256 = str(scope["path_params"][SHA256])
-        try:
-            blob = await self._blob(sha256, scope["user"])
-        except InvalidBlobNameError:
-            blob = None
-        if blob is None:
+        if (blob := await self._blob(sha256, scope["user"])) is None:
             raise ApiError(IMAGE_NOT_FOUND)
         return shown(request, blob, self._services)
 
     async def _blob(self, sha256: str, by: Principal) -> Blob | None:
         if not await self._jobs.uses(by.name, sha256) and not await self._attached_uses(by, sha256):
             return None
-        return await self._releases.sound(sha256)
+        return await self._releases.released_image(sha256)
 
     async def _attached_uses(self, by: Principal, sha256: str) -> bool:
         """Tell whether a thing that a gateway may speak for has a job about it."""

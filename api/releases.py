@@ -250,11 +250,10 @@ LIST_RELEASES: Final = Operation(
     id="listReleases",
     tag=TAG,
     summary="List releases; a vendor's are its own",
+    description="A vendor's page may hold fewer than `limit` and still have a `next`.",
     action=Action.IMAGE_UPLOAD,
     parameters=(
-        in_query(
-            "state", "Only these; a vendor gets its own in any", {"enum": [str(one) for one in ReleaseState]}
-        ),
+        in_query("state", "Only these", {"enum": [str(one) for one in ReleaseState]}),
         LIMIT,
         CURSOR,
     ),

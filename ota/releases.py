@@ -41,7 +41,7 @@ from security.audit import INSIDE, Via
 from security.audited import Audited, RecordBusyError
 from security.policy import Action, Principal, Role, Scope, scope_of
 
-RELEASES: Final = Collection("ota_releases", ("state", "model", "vendor", "stream", "listed"))
+RELEASES: Final = Collection("ota_releases", ("state", "model", "vendor", "image", "stream", "listed"))
 VERSIONS: Final = Collection("ota_versions")
 AHEAD_S_MAX: Final = 600
 """How far a vendor's clock may be ahead of ours."""
@@ -190,9 +190,12 @@ class ReleaseService:
     async def page(
         self, by: Principal, state: ReleaseState | None, limit: int, cursor: str | None = None
     ) -> RecordPage[Release]:
-        """Return a page of releases in a state, or of all; of a vendor only its own, in whatever state."""
+        """Return a page of releases in a state, or of all; a vendor's are its own, and may be fewer."""
         if _is_vendor(by):
-            return await self._records.page("vendor", by.account, by.account, limit, cursor)
+            page = await self._records.page("vendor", by.account, by.account, limit, cursor)
+            found = zip(page.ids, page.records, strict=True)
+            wanted = [(id, one) for id, one in found if state in {None, one.state}]
+            return RecordPage(tuple(id for id, _ in wanted), tuple(one for _, one in wanted), page.next)
         if state is not None:
             return await self._records.page("state", state.value, state.value, limit, cursor)
         return await self._records.page("listed", _LISTED, _LISTED, limit, cursor)
@@ -209,11 +212,17 @@ class ReleaseService:
     async def published(self, stream: str) -> Published | None:
         """Return what a stream is about, if devices may have it now."""
         found = await self.by_stream(stream)
-        if found is None or not found.is_released or await self.sound(found.image) is None:
+        if found is None or not found.is_released or await self._sound(found.image) is None:
             return None
         return Published(found.manifest, found.envelope)
 
-    async def sound(self, sha256: str) -> Blob | None:
+    async def released_image(self, sha256: str) -> Blob | None:
+        """Return the bytes of an image, if devices may have it now."""
+        if not any([one.is_released async for one in self._pages("image", sha256)]):
+            return None
+        return await self._sound(sha256)
+
+    async def _sound(self, sha256: str) -> Blob | None:
         """Return the bytes of an image, if they are what they were; else whatever has it is withdrawn."""
         try:
             return await self._images.blob(sha256)
@@ -228,7 +237,7 @@ class ReleaseService:
 
         Raises:
             ForeignVendorError: a vendor asks for another one's (U1).
-        ReleaseRefusedError: with all that is wrong with it.
+            ReleaseRefusedError: with all that is wrong with it.
             VersionUsedError: the model's version is another image.
             CounterError: the counter is below what was released for the same hardware.
             OtherRequestError: something else came under this key.
@@ -283,10 +292,9 @@ class ReleaseService:
 
     async def _withdraw_damaged(self, sha256: str) -> None:
         _log.error("image_damaged", image=sha256)
-        for state in (ReleaseState.RELEASED, ReleaseState.VERIFIED):
-            async for one in self._pages("state", state.value):
-                if one.image == sha256:
-                    await self.withdraw(one.id, OURS, reason="the stored image is damaged")
+        for one in [one async for one in self._pages("image", sha256)]:
+            if one.state is not ReleaseState.WITHDRAWN:
+                await self.withdraw(one.id, OURS, reason="the stored image is damaged")
 
     async def _step(
         self, id: str, trigger: ReleaseTrigger, by: Principal, via: Via, reason: str = ""
@@ -416,6 +424,7 @@ def _found_by(release: Release) -> Mapping[str, IndexValue]:
         "state": release.state.value,
         "model": release.model,
         "vendor": release.vendor,
+        "image": release.image,
         "stream": release.stream,
         "listed": _LISTED,
     }

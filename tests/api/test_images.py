@@ -13,7 +13,10 @@ import httpx
 import pytest
 
 from api.limits import ApiLimits
+from ota.envelope import public_of
 from ota.images import IMAGE_BYTES_MAX
+from ota.keys import parse_key
+from ota.verification import KeyRole
 from registry.models import NewThing, ThingKind
 from security.policy import Role
 from tests import ota_base as base
@@ -21,6 +24,7 @@ from tests.api.device_rig import certified, device, over_tls, trusting, write_pa
 from tests.api.rig import HALL, HOME, OPERATOR, Rig, api, slug
 from tests.api.served import served
 from tests.covers import covers
+from tests.release_rig import AUTHOR, FIRMWARE, MODEL, OFFICER, OTHER, new, of_image
 
 IMAGE = base.IMAGE
 NAME = hashlib.sha256(IMAGE).hexdigest()
@@ -145,10 +149,22 @@ async def test_a_sender_who_falls_silent_is_not_waited_for_and_may_go_on(tmp_pat
 # What devices load
 
 
+async def released(rig: Rig, data: bytes) -> None:
+    """Let devices have an image that is there."""
+    ota, now_s = rig.services.ota, rig.services.clock.now_ms() // 1_000
+    vendor = parse_key(public_of(base.VENDOR_KEY), KeyRole.IMAGE, "acme", 0)
+    await ota.keys.add(vendor, OFFICER)
+    await rig.services.models.put(replace(MODEL, firmware=replace(FIRMWARE, slot_bytes=len(data))), OTHER)
+    manifest = of_image(data, version=len(data), issued=now_s, expires=now_s + 864_000)
+    release = await ota.releases.create(new(manifest), AUTHOR, key=manifest.sha256)
+    await ota.releases.let_out(release.id, OTHER)
+
+
 @pytest.fixture
 async def loading(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     """Store the image, and let the thing in the hall have a job about it."""
     await put(rig)
+    await released(rig, IMAGE)
     jobs = Jobs((HALL, NAME))
     monkeypatch.setattr(type(rig.services.ota.jobs), "uses", lambda _, thing, sha: jobs.uses(thing, sha))
     return jobs
@@ -227,6 +243,14 @@ async def test_without_a_job_about_it_there_is_no_such_image(rig: Rig, loading: 
 
 
 @pytest.mark.usefixtures("loading")
+async def test_a_device_with_a_job_gets_nothing_of_a_release_that_was_withdrawn(rig: Rig):
+    page = await rig.services.ota.releases.page(OPERATOR, None, 10)
+    await rig.services.ota.releases.withdraw(page.records[0].id, OTHER)
+    answer = await load(rig)
+    assert (answer.status_code, slug(answer)) == (404, "image-not-found")
+
+
+@pytest.mark.usefixtures("loading")
 async def test_no_certificate_no_image(rig: Rig):
     async with device(rig) as http:
         assert (await http.get(PATH)).status_code == 401
@@ -262,6 +286,7 @@ async def test_a_load_that_is_cut_goes_on_by_a_range_over_real_tls(rig: Rig, loa
     data = bytes(range(256)) * 8_192
     name = hashlib.sha256(data).hexdigest()
     await put(rig, data, f"/v1/ota/images/{name}")
+    await released(rig, data)
     loading.pairs.add((HALL, name))
     issued, key = await certified(rig)
     files = write_pair(tmp_path, "hall", issued.chain_pem, key)

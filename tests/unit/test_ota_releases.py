@@ -91,6 +91,14 @@ async def test_what_was_withdrawn_is_given_to_nobody_and_never_comes_back(made):
         await made.releases.let_out(release.id, OTHER)
 
 
+async def test_a_vendor_too_lists_releases_of_one_state(made):
+    release = await made.releases.create(new(), AUTHOR, key="k")
+    verified = await made.releases.page(VENDOR, ReleaseState.VERIFIED, 10)
+    assert (verified.records, verified.ids) == ((release,), (release.id,))
+    assert (await made.releases.page(VENDOR, ReleaseState.RELEASED, 10)).records == ()
+    assert (await made.releases.page(VENDOR, None, 10)).records == (release,)
+
+
 async def test_the_same_again_under_the_same_key_is_the_one_that_there_is(made):
     first = await made.releases.create(new(), AUTHOR, key="k")
     before = await made.acts_of_audit()
@@ -197,7 +205,7 @@ async def test_a_vendor_brings_only_what_is_its_own_and_sees_only_that(made):
         await made.releases.create(new(), STRANGER, key="k")
     assert await refused(made, new(), VENDOR) == [("U4", "image")], "the utility sent it, not the vendor"
     await made.send(by=VENDOR)
-    release = await made.releases.create(new(), VENDOR, key="k")
+    release = await made.releases.create(new(), AUTHOR, key="k")
     assert (await made.releases.page(VENDOR, None, 10)).records == (release,)
     assert (await made.releases.page(STRANGER, None, 10)).records == ()
     assert await made.releases.open_to(VENDOR, release.id) == release
