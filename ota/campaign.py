@@ -29,6 +29,9 @@ PRESTAGE_ACTIVATION_S: Final = 120
 ORDER_MS_MAX: Final = 90 * 86_400_000
 DEADLINE_S_MIN, DEADLINE_S_MAX = 30, 3_600
 RETRIES_MAX: Final = 10
+RAMP_FACTOR_MAX: Final = 5
+"""As AWS has it: a pace that grows faster is soon no number any more."""
+RAMP_PER_MIN_MAX: Final = 1_000
 
 
 EMPTY: Final = Bucket()
@@ -343,7 +346,10 @@ def _problems(terms: Terms) -> tuple[tuple[bool, str], ...]:
         (not all(map(_is_wave, terms.waves)), "waves: each a number of devices, or a share of 1 to 100 %"),
         (terms.per_hour < 1, "per_hour: 1 or more"),
         (terms.max_in_flight < 1, "max_in_flight: 1 or more"),
-        (terms.ramp is not None and not _is_ramp(terms.ramp), "ramp: grows from 1 a minute or more"),
+        (
+            terms.ramp is not None and not _is_ramp(terms.ramp),
+            f"ramp: grows from 1 to {RAMP_PER_MIN_MAX:,} a minute, by up to {RAMP_FACTOR_MAX} times",
+        ),
         (len(windows) > WINDOWS_MAX, f"windows: at most {WINDOWS_MAX}"),
         (not all(map(_is_window, windows)), "windows: times of the day, on days 0 to 6"),
         (bool(terms.activation) and not terms.prestage, "activation: only of those that load ahead"),
@@ -362,7 +368,7 @@ def _is_wave(wave: Wave) -> bool:
 
 
 def _is_ramp(ramp: Ramp) -> bool:
-    return ramp.per_min >= 1 and ramp.factor >= 1 and ramp.every >= 1
+    return 1 <= ramp.per_min <= RAMP_PER_MIN_MAX and 1 <= ramp.factor <= RAMP_FACTOR_MAX and ramp.every >= 1
 
 
 def _is_window(window: Window) -> bool:

@@ -477,7 +477,7 @@ class CampaignService:
         )
 
     def _check_fit(self, terms: Terms, release: ReleaseView, names: Names) -> None:
-        settings, mode = self._settings, mode_of(terms)
+        settings, mode, now_s = self._settings, mode_of(terms), self._clock.now_ms() // MS_PER_S
         checks = (
             (release.is_released, "release: it is not released"),
             (release.manifest.allows(mode), f"data: its vendor does not allow {terms.data}"),
@@ -492,8 +492,8 @@ class CampaignService:
                 f"max_in_flight: over {settings.in_flight_max:,}",
             ),
             (
-                self._clock.now_ms() < terms.activate_at_ms + terms.lasts_ms or not terms.activate_at_ms,
-                "activate_at: too long ago",
+                max(terms.start_at_ms, terms.activate_at_ms) < _holds_until_s(terms, now_s) * MS_PER_S,
+                "start_at, activate_at: before its order ends",
             ),
         )
         failed = tuple(text for holds, text in checks if not holds)
@@ -505,7 +505,6 @@ class CampaignService:
         await self._drop_names(campaign)
         parts = await self.store.put_names(campaign.id, revision, found.names)
         ordered, now_s = found.names.ordered, self._clock.now_ms() // MS_PER_S
-        starts_s = max(now_s, campaign.terms.start_at_ms // MS_PER_S)
         return Frozen(
             revision=revision,
             targets=len(ordered) + len(found.names.replaced),
@@ -514,10 +513,7 @@ class CampaignService:
             manifest=hashlib.sha256(release.envelope).hexdigest(),
             image=release.manifest.sha256,
             not_before_s=now_s - EARLY_S,
-            not_after_s=min(
-                starts_s + campaign.terms.lasts_ms // MS_PER_S,
-                now_s - EARLY_S + acts.ORDER_MS_MAX // MS_PER_S,
-            ),
+            not_after_s=_holds_until_s(campaign.terms, now_s),
             excluded=dict(sorted(found.excluded.items())),
             warnings=dict(sorted(found.warnings.items())),
             parts=parts,
@@ -586,6 +582,12 @@ def order_of(campaign: Campaign, frozen: Frozen) -> Order:
         per_hour=campaign.terms.per_hour,
         max_in_flight=campaign.terms.max_in_flight,
     )
+
+
+def _holds_until_s(terms: Terms, now_s: int) -> int:
+    """Return how long an order holds that is made now."""
+    starts_s = max(now_s, terms.start_at_ms // MS_PER_S)
+    return min(starts_s + terms.lasts_ms // MS_PER_S, now_s - EARLY_S + acts.ORDER_MS_MAX // MS_PER_S)
 
 
 def _sort_out(

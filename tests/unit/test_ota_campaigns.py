@@ -1,6 +1,7 @@
 """Campaigns over real services: from a draft to the last device, and all that may come between."""
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ from ota.health import Part
 from ota.job_requests import JobOperation as Op
 from ota.models import Execution, job_id
 from ota.order import write
-from ota.pace import capacity
+from ota.pace import Ramp, capacity
 from ota.packing import NoBundleError
 from ota.states import (
     ACTIVE,
@@ -344,6 +345,25 @@ async def test_what_cannot_be_is_told_all_at_once(tmp_path):
         with pytest.raises(CampaignUnfitError) as unfit:
             await campaigns.submit(draft.id, ANN)
         assert len(unfit.value.checks) == 3
+
+
+@pytest.mark.parametrize(
+    "ramp", [Ramp(factor=10**9), Ramp(factor=math.inf), Ramp(factor=math.nan), Ramp(10**9)]
+)
+async def test_a_pace_grows_within_bounds(tmp_path, ramp):
+    async with world(tmp_path) as one:
+        campaigns = one.ota.campaigns
+        with pytest.raises(InvalidCampaignError, match="ramp"):
+            await campaigns.create(campaigns.terms(release=one.release, ramp=ramp), ANN)
+
+
+@pytest.mark.parametrize("member", ["start_at_ms", "activate_at_ms"])
+async def test_nothing_is_planned_for_when_its_order_is_over(tmp_path, member):
+    async with world(tmp_path, devices=1) as one:
+        soon_ms, late_ms = (one.clock.now_ms() + days * 86_400_000 for days in (29, 91))
+        with pytest.raises(CampaignUnfitError, match="before its order ends"):
+            await one.approved(**{member: late_ms})
+        await one.approved(**{member: soon_ms})
 
 
 async def test_one_target_is_canceled_and_one_tried_again_by_hand_and_both_are_audited(tmp_path):
