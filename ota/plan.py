@@ -30,7 +30,6 @@ from ota.states import (
     OFFERED,
     RETRIED,
     UNCOUNTED,
-    WAITING,
     CampaignState,
     ExecutionState,
     ExecutionTrigger,
@@ -340,7 +339,7 @@ def _open_wave(
             continue
         over = sorted(one.ended_at_ms for one in members if one.state in FINAL)
         needed = -(-len(members) * WAVE_FINAL_PERCENT // 100)
-        if len(over) < needed or any(one.past and one.state in WAITING for one in members):
+        if len(over) < needed:
             return wave, None
         if not _was_good(campaign, members):
             unsettled = len(over) < len(members) or any(may_retry(campaign.terms, one) for one in members)
@@ -353,20 +352,28 @@ def _open_wave(
 
 
 def _was_good(campaign: Campaign, members: Iterable[Execution]) -> bool:
-    """Tell whether enough of a wave succeeded. What people know of and let go on does not count."""
+    """Tell whether enough of a wave succeeded. What people know of and let go on does not count.
+
+    One that is tried again counts as it ended, until it ends otherwise.
+    """
     since_ms = campaign.judged_from_ms
-    good = sum(1 for one in members if one.state is ExecutionState.SUCCEEDED)
+    ends = [end for one in members if (end := _last_end(one)) is not None]
+    good = sum(1 for state, _ in ends if state is ExecutionState.SUCCEEDED)
     bad = sum(
         1
-        for one in members
-        if one.state in FINAL
-        and one.state not in UNCOUNTED
-        and one.state is not ExecutionState.SUCCEEDED
-        and one.ended_at_ms > since_ms
+        for state, at_ms in ends
+        if state is not ExecutionState.SUCCEEDED and state not in UNCOUNTED and at_ms > since_ms
     )
     if not good and not bad:
         return since_ms != NEVER  # a wave that showed nothing lets nothing follow by itself
     return _reaches(good, good + bad, WAVE_GOOD_PERCENT)
+
+
+def _last_end(one: Execution) -> tuple[ExecutionState, int] | None:
+    """Return how and when a target ended last; None: it never did."""
+    if one.state in FINAL:
+        return one.state, one.ended_at_ms
+    return (one.past[-1].state, one.past[-1].ended_at_ms) if one.past else None
 
 
 # Targets

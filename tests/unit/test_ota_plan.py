@@ -211,6 +211,21 @@ def test_waves_are_shares_of_all_and_the_last_one_holds_all():
     assert wave_ends(campaign(300).terms, 300) == (10, 10, 30, 150, 300)
 
 
+@pytest.mark.parametrize(("again", "wave"), [(2, 2), (3, 1)])
+@pytest.mark.parametrize("steps", [(), (X.OFFER, X.START)])
+def test_devices_that_are_tried_again_hold_up_the_next_wave_only_if_they_are_many(again, wave, steps):
+    lenient = Thresholds(pause_percent=100, abort_percent=100)
+    one = campaign(1_000, waves=(Wave(10), Wave(110), Wave(percent=100)), thresholds=lenient)
+    one = replace(one, wave=1)
+    found = ended(targets(one), 0, S.SUCCEEDED, 110 - again)
+    found = ended(found, 110 - again, S.FAILED, again, reason="self_test")
+    found = [moved(each, X.RETRY, START_MS) if each.state is S.FAILED else each for each in found]
+    for step in steps:
+        found[109] = moved(found[109], step, START_MS + 900_000)
+    planned = plan(START_MS + 900_001, one, found, {}, WELL)
+    assert acted(one, planned.campaign, 0, START_MS + 900_001).wave == wave
+
+
 @pytest.mark.parametrize(
     ("offered", "per_min"), [(0, 50), (999, 50), (1_000, 100), (2_000, 200), (3_999, 400)]
 )
