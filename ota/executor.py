@@ -21,7 +21,7 @@ from infra.presence import Presence
 from infra.telemetry import Metrics
 from ota import pace
 from ota.actions import Abort, CampaignAction, Complete, Move, OpenWave, Pause, Plan, Schedule, Start
-from ota.campaign import Campaign, Path, wave_ends, wave_of
+from ota.campaign import Campaign, wave_ends, wave_of
 from ota.campaign_ports import Releases, Signer
 from ota.campaign_store import CampaignStore, Names
 from ota.campaigns import need_of
@@ -35,7 +35,7 @@ from ota.health import Health, Part
 from ota.lane import Change, Decision, ExecutionLane, Failed
 from ota.models import NEVER, Execution
 from ota.needs import DeviceFacts, Need, Reason, why_not
-from ota.plan import Around, Seen, is_due, limits_of, plan
+from ota.plan import Around, Seen, is_due, limits_of, may_offer, plan
 from ota.rolls import Roll, Rolls
 from ota.states import (
     ACTIVE,
@@ -204,9 +204,10 @@ class Executor:
 
     def _sleep(self, kept: Kept[Campaign], roll: Roll, work: _Work, around: Around, planned: Plan) -> None:
         """Note that nothing is to be done until something changes, or it is time."""
-        soon_ms = self._clock.now_ms() + REACH_MS
+        now_ms = self._clock.now_ms()
+        soon_ms = now_ms + REACH_MS
         work.wakes_at_ms = min(planned.next_wake_ms or soon_ms, soon_ms)
-        if kept.record.state is CampaignState.RUNNING and roll.counts[ExecutionState.PLANNED]:
+        if _is_offering(kept.record, now_ms) and roll.counts[ExecutionState.PLANNED]:
             work.wakes_at_ms = NEVER  # devices come and go
         work.planned_at = (kept.revision, roll.changes, around)
 
@@ -278,9 +279,9 @@ class Executor:
         self, campaign: Campaign, roll: Roll, work: _Work, around: Around
     ) -> Mapping[str, Seen]:
         """Return what is known of the devices that may be offered something next."""
-        if campaign.state is not CampaignState.RUNNING or campaign.terms.path is Path.LOCAL or around.unfit:
-            return {}
         now_ms = self._clock.now_ms()
+        if around.unfit or not _is_offering(campaign, now_ms):
+            return {}
         most = min(_affordable(campaign, roll, now_ms) + SPARE_LOOKS, LOOKS_MAX)
         await self._find_ways(roll, work, now_ms)
         things = self._next(campaign, roll, work, now_ms, most)
@@ -412,6 +413,10 @@ def _change(campaign: str, limits: Limits, move: Move, planned_ms: int) -> Chang
 
 _OF_ENDED: Final = frozenset({ExecutionTrigger.RETRY})
 """Moves of targets that are over: they are looked for."""
+
+
+def _is_offering(campaign: Campaign, now_ms: int) -> bool:
+    return campaign.state is CampaignState.RUNNING and may_offer(now_ms, campaign.terms)
 
 
 def _is_late(move: Move, roll: Roll) -> bool:

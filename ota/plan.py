@@ -426,9 +426,8 @@ def _offers(
     terms = campaign.terms
     if terms.path is Path.LOCAL or around.unhealthy_since_ms:
         return [], None
-    zone = ZoneInfo(terms.time_zone)
-    if not calendar.is_open(terms.windows, zone, now_ms):
-        return [], calendar.opens_at_ms(terms.windows, zone, now_ms)
+    if not may_offer(now_ms, terms):
+        return [], calendar.opens_at_ms(terms.windows, ZoneInfo(terms.time_zone), now_ms)
     per_hour = pace.pace(terms.per_hour, terms.ramp, campaign.offered)
     bucket = pace.filled(campaign.bucket, per_hour, now_ms)
     most, moves, wakes = min(room, pace.affords(bucket)), list[Move](), list[int]()
@@ -454,6 +453,12 @@ def _offers(
         else:
             break
     return moves, min(wakes, default=None)
+
+
+def may_offer(now_ms: int, terms: Terms) -> bool:
+    """Tell whether devices may be offered anything at this hour. On site nobody is."""
+    remote = terms.path is Path.REMOTE
+    return remote and calendar.is_open(terms.windows, ZoneInfo(terms.time_zone), now_ms)
 
 
 def is_due(planned: Execution, came_at_ms: int, now_ms: int) -> bool:

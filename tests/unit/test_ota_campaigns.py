@@ -16,6 +16,8 @@ from infra.machines import IllegalTransitionError
 from infra.settings.model import OtaSettings
 from infra.versions import OutdatedVersionError
 from ota import verification
+from ota.actions import Plan
+from ota.calendar import Window
 from ota.campaign import Path as How
 from ota.campaign import Selector, Wave
 from ota.campaign_store import TARGETS
@@ -37,6 +39,7 @@ from ota.models import Execution, job_id
 from ota.order import write
 from ota.pace import Ramp, capacity
 from ota.packing import NoBundleError
+from ota.plan import plan
 from ota.states import (
     ACTIVE,
     AFTER_GO,
@@ -530,6 +533,30 @@ async def test_a_device_is_reached_when_its_gateway_is_here(tmp_path):
         process.presence.came("hub")
         await process.tick()
         assert (await one.states(campaign.id))[thing] is S.QUEUED
+
+
+@pytest.mark.parametrize("wishes", [{"path": How.LOCAL}, {"windows": (Window(0, 1),)}])
+async def test_while_nothing_may_be_offered_a_campaign_is_not_planned_each_second(
+    tmp_path, monkeypatch, wishes
+):
+    planned: list[int] = []
+
+    def counted(now_ms: int, *given: Any) -> Plan:
+        planned.append(now_ms)
+        return plan(now_ms, *given)
+
+    async with world(tmp_path, devices=2) as one:
+        campaign = await one.running(**wishes)
+        monkeypatch.setattr("ota.executor.plan", counted)
+        for _ in range(20):
+            one.clock.advance(1)
+            await one.processes[0].tick()
+        assert planned == []
+        await one.runs([name(0)], FW)
+        await one.ota.watcher.look([name(0)])
+        await one.processes[0].tick()
+        assert planned, "something has changed"
+        assert (await one.states(campaign.id))[name(0)] is S.SUCCEEDED
 
 
 # The gate
