@@ -363,10 +363,11 @@ async def test_a_pace_grows_within_bounds(tmp_path, ramp):
 @pytest.mark.parametrize("member", ["start_at_ms", "activate_at_ms"])
 async def test_nothing_is_planned_for_when_its_order_is_over(tmp_path, member):
     async with world(tmp_path, devices=1) as one:
-        soon_ms, late_ms = (one.clock.now_ms() + days * 86_400_000 for days in (29, 91))
+        wishes: dict[str, Any] = {member: one.clock.now_ms() + 91 * 86_400_000}
         with pytest.raises(CampaignUnfitError, match="before its order ends"):
-            await one.approved(**{member: late_ms})
-        await one.approved(**{member: soon_ms})
+            await one.approved(**wishes)
+        wishes = {member: one.clock.now_ms() + 29 * 86_400_000}
+        await one.approved(**wishes)
 
 
 async def test_one_target_is_canceled_and_one_tried_again_by_hand_and_both_are_audited(tmp_path):
