@@ -24,9 +24,10 @@ import uvloop
 
 from bench.report import ROOT, emit, say, scratch
 from fleet.connection import Certificates, Endpoint
+from fleet.figures import run_and_print
 from fleet.plan import Plan
 from fleet.provisioning import THERMOSTAT, Scene, recognised
-from fleet.simulation import Simulation, live
+from fleet.simulation import Simulation
 from gnomon import demo_city
 from gnomon.roles import running
 from gnomon.services import Services
@@ -175,7 +176,7 @@ async def fleet(homes: int, port: int, certificates: Path) -> None:
         clock=SystemClock(),
         seed=1,
     )
-    await live(simulation, 60.0)
+    await run_and_print(simulation.run(), simulation.stop, simulation.statistics.summary, 60.0)
 
 
 def main() -> None:

@@ -15,17 +15,15 @@ import argparse
 import asyncio
 import random
 import resource
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import uvloop
 
 from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint, Identity, plain_identity
+from fleet.figures import Figures, print_line, run_and_print
 from fleet.history import History
 from fleet.shapes import SHAPES, Mode
 from fleet.worker import Order, Run, Worker
@@ -199,31 +197,21 @@ def arrivals(rate: float, seconds: float, chance: random.Random) -> Iterator[flo
         at += chance.expovariate(rate)
 
 
-async def run_and_print(load: Load, every_s: float) -> None:
-    """Run a load; print a line of figures every so often and one, marked final, at the end."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, load.stop)
-    async with asyncio.TaskGroup() as tasks:
-        printing = tasks.create_task(_print_while_running(load, every_s), name="load figures")
-        await load.run()
-        printing.cancel()
-    _print(load.summary() | {"final": True})
-
-
-async def _print_while_running(load: Load, every_s: float) -> None:
+def _figures(load: Load, every_s: float) -> Figures:
     accepted = 0
-    while True:
-        await asyncio.sleep(every_s)
-        now = load.statistics.accepted
-        line = {"accepted_per_s": round((now - accepted) / every_s, 1), **load.statistics.summary()}
-        _print(line | {"unanswered": load.unanswered})
-        accepted = now
+
+    def figures() -> dict[str, Any]:
+        nonlocal accepted
+        before, accepted = accepted, load.statistics.accepted
+        rate = {"accepted_per_s": round((accepted - before) / every_s, 1)}
+        return rate | load.statistics.summary() | {"unanswered": load.unanswered}
+
+    return figures
 
 
-def _print(line: dict[str, Any]) -> None:
-    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-    sys.stdout.flush()
+async def _run(load: Load, every_s: float) -> None:
+    await run_and_print(load.run(), load.stop, _figures(load, every_s), every_s)
+    print_line(load.summary() | {"final": True})
 
 
 def main() -> None:
@@ -253,7 +241,7 @@ def main() -> None:
             run_id=RandomIds().token(RUN_BITS),
             history=history,
         )
-        uvloop.run(run_and_print(load, options.every))
+        uvloop.run(_run(load, options.every))
 
 
 def _identities(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Callable[[str], Identity]:

@@ -15,15 +15,12 @@ import heapq
 import itertools
 import math
 import random
-import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import msgspec
 import uvloop
 
 from fleet.appliances import (
@@ -36,6 +33,7 @@ from fleet.appliances import (
 )
 from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint, Identity, Will, plain_identity
 from fleet.device import Device, GoDark, Output, Subscribe, Surroundings
+from fleet.figures import run_and_print
 from fleet.firmware import Setting
 from fleet.hardware import Hardware, new_hardware
 from fleet.jobs import parse_any
@@ -406,24 +404,6 @@ class Simulation:
         return random.Random(f"{self._seed}/{what}")
 
 
-async def live(simulation: Simulation, every_s: float) -> None:
-    """Run until SIGINT or SIGTERM, printing a line of counts every so often."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, simulation.stop)
-    async with asyncio.TaskGroup() as tasks:
-        printing = tasks.create_task(_print(simulation.statistics, every_s), name="fleet statistics")
-        await simulation.run()
-        printing.cancel()
-
-
-async def _print(statistics: Statistics, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        sys.stdout.write(msgspec.json.encode(statistics.summary()).decode() + "\n")
-        sys.stdout.flush()
-
-
 def main() -> None:
     """Read the command line and simulate."""
     parser = argparse.ArgumentParser(
@@ -448,7 +428,8 @@ def main() -> None:
         seed=options.seed,
         speed=options.speed,
     )
-    uvloop.run(live(simulation, options.every))
+    statistics = simulation.statistics
+    uvloop.run(run_and_print(simulation.run(), simulation.stop, statistics.summary, options.every))
 
 
 if __name__ == "__main__":

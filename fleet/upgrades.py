@@ -19,19 +19,17 @@ import itertools
 import math
 import random
 import resource
-import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import uvloop
 
 from fleet.boot import FileStatus
 from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint, Identity, plain_identity
+from fleet.figures import print_line, run_and_print
 from fleet.firmware import CONFIG, FIRMWARE, Setting
 from fleet.hardware import RESTART_S, Computer, Hardware, new_hardware
 from fleet.jobs import JobAnswer, StreamAnswer, own_firmware_filters, parse_any
@@ -298,29 +296,6 @@ def _filters(thing: str) -> tuple[str, ...]:
     return (*answers, *own_firmware_filters(thing))
 
 
-async def run_and_print(upgrades: Upgrades, seconds: float, every_s: float) -> None:
-    """Run; print a line of figures every so often and one, marked final, at the end."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, upgrades.stop)
-    async with asyncio.TaskGroup() as tasks:
-        printing = tasks.create_task(_print_while_running(upgrades, every_s), name="upgrades figures")
-        await upgrades.run(seconds)
-        printing.cancel()
-    _print(upgrades.summary() | {"final": True})
-
-
-async def _print_while_running(upgrades: Upgrades, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        _print(upgrades.summary())
-
-
-def _print(line: dict[str, Any]) -> None:
-    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-    sys.stdout.flush()
-
-
 def _allow_many_files() -> None:
     """Each connection is a descriptor: use as many as the system lets us."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -364,7 +339,8 @@ def main() -> None:
             restart_s=options.restart,
             power_cuts=options.power_cuts,
         )
-        await run_and_print(upgrades, options.seconds, options.every)
+        await run_and_print(upgrades.run(options.seconds), upgrades.stop, upgrades.summary, options.every)
+        print_line(upgrades.summary() | {"final": True})
 
     uvloop.run(run())
 
