@@ -287,8 +287,13 @@ class Firmware:
         campaign = request.scope["path_params"][CAMPAIGN]
         bundle = await self._services.ota.packing.bundle(campaign)
         name = b'attachment; filename="%s.bundle"' % job_id(campaign).encode()
-        fields = ((b"content-disposition", name), (b"cache-control", b"no-store"))
-        return PiecesReply(bundles.write(bundle), bundles.size(bundle), bundles.MEDIA.encode(), fields)
+        fields = [
+            (b"content-type", bundles.MEDIA.encode()),
+            (b"content-length", b"%d" % bundles.size(bundle)),
+            (b"content-disposition", name),
+            (b"cache-control", b"no-store"),
+        ]
+        return PiecesReply(200, fields, bundles.write(bundle), self._services.limits.send_timeout_s)
 
     async def _reported(self, thing: str) -> Report:
         try:

@@ -6,16 +6,17 @@ comes from the mapped file, in pieces, and writes nothing. (spec: ota, 2.1 and 7
 
 import asyncio
 import re
-from typing import Final, cast
+from collections.abc import Iterator
+from typing import Final
 
-from litestar.types import Receive, Scope, Send
+from litestar.types import Scope
 from msgspec import Struct
 
 from api import problems
 from api.operations import WITH_BODY, Answer, Content, Operation, Route, in_header, in_path
 from api.problems import IMAGE_NOT_FOUND, REQUEST_TIMEOUT, UNSUPPORTED_ENCODING, ApiError
 from api.reading import HttpRequest, header, invalid, query, rfc3339, via_of
-from api.replies import Field, Reply, json_reply
+from api.replies import Field, PiecesReply, Reply, json_reply
 from api.schemas import Time
 from api.services import ApiServices
 from infra.blobs import Blob, BlobTooLargeError, Upload
@@ -149,29 +150,6 @@ class DeviceImages:
         return False
 
 
-class ImageReply(Reply):
-    """Bytes of a mapped file, handed on in pieces as the reader takes them."""
-
-    __slots__ = ("_timeout_s", "_view")
-
-    def __init__(self, status: int, fields: list[Field], view: memoryview, timeout_s: float) -> None:
-        super().__init__(status, fields)
-        self._view = view
-        self._timeout_s = timeout_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
-        for first in range(0, len(self._view), CHUNK_BYTES_MAX):
-            # A view is as good as bytes to the transport, and copies nothing.
-            piece = cast("bytes", self._view[first : first + CHUNK_BYTES_MAX])
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except TimeoutError:
-                return  # the connection is closed, and the reader goes on by a range
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
 def shown(request: HttpRequest, blob: Blob, services: ApiServices) -> Reply:
     """Answer with an image or the part of it that is wanted; of a HEAD request with the fields alone."""
     scope, tag, fields = request.scope, f'"{blob.sha256}"', _fields(blob.sha256)
@@ -189,7 +167,11 @@ def shown(request: HttpRequest, blob: Blob, services: ApiServices) -> Reply:
     fields += [(b"content-type", OCTETS), (b"content-length", b"%d" % len(view))]
     if request.method == "HEAD":
         return Reply(status, fields)
-    return ImageReply(status, fields, view, services.limits.send_timeout_s)
+    return PiecesReply(status, fields, _pieces(view), services.limits.send_timeout_s)
+
+
+def _pieces(view: memoryview) -> Iterator[memoryview]:
+    return (view[first : first + CHUNK_BYTES_MAX] for first in range(0, len(view), CHUNK_BYTES_MAX))
 
 
 def announced(scope: Scope) -> tuple[int, int | None]:

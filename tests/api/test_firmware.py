@@ -1,10 +1,12 @@
 """Firmware of one thing by REST: what it runs, notes of crews, snapshots taken and given back."""
 
+import asyncio
 from typing import Any
 
 import msgspec
 import pytest
 
+from api.replies import PiecesReply
 from ota import bundle as bundles
 from ota.models import Execution
 from ota.packing import Contents, NoBundleError
@@ -204,3 +206,17 @@ async def test_who_comes_after_sees_no_snapshot_of_who_was_there_before(rig):
     assert (await customer.get(f"{THING}/snapshots")).json() == {"items": []}
     answer = await customer.post(f"{THING}/snapshots/{taken['id']}/restore", json={"parts": ["classic"]})
     assert answer.status_code == 404
+
+
+async def test_who_takes_nothing_of_a_large_answer_is_let_go():
+    sent = list[Any]()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if len(sent) > 2:  # the head and the first piece go out
+            await asyncio.Event().wait()
+
+    reply = PiecesReply(200, [(b"content-length", b"3")], [b"a", memoryview(b"b"), b"c"], timeout_s=0.01)
+    asgi: Any = reply
+    await asgi({}, None, send)
+    assert [message.get("body") for message in sent] == [None, b"a", b"b"]
