@@ -6,8 +6,9 @@ as things are then: so nothing is lost, and a word may come twice. (spec: ota, 1
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
+from itertools import islice
 from operator import or_
 from typing import Final
 
@@ -50,14 +51,12 @@ class JobSpeaker:
         registry: RegistryService,
         limits: ShadowLimits,
         metrics: Metrics,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._session = session
         self._jobs = jobs
         self._registry = registry
         self._limits = limits
         self._metrics = metrics
-        self._sleep = sleep
         self._left: dict[str, _News] = {}
         self._on_the_way: dict[str, int] = {}
         """By execution: the number of its news that the broker was given."""
@@ -138,17 +137,17 @@ class JobSpeaker:
                 all_said = await self._say_what_is_left()
             except StoreUnavailableError as error:
                 _log.warning("job_pushes_wait_for_the_store", reason=str(error))
-                await self._sleep(RETRY_S)
+                await asyncio.sleep(RETRY_S)
                 self._work.set()
             else:
                 if not all_said:
-                    await self._sleep(NO_ROOM_RETRY_S)
+                    await asyncio.sleep(NO_ROOM_RETRY_S)
                     self._work.set()
 
     async def _say_what_is_left(self) -> bool:
         """Say all that is left; False when some of it found no room."""
         while self._left and self._connected.is_set():
-            things = list(self._left)[:PORTION_THINGS]
+            things = list(islice(self._left, PORTION_THINGS))
             standings = await self._registry.standings(things)
             for thing in things:
                 await self._session.drained()
@@ -215,7 +214,7 @@ class JobSpeaker:
                 await self._find()
             except StoreUnavailableError as error:
                 _log.warning("job_pushes_wait_for_the_store", reason=str(error))
-            await self._sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S)
 
     async def _find(self) -> None:
         cursor: str | None = None
@@ -232,7 +231,7 @@ class JobSpeaker:
     async def _note(self) -> None:
         """Write down what the broker took."""
         while True:
-            await self._sleep(NOTED_S)
+            await asyncio.sleep(NOTED_S)
             taken, self._taken = self._taken, []
             if taken:
                 await self._jobs.told(taken)
