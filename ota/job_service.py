@@ -14,8 +14,7 @@ import msgspec
 import structlog
 
 from infra.clock import Clock
-from infra.documents.port import StoreBrokenError, StoreUnavailableError
-from ota.errors import ExecutionBusyError, LaneFullError
+from infra.documents.port import StoreBrokenError
 from ota.executions import PUSHES, ThingJobs, moved, next_of, told
 from ota.job_ports import Documents, Gate, Hold, Permit, Uses
 from ota.job_requests import (
@@ -29,7 +28,7 @@ from ota.job_requests import (
     peek_token,
 )
 from ota.jobs import GateAsk, Held, JobError, Reply, answer, described, encoded, grant, pushed_lists, state_of
-from ota.lane import Change, Decision, ExecutionLane, Failed
+from ota.lane import FOR_A_WHILE, Change, Decision, ExecutionLane, Failed
 from ota.models import Execution
 from ota.states import ACTIVE, EXECUTION, ExecutionTrigger
 
@@ -40,8 +39,6 @@ RETRY_AFTER_S: Final = 2
 """When to come again after a store that could not take it."""
 USES_KEPT_MAX: Final = 256
 """Campaigns of which it is remembered what their things may fetch."""
-_FOR_A_WHILE: Final = (StoreUnavailableError, ExecutionBusyError, LaneFullError)
-"""What ends by itself: the 503 of this face."""
 
 _log = structlog.get_logger(__name__)
 
@@ -150,7 +147,7 @@ class JobService:
     async def told(self, all: Iterable[Told]) -> None:
         """Note what the broker has: no longer pending, unless there was news meanwhile."""
         for cleared in await self.lane.submit([_telling(one) for one in all]):
-            if isinstance(cleared, Failed) and not isinstance(cleared.error, _FOR_A_WHILE):
+            if isinstance(cleared, Failed) and not isinstance(cleared.error, FOR_A_WHILE):
                 _log.error("job_news_not_cleared", exc_info=cleared.error)
 
     async def uses(self, thing: str, sha256: str) -> bool:
@@ -244,7 +241,7 @@ class JobService:
         return encoded({"execution": {**members["execution"], "jobDocument": document}}, token, now_ms)
 
     def _unlucky(self, error: Exception, token: str | None) -> Answered:
-        if isinstance(error, _FOR_A_WHILE):
+        if isinstance(error, FOR_A_WHILE):  # the 503 of this face
             return self.refused(
                 JobError(Code.REQUEST_THROTTLED, "not now: send again", retry_after_s=RETRY_AFTER_S), token
             )

@@ -26,6 +26,8 @@ WAITING_CHANGES_MAX: Final = 60_000
 """Changes that may wait: three campaigns of the largest size being stopped at once."""
 SAVE_ATTEMPTS_MAX: Final = 5
 """Tries to win against others who write the same execution."""
+FOR_A_WHILE: Final = (StoreUnavailableError, ExecutionBusyError, LaneFullError)
+"""What a change fails of that ends by itself."""
 
 A = TypeVar("A")
 

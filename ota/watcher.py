@@ -15,13 +15,13 @@ import structlog
 
 from infra.clock import MS_PER_S, Clock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
+from infra.holdoff import HoldOff
 from infra.presence import Presence
 from ota import data, reports
-from ota.errors import ExecutionBusyError, LaneFullError
 from ota.evidence import Facts, Wanted, judge, wakes_at_ms
 from ota.executions import ThingJobs, amended
 from ota.installed import InstalledService
-from ota.lane import Change, Commit, Decision, ExecutionLane, Failed
+from ota.lane import FOR_A_WHILE, Change, Commit, Decision, ExecutionLane, Failed
 from ota.models import CONFIG, FIRMWARE, NEVER, Execution
 from ota.reports import Report
 from ota.snapshot import Why
@@ -42,9 +42,6 @@ AWAITED_MAX: Final = 50_000
 ENDED_MAX: Final = 20
 """Past targets of one thing that a late success is looked for in."""
 AT_ONCE: Final = 100
-HELD_S: Final = 30.0
-"""So long a thing whose look failed is left alone."""
-HELD_MAX: Final = 10_000
 POLL_S: Final = 1.0
 RETRY_S: Final = 2.0
 
@@ -98,7 +95,7 @@ class Watcher:
         self._awaited: dict[str, int] = {}
         """Things that were let go on, and when their next timer is up; NEVER: no timer."""
         self._sessions: dict[str, int] = {}
-        self._held: dict[str, float] = {}
+        self._held = HoldOff(clock)
         shadows.listen(self.heard)
         lane.listen(self._moved)
         installed.listeners.append(self.hint)
@@ -165,9 +162,7 @@ class Watcher:
         Raises:
             StoreUnavailableError: some of them were not looked at.
         """
-        now_s = self._clock.elapsed_s()
-        self._held = {thing: until_s for thing, until_s in self._held.items() if until_s > now_s}
-        waiting = sorted(set(things) - self._held.keys())
+        waiting = self._held.free(sorted(set(things)))
         for first in range(0, len(waiting), AT_ONCE):
             some = waiting[first : first + AT_ONCE]
             looks = [one for one in await asyncio.gather(*map(self._carefully, some)) if one is not None]
@@ -176,6 +171,7 @@ class Watcher:
                 if isinstance(answer, Failed):
                     self._hold(look.change.thing, answer.error)
                 else:
+                    self._held.worked(look.change.thing)
                     self._note_timers(answer, look.wanted)
 
     async def _carefully(self, thing: str) -> _Look | None:
@@ -188,14 +184,13 @@ class Watcher:
             return None
 
     def _hold(self, thing: str, error: Exception) -> None:
-        if isinstance(error, _FOR_A_WHILE):
+        if isinstance(error, FOR_A_WHILE):
             # No fault of the thing's. It wakes nobody: the next poll comes soon enough.
             if len(self._hints) < HINTS_MAX:
                 self._hints.add(thing)
             return
         _log.warning("firmware_not_judged", thing=thing, reason=repr(error))
-        if len(self._held) < HELD_MAX:
-            self._held[thing] = self._clock.elapsed_s() + HELD_S
+        self._held.failed(thing)
 
     async def _look(self, thing: str) -> _Look | None:
         """Return what is to be decided of a thing, with all that it takes; None: there is nothing."""
@@ -306,8 +301,6 @@ class Watcher:
 
 
 _OTHERS: Final = frozenset({CONFIG, PROGRAM})
-_FOR_A_WHILE: Final = (StoreUnavailableError, ExecutionBusyError, LaneFullError)
-"""What ends by itself."""
 
 
 def _news(execution: Execution) -> tuple[object, ...]:
