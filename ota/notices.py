@@ -6,6 +6,7 @@ release, the customer hears of it once. (spec: ota, 3.4, 10)
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final
@@ -84,7 +85,7 @@ class Notices:
 
         Raises:
             StoreUnavailableError: some of it may still be owed.
-            LaneFullError: so much waits for some premises that theirs is still owed.
+            LaneFullError: so much waits for some premises that theirs is still owed; all others have theirs.
         """
         self._told.clear()
         if not self._owed:
@@ -92,14 +93,30 @@ class Notices:
         wanted = await self._orders.wanted({one.campaign for one in self._owed.values()})
         owed = [one for one in self._owed.values() if one.campaign in wanted]
         devices = await self._devices.devices({one.thing for one in owed})
-        items = [
-            _item(one, wanted[one.campaign].release, devices[one.thing], self._clock.now_ms())
-            for one in owed
-            if one.thing in devices and devices[one.thing].account
-        ]
-        await self._outbox.put(items)
-        answers = await self._lane.submit([_done(one) for one in owed])
-        for one, answer in zip(owed, answers, strict=True):
+        by_premises = defaultdict[str, list[Execution]](list)
+        for one in owed:
+            by_premises[devices[one.thing].premises if one.thing in devices else ""].append(one)
+        full: LaneFullError | None = None
+        there: list[Execution] = []
+        for some in by_premises.values():
+            items = [
+                _item(one, wanted[one.campaign].release, devices[one.thing], self._clock.now_ms())
+                for one in some
+                if one.thing in devices and devices[one.thing].account
+            ]
+            try:
+                await self._outbox.put(items)
+            except LaneFullError as error:
+                full = error  # others do not wait for it
+            else:
+                there += some
+        await self._note_there(there)
+        if full is not None:
+            raise full
+
+    async def _note_there(self, told: Sequence[Execution]) -> None:
+        answers = await self._lane.submit([_done(one) for one in told])
+        for one, answer in zip(told, answers, strict=True):
             if isinstance(answer, Failed):
                 raise StoreUnavailableError(str(answer.error)) from answer.error
             del self._owed[one.id]

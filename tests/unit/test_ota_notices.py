@@ -11,7 +11,8 @@ import pytest
 
 from infra.documents.memory import MemoryStore
 from infra.documents.port import StoreUnavailableError
-from infra.outbox import LANES, LOG, Outbox
+from infra.lanes import ITEMS_WAITING_MAX, LaneFullError
+from infra.outbox import LANES, LOG, Item, Outbox
 from infra.telemetry import Metrics
 from ota.evidence import Wanted
 from ota.execution_store import EXECUTIONS
@@ -131,6 +132,19 @@ async def test_a_crash_on_the_way_neither_loses_nor_repeats_it(copied: bool):
         await fresh.send()
         assert len(await one.outbox.items("home-7")) == 1
         assert await one.owed() == []
+
+
+async def test_premises_for_which_much_waits_hold_up_no_other():
+    async with world() as one:
+        await one.outbox.put([Item(f"k-{n}", "home-7", "kind", b"{}", 0) for n in range(ITEMS_WAITING_MAX)])
+        shed = Device(id="shed", account="account-8", premises="home-8", name="Shed", location="yard")
+        await one.devices.apply("shed", DeviceTrigger.JOINED, SYSTEM, new=shed)
+        await one.lane.create([required(), replace(required(), thing="shed")])
+        for _ in range(2):
+            with pytest.raises(LaneFullError):
+                await one.notices.send()
+        assert [item.key for item in await one.outbox.items("home-8")] == ["replacement/shed/r-1"]
+        assert [each.thing for each in await one.owed()] == ["lamp"]
 
 
 async def gone(*_: object) -> list[None]:
