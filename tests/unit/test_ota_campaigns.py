@@ -4,7 +4,7 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -818,7 +818,7 @@ async def test_the_buckets_add_up_at_every_commit_whatever_happens(tmp_path, see
             await one.processes[0].tick()
             await _devices_live(one, campaign.id, chance)
             await _people_act(one, campaign.id, chance)
-            check()
+            await check()
         await _ended(one, campaign.id)
         over = await one.ota.campaigns.campaign(campaign.id)
         assert over.is_over
@@ -826,19 +826,21 @@ async def test_the_buckets_add_up_at_every_commit_whatever_happens(tmp_path, see
         assert (sum(counts.values()), counts["waiting"], counts["active"]) == (12, 0, 0)
 
 
-def _adds_up(one: World, campaign: str, count: int) -> Callable[[], None]:
-    state: dict[str, ExecutionState] = {}
+def _adds_up(one: World, campaign: str, count: int) -> Callable[[], Awaitable[None]]:
+    """Return what compares the commits with each other, with the documents and with what is shown."""
+    states: dict[str, ExecutionState] = {}
     seen = 0
 
-    def check() -> None:
+    async def check() -> None:
         nonlocal seen
-        for _before, after in one.commits[seen:]:
-            if after.campaign == campaign:
-                state[after.thing] = after.state
+        for before, after in one.commits[seen:]:
+            assert states.get(after.thing) == (None if before is None else before.state)
+            states[after.thing] = after.state
         seen = len(one.commits)
-        if state:
-            counts = Counter(state.values())
-            assert sum(buckets(counts).values()) == count
+        assert await one.states(campaign) == states
+        shown = await one.ota.campaigns.counts(campaign)
+        assert shown == buckets(Counter(states.values()))
+        assert sum(shown.values()) == count
 
     return check
 
