@@ -62,6 +62,8 @@ from security.policy import Action, Principal
 
 RUNNING_MAX: Final = 50
 """Those that wait for their time included: all of them may begin at the same hour."""
+WANTED_KEPT_MAX: Final = 200
+"""Campaigns of which it is remembered what they want."""
 EARLY_S: Final = 3_600
 """An order holds from a little before it is made, for devices whose clocks are behind."""
 CANCELED_BY_HAND: Final = "canceled"
@@ -137,7 +139,7 @@ class CampaignService:
         self._models = models
         self._releases = releases
         self._signer = signer
-        self._wanted: dict[tuple[str, int], Wanted] = {}
+        self._wanted: dict[str, Wanted] = {}
 
     # Reading
 
@@ -181,32 +183,30 @@ class CampaignService:
         return TargetPage(tuple(one for one in page.executions if keep is None or keep(one)), page.next)
 
     async def wanted(self, campaigns: Collection[str]) -> Mapping[str, Wanted]:
-        """Return what those campaigns that there are want of each of their targets."""
-        found = {}
-        for id, one in (await self.store.load_all(list(campaigns))).items():
-            if one.frozen is not None:
-                found[id] = await self._wanted_of(one, one.frozen)
+        """Return what those campaigns that were approved want of each of their targets: it never changes."""
+        unknown = [id for id in campaigns if id not in self._wanted]
+        for id, one in (await self.store.load_all(unknown)).items() if unknown else ():
+            if one.frozen is not None and one.approver:
+                self._wanted[id] = await self._wanted_of(one, one.frozen)
+        found = {id: self._wanted[id] for id in campaigns if id in self._wanted}
+        while len(self._wanted) > WANTED_KEPT_MAX:
+            del self._wanted[next(iter(self._wanted))]
         return found
 
     async def _wanted_of(self, campaign: Campaign, frozen: Frozen) -> Wanted:
-        key = (campaign.id, frozen.revision)
-        if key not in self._wanted:
-            release = await self._releases.view(campaign.terms.release)
-            model = (await self._models.models([release.model])).get(release.model)
-            firmware = None if model is None else model.firmware
-            if len(self._wanted) >= RUNNING_MAX * 4:
-                del self._wanted[next(iter(self._wanted))]
-            self._wanted[key] = Wanted(
-                sha256=frozen.image,
-                schema=release.manifest.config_schema,
-                data=campaign.terms.data,
-                health_ms=campaign.terms.health_s * MS_PER_S,
-                gate=firmware is None or firmware.gate,
-                by_session=firmware is not None and firmware.health is HealthSign.SESSION,
-                local=campaign.terms.path is Path.LOCAL,
-                release=campaign.terms.release,
-            )
-        return self._wanted[key]
+        release = await self._releases.view(campaign.terms.release)
+        model = (await self._models.models([release.model])).get(release.model)
+        firmware = None if model is None else model.firmware
+        return Wanted(
+            sha256=frozen.image,
+            schema=release.manifest.config_schema,
+            data=campaign.terms.data,
+            health_ms=campaign.terms.health_s * MS_PER_S,
+            gate=firmware is None or firmware.gate,
+            by_session=firmware is not None and firmware.health is HealthSign.SESSION,
+            local=campaign.terms.path is Path.LOCAL,
+            release=campaign.terms.release,
+        )
 
     async def contents(self, campaign: str) -> Contents:
         """Return what a campaign says that crews carry out on site; raises :class:`NoBundleError`."""

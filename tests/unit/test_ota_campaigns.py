@@ -402,6 +402,21 @@ async def test_a_campaign_that_waits_for_its_time_is_one_of_those_that_may_run(t
         await one.approved(selector=Selector(things=(name(1),)))
 
 
+async def test_what_an_approved_campaign_wants_is_read_once(tmp_path, monkeypatch):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release, health_s=30), ANN)
+        await campaigns.submit(draft.id, ANN)
+        assert await campaigns.wanted([draft.id]) == {}
+        await campaigns.approve(draft.id, OTTO)
+        wanted = await campaigns.wanted([draft.id, "nobody"])
+        assert {id: (each.sha256, each.health_ms) for id, each in wanted.items()} == {
+            draft.id: (NEW_SHA256, 30_000)
+        }
+        monkeypatch.setattr(campaigns.store, "load_all", None)
+        assert await campaigns.wanted([draft.id]) == wanted
+
+
 # Orders
 
 
