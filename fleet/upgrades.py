@@ -1,4 +1,4 @@
-r"""Thousands of devices that take new firmware at once, in one process: the load for `make bench-ota`.
+r"""Thousands of devices that take new firmware at once, in one process, as a load.
 
 Each is the whole state machine of `firmware`, with its own flash, its own signatures checked and its own
 image read back; only equal blocks are held once. It connects with its own certificate, waits for a job,

@@ -123,9 +123,10 @@ class Bench:
         make: Make = MAKE,
         cut_at: int | None = None,
         flip_at: int | None = None,
-        sparing: bool = False,
         service: OtaStandIn | None = None,
+        by_http: bool = False,
         keys: Keys = TRUSTED,
+        thing: str = THING,
         now_s: int = NOW_S,
     ) -> None:
         self.now = float(now_s)
@@ -135,24 +136,14 @@ class Bench:
         self.is_quiet = True
         self.is_online = True
         self.states: list[FileStatus] = []
-        self._thing = THING
-        setting = Setting(keys=keys, faults=faults, sparing=sparing)
+        self.thing = thing
+        setting = Setting(keys=keys, faults=faults, by_http=by_http)
         self.hardware = new_hardware(make, setting, self.chance, cut_at=cut_at, flip_at=flip_at)
         self.flash = self.hardware.flash
         self.computer = Computer(self.thing, self.hardware, self, self.chance)
         self.on_state = lambda _state: None
         self._queue: list[tuple[str, bytes]] = []
         self._is_connected = False
-
-    @property
-    def thing(self) -> str:
-        return self._thing
-
-    @thing.setter
-    def thing(self, name: str) -> None:
-        """Make it another thing, before it is switched on."""
-        self._thing = name
-        self.computer = Computer(name, self.hardware, self, self.chance)
 
     # -- the board --------------------------------------------------------------
 

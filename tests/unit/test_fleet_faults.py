@@ -30,8 +30,7 @@ def device(fault=None):
         slot_bytes=facts.slot_bytes,
         components=facts.components,
     )
-    bench = Bench(make=make, keys=fault.keys, now_s=fault.now_s)
-    bench.thing = facts.thing
+    bench = Bench(make=make, keys=fault.keys, thing=facts.thing, now_s=fault.now_s)
     store = Store(bench.flash)
     running = msgspec.structs.replace(
         store.record.image,
@@ -121,8 +120,7 @@ class once:  # noqa: N801 - reads as a word
 
 def test_an_order_for_others_installs_nothing_on_any_other_thing():
     for thing in ("han-0006", "han-00031", "HAN-0003", "han-000"):
-        bench = device(Fault(name="", step="V9", code="", device=base.DEVICE))
-        bench.thing = thing
+        bench = device(Fault(name="", step="V9", code="", device=replace(base.DEVICE, thing=thing)))
         assert refused_with(bench, OFFER) == ("REJECTED", "not_target", "0")
     assert base.DEVICE.thing in THINGS
 

@@ -305,22 +305,21 @@ def test_a_load_goes_on_where_the_connection_was_cut():
 # ---------------------------------------------------------------------------- over HTTP
 
 
-def with_http():
-    bench = Bench()
-    bench.hardware = replace(bench.hardware, setting=replace(bench.hardware.setting, by_http=True))
-    bench.thing = THING
-    return bench.run()
+def download(bench):
+    wanted = bench.computer.firmware.download
+    assert wanted is not None
+    return wanted
 
 
 def test_an_image_that_was_fetched_whole_is_installed():
-    bench = with_http().offer(job(of=SMALL, http="https://localhost/2")).run(5)
-    bench.computer.feed(bench.now, bench.computer.firmware.download, SMALL.image)
+    bench = Bench(by_http=True).run().offer(job(of=SMALL, http="https://localhost/2")).run(5)
+    bench.computer.feed(bench.now, download(bench), SMALL.image)
     assert upgraded(bench.run())
 
 
 def test_an_image_that_was_fetched_for_a_job_that_is_over_is_thrown_away():
-    bench = with_http().offer(job(of=SMALL, http="https://localhost/2")).run(5)
-    over = bench.computer.firmware.download
+    bench = Bench(by_http=True).run().offer(job(of=SMALL, http="https://localhost/2")).run(5)
+    over = download(bench)
     newer = release("3.0.0.0", 9_000, 1_024, 3)
     bench.service.wire = lambda file, _index, data: [] if file else [data]
     bench.offer(job(of=newer, number=2, http="https://localhost/3")).run(5)
@@ -329,7 +328,7 @@ def test_an_image_that_was_fetched_for_a_job_that_is_over_is_thrown_away():
     bench.run(30)
     bench.computer.feed(bench.now, over, SMALL.image)
     assert not bench.flash.slots["b"].blocks
-    bench.computer.feed(bench.now, bench.computer.firmware.download, newer.image)
+    bench.computer.feed(bench.now, download(bench), newer.image)
     assert bench.run().running() == newer.image
     assert bench.job.status == "SUCCEEDED"
 
