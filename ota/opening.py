@@ -169,7 +169,7 @@ def open_ota(
     return Ota(
         lane=lane,
         jobs=jobs,
-        streams=StreamService(jobs, Library(releases, images, keys), BlockCache()),
+        streams=StreamService(jobs, Library(releases, images, keys), BlockCache(), clock.elapsed_s),
         images=images,
         releases=releases,
         keys=keys,

@@ -3,11 +3,11 @@
 A thing gets the files of an image for as long as one of its jobs is about that image; who may not have a file
 and who asks for one that is not there hear the same. The list of signing keys is for every thing.
 A request for blocks asks the store for nothing: what a thing may have is kept in memory by those who carry
-out jobs, and files are mapped. (spec: ota, 5, 12)
+out jobs, files are mapped, and whether a stream may still be given is asked now and then. (spec: ota, 5, 12)
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -32,6 +32,8 @@ LEAVES_FILE: Final = 1
 MANIFEST_FILE: Final = 2
 STREAMS_OPEN_MAX: Final = 64
 """Streams whose files are at hand; as many releases are under way in the largest installation."""
+LOOK_AGAIN_S: Final = 10.0
+"""After so long a stream at hand is looked for anew: another process may have withdrawn its release."""
 KEY_LIST_PREFIX: Final = "keys-"
 
 DATA: Final = "data"
@@ -83,11 +85,15 @@ class Answer:
 class StreamService:
     """Answers requests for files."""
 
-    def __init__(self, jobs: Entitlements, library: Library, cache: BlockCache) -> None:
+    def __init__(
+        self, jobs: Entitlements, library: Library, cache: BlockCache, elapsed_s: Callable[[], float]
+    ) -> None:
         self._jobs = jobs
         self._library = library
         self._cache = cache
-        self._open: OrderedDict[str, Stream] = OrderedDict()
+        self._elapsed_s = elapsed_s
+        self._open: OrderedDict[str, tuple[Stream, float]] = OrderedDict()
+        """With the time when each was looked for."""
 
     async def get(self, thing: str, stream: str, format: str, payload: bytes) -> Answer:
         """Return the blocks that are asked for, or a refusal."""
@@ -126,14 +132,18 @@ class StreamService:
         # Asked for each request: a campaign that is stopped stops its downloads.
         if not id.startswith(KEY_LIST_PREFIX) and id not in await self._jobs.streams_of(thing):
             raise _not_found(token)
-        found = self._open.get(id)
-        if found is not None:
+        now_s = self._elapsed_s()
+        if id in self._open:
             self._open.move_to_end(id)
-            return found
+            opened, looked_s = self._open[id]
+            if now_s - looked_s < LOOK_AGAIN_S:
+                return opened
+            self._open[id] = (opened, now_s)  # one looks, the others go on
         found = await self._library.stream(id)
         if found is None:
+            self._open.pop(id, None)
             raise _not_found(token)
-        self._open[id] = found
+        self._open[id] = (found, now_s)
         if len(self._open) > STREAMS_OPEN_MAX:
             self._open.popitem(last=False)
         return found

@@ -14,6 +14,7 @@ import cbor2
 
 from ota.blocks import BlockCache
 from ota.stream_service import Stream, StreamService
+from tests.fakes import FakeClock
 
 IMAGE = bytes((7 * i + 3) % 256 for i in range(10_000))
 FW = "fw-5a4cf26a6d0cc6a1c23f"
@@ -55,6 +56,7 @@ class Files:
     service: StreamService
     shelf: Shelf
     jobs: Jobs
+    clock: FakeClock
 
     def allow(self, thing: str, *streams: str) -> None:
         self.jobs.streams[thing] = frozenset(streams or (FW,))
@@ -67,8 +69,8 @@ class Files:
 
 def make_files() -> Files:
     """Return a service with the image of the vectors and a list of keys, and nobody who has a job."""
-    shelf, jobs = Shelf(), Jobs()
-    files = Files(StreamService(jobs, shelf, BlockCache()), shelf, jobs)
+    shelf, jobs, clock = Shelf(), Jobs(), FakeClock()
+    files = Files(StreamService(jobs, shelf, BlockCache(), clock.elapsed_s), shelf, jobs, clock)
     files.add(FW, f0=IMAGE, f1=bytes(96), f2=bytes(268))
     files.add(KEYS, f0=b"keys")
     return files

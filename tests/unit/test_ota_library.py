@@ -108,7 +108,7 @@ async def test_what_is_not_released_is_no_stream(library):
 
 async def test_a_device_loads_a_release_from_it(library):
     jobs = Jobs({"hall": frozenset({FW})})
-    service = StreamService(jobs, library, BlockCache())
+    service = StreamService(jobs, library, BlockCache(), lambda: 0)
     for file, content in enumerate((IMAGE, LEAVES, b"cose")):
         loader = Loader(len(content), 4_096, file=file)
         while loader.holes:

@@ -224,6 +224,27 @@ async def test_a_job_that_ends_ends_the_download_with_the_next_request(files):
     assert (await files.service.describe("hall", FW, "cbor", b"\xa0")).code is Code.NOT_FOUND
 
 
+async def test_a_stream_that_is_withdrawn_ends_within_seconds_also_for_who_loads_it(files):
+    assert (await get(files, {"n": 1})).code is None
+    withdrawn = files.shelf.streams.pop(FW)
+    files.clock.advance(stream_service.LOOK_AGAIN_S - 1)
+    assert (await get(files, {"n": 1})).code is None
+    files.clock.advance(1)
+    assert (await get(files, {"n": 1})).code is Code.NOT_FOUND
+    assert (await get(files, {"n": 1})).code is Code.NOT_FOUND
+    files.shelf.streams[FW] = withdrawn
+    assert (await get(files, {"n": 1})).code is None
+
+
+async def test_a_library_that_fails_for_a_while_stops_one_request_and_no_download(files):
+    await get(files, {"n": 1})
+    files.shelf.error = StoreUnavailableError("down")
+    files.clock.advance(stream_service.LOOK_AGAIN_S)
+    with pytest.raises(StoreUnavailableError):
+        await get(files, {"n": 1})
+    assert (await get(files, {"n": 1})).code is None
+
+
 async def test_what_fails_is_raised_and_not_taken_for_a_missing_file(files):
     files.jobs.error = StoreUnavailableError("down")
     with pytest.raises(StoreUnavailableError):
