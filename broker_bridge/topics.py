@@ -78,8 +78,8 @@ class JobRequest:
 
     @property
     def key(self) -> str:
-        """Return what it is about; no shadow's key has a space."""
-        return f"{self.thing} {self.job}"
+        """Return what is asked about what; no shadow's key has a space."""
+        return f"{self.thing} {self.operation.value} {self.job}"
 
     @property
     def answers(self) -> str:

@@ -475,6 +475,8 @@ async def test_what_killed_the_process_again_and_again_is_a_dead_letter(tmp_path
         assert refused.body["code"] == "InternalError"
         assert "clientToken" not in refused.body
         assert len(await rig.dead_letters()) == 1
+        # Clients send the same bytes for everything: another request of them is not the killer.
+        assert (await answer(rig, f"{P}/start-next", body)).topic == f"{P}/start-next/accepted"
 
 
 async def test_a_request_that_waits_when_the_connection_breaks_is_not_served_twice(rig):
