@@ -15,6 +15,7 @@ from ota.errors import TargetNotFoundError
 from ota.job_ports import JOB_DOCUMENT_BYTES_MAX, Uses
 from ota.models import Execution
 from ota.order import Proof, encode_proof
+from ota.streams import FILE_BYTES_MAX
 from ota.trees import Tree, name_tree
 
 KEPT_MAX: Final = 60
@@ -88,6 +89,7 @@ class JobDocuments:
 def document_of(campaign: Campaign, release: ReleaseView, images_url: str) -> dict[str, Any]:
     """Return what all job documents of a campaign have in common."""
     terms, manifest = campaign.terms, release.manifest
+    url, in_blocks = f"{images_url}{manifest.sha256}", manifest.size <= FILE_BYTES_MAX
     file: dict[str, Any] = {
         "filepath": "/fw",
         "filesize": manifest.size,
@@ -97,8 +99,15 @@ def document_of(campaign: Campaign, release: ReleaseView, images_url: str) -> di
     }
     if release.afr_signature:
         file["sig-sha256-ecdsa"] = release.afr_signature
+    if not in_blocks:
+        file |= {"update_data_url": url, "auth_scheme": ""}
     return {
-        "afr_ota": {"protocols": ["MQTT"], "streamname": release.stream, "files": [file]},
+        # What is too large for blocks has its leaves and its manifest in the stream all the same.
+        "afr_ota": {
+            "protocols": ["MQTT" if in_blocks else "HTTP"],
+            "streamname": release.stream,
+            "files": [file],
+        },
         "gnomon": {
             "v": 1,
             "manifest": base64.b64encode(release.envelope).decode(),
@@ -111,6 +120,6 @@ def document_of(campaign: Campaign, release: ReleaseView, images_url: str) -> di
             "block": manifest.block,
             "window": WINDOW_BLOCKS,
             "jitter_s": JITTER_S,
-            "http": f"{images_url}{manifest.sha256}",
+            "http": url,
         },
     }

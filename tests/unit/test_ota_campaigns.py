@@ -158,6 +158,18 @@ async def test_a_device_finds_its_order_signed_and_itself_meant(tmp_path):
         assert await one.ota.jobs.uses(name(3), NEW_SHA256)
 
 
+async def test_an_image_too_large_for_blocks_is_offered_over_https(tmp_path, monkeypatch):
+    for size_max, protocol in ((release_rig.MANIFEST.size, "MQTT"), (release_rig.MANIFEST.size - 1, "HTTP")):
+        monkeypatch.setattr("ota.job_documents.FILE_BYTES_MAX", size_max)
+        async with world(tmp_path / protocol, devices=7) as one:
+            await one.running()
+            document = (await document_of(one, name(3)))["jobDocument"]
+            assert document["afr_ota"]["protocols"] == [protocol]
+            (file,) = document["afr_ota"]["files"]
+            assert file.get("update_data_url") == (document["gnomon"]["http"] if protocol == "HTTP" else None)
+            assert ("auth_scheme" in file) == (protocol == "HTTP")
+
+
 # Who needs it
 
 
