@@ -296,6 +296,8 @@ class CampaignService:
         terms, release = kept.record.terms, await self._releases.view(kept.record.terms.release)
         found = await self._look(terms, release, id)
         self._check_fit(terms, release, found.names)
+        # Looking takes its time: whoever was faster keeps the names that they froze.
+        check_version((await self.campaign(id)).version, kept.record.version)
         frozen = await self._frozen(kept.record, release, found)
 
         def decide(before: Campaign) -> Campaign:

@@ -280,6 +280,27 @@ async def test_an_edit_unfreezes_and_what_was_frozen_before_is_not_approved(tmp_
         assert (again.frozen.revision, again.frozen.targets) == (2, 3)
 
 
+async def test_of_two_that_submit_at_once_the_slower_one_leaves_the_names_of_the_other(tmp_path, monkeypatch):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        look = campaigns._look
+
+        async def slow(*given: Any) -> Any:
+            found = await look(*given)
+            monkeypatch.setattr(campaigns, "_look", look)
+            await one.add(["late"])
+            await campaigns.submit(draft.id, ANN)
+            return found
+
+        monkeypatch.setattr(campaigns, "_look", slow)
+        with pytest.raises(OutdatedVersionError):
+            await campaigns.submit(draft.id, ANN)
+        approved = await campaigns.approve(draft.id, OTTO)
+        assert approved.frozen is not None
+        assert approved.frozen.targets == 2
+
+
 async def test_pausing_takes_one_and_after_an_automatic_pause_going_on_takes_another(tmp_path):
     async with world(tmp_path, devices=3) as one:
         campaigns, tick = one.ota.campaigns, one.processes[0].tick
