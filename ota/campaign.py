@@ -28,6 +28,10 @@ PRESTAGE_TRANSFER_S: Final = 86_400
 PRESTAGE_ACTIVATION_S: Final = 120
 ORDER_MS_MAX: Final = 90 * 86_400_000
 DEADLINE_S_MIN, DEADLINE_S_MAX = 30, 3_600
+WAIT_S_MIN, WAIT_S_MAX = 10, 3_600
+"""Of a start, of a new image's own test, of what is said of it."""
+SOAK_S_MAX: Final = 604_800
+PAUSE_TTL_S_MIN, PAUSE_TTL_S_MAX = 60, 2_592_000
 RETRIES_MAX: Final = 10
 RAMP_FACTOR_MAX: Final = 5
 """As AWS has it: a pace that grows faster is soon no number any more."""
@@ -335,6 +339,7 @@ def check(terms: Terms) -> None:
 def _problems(terms: Terms) -> tuple[tuple[bool, str], ...]:
     names = (terms.selector.things, terms.selector.premises, terms.selector.pinned)
     windows = (*terms.windows, *terms.activation)
+    waits = (terms.start_grace_s, terms.confirm_s, terms.health_s)
     limits = terms.thresholds
     extras = tuple(extra.percent for extra in limits.extras)
     shares = (limits.pause_percent, limits.abort_percent, limits.rejected_percent, *extras)
@@ -357,6 +362,12 @@ def _problems(terms: Terms) -> tuple[tuple[bool, str], ...]:
         (limits.least < 1 or any(extra.least < 1 for extra in limits.extras), "thresholds: least: 1 or more"),
         (not 0 < terms.lasts_ms <= ORDER_MS_MAX, "lasts: up to 90 days"),
         (not DEADLINE_S_MIN <= terms.deadline_s <= DEADLINE_S_MAX, "deadline_s: 30 to 3,600"),
+        (
+            not all(WAIT_S_MIN <= one <= WAIT_S_MAX for one in waits),
+            "start_grace_s, confirm_s, health_s: 10 to 3,600",
+        ),
+        (not 0 <= terms.soak_s <= SOAK_S_MAX, f"soak_s: 0 to {SOAK_S_MAX:,}"),
+        (not PAUSE_TTL_S_MIN <= terms.pause_ttl_s <= PAUSE_TTL_S_MAX, "pause_ttl_s: 60 to 2,592,000"),
         (not 0 <= terms.retries <= RETRIES_MAX, f"retries: 0 to {RETRIES_MAX}"),
         (len(terms.notes) > NOTE_CHARS_MAX, f"notes: at most {NOTE_CHARS_MAX:,} characters"),
     )

@@ -393,6 +393,18 @@ async def test_a_pace_grows_within_bounds(tmp_path, ramp):
             await campaigns.create(campaigns.terms(release=one.release, ramp=ramp), ANN)
 
 
+@pytest.mark.parametrize(
+    "wish",
+    [{"start_grace_s": 0}, {"health_s": -1}, {"confirm_s": 10**9}, {"soak_s": -1}, {"pause_ttl_s": 0}],
+    ids=str,
+)
+async def test_no_campaign_has_times_that_the_settings_could_not_have(tmp_path, wish):
+    async with world(tmp_path) as one:
+        campaigns = one.ota.campaigns
+        with pytest.raises(InvalidCampaignError, match=next(iter(wish))):
+            await campaigns.create(campaigns.terms(release=one.release, **wish), ANN)
+
+
 @pytest.mark.parametrize("member", ["start_at_ms", "activate_at_ms"])
 async def test_nothing_is_planned_for_when_its_order_is_over(tmp_path, member):
     async with world(tmp_path, devices=1) as one:
