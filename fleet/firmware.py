@@ -323,6 +323,9 @@ class Firmware:
             self._on_push(message.execution, now)
         elif not accepted and message.code in NOT_NOW and self._then != self._on_gate:
             self._requests.postpone(JOB, message.client_token, now, message.retry_after)
+        elif not accepted and self._then == self._on_next:
+            # Whoever may not ask has not been told that there is nothing: a gateway may be attached again.
+            self._requests.postpone(JOB, message.client_token, now, REFUSED_PAUSE_S)
         elif self._requests.answered(JOB, message.client_token):
             then, self._then = self._then, None
             assert then is not None, "whoever asks knows what to do with the answer"
@@ -340,8 +343,8 @@ class Firmware:
         else:
             self._consider(execution, now)
 
-    def _on_next(self, message: JobMessage, accepted: bool, now: float) -> None:
-        self._consider(message.execution if accepted else None, now)
+    def _on_next(self, message: JobMessage, _accepted: bool, now: float) -> None:
+        self._consider(message.execution, now)
 
     def _consider(self, execution: Execution | None, now: float) -> None:
         """Check a job; what was loaded for another one is thrown away."""

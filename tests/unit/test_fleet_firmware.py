@@ -212,6 +212,25 @@ def test_a_canceled_job_is_thrown_away_while_it_loads():
     assert bench.job.status == "CANCELED"
 
 
+def test_a_device_that_may_not_ask_for_its_job_keeps_what_it_has_and_asks_again():
+    bench = Bench().run()
+    answer = bench.service._answer
+    bench.service.wire = lambda file, index, data: [data] if file or index < 20 else []
+    bench.offer(job(of=SMALL, deadline_s=600)).run(5)
+    here = dict(bench.flash.slots["b"].blocks)
+    bench.service.__dict__["_answer"] = lambda *_: ("rejected", {"code": "Forbidden", "message": ""})
+    asked = len(bench.service.requests)
+    bench.cut_connection()
+    bench.run(200)
+    assert bench.computer.firmware.state is S.LOADING
+    assert here
+    assert bench.flash.slots["b"].blocks == here
+    assert len(bench.service.requests) - asked in range(2, 6)
+    bench.service.__dict__["_answer"] = answer
+    bench.service.wire = lambda _file, _index, data: [data]
+    assert upgraded(bench.run())
+
+
 def test_a_load_that_takes_too_long_fails():
     bench = Bench().run()
     bench.service.wire = lambda file, _index, data: [data] if file else []
