@@ -12,7 +12,7 @@ from api.logins import json_body, read
 from api.operations import IDEMPOTENCY_KEY, NAME, THING, WITH_BODY, Answer, Content, Operation, Route, in_path
 from api.reading import HttpRequest, idempotency_key, ms_of, query, rfc3339, via_of
 from api.replies import PiecesReply, Reply, json_reply
-from api.schemas import Name, Time
+from api.schemas import Name, Sha256, Time
 from api.services import ApiServices
 from infra.clock import MS_PER_S
 from ota import bundle as bundles
@@ -32,7 +32,6 @@ CAMPAIGN: Final = "campaign"
 EXECUTIONS_SHOWN_MAX: Final = 50
 KEY_BITS: Final = 120
 
-Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Instant = Annotated[datetime, Meta(tz=True)]
 
 
@@ -107,9 +106,9 @@ class JobDocument(Struct, omit_defaults=True):
 class InstalledBody(Struct, forbid_unknown_fields=True):
     """One installation on site, as a field tool tells of it; the times are of its own clock."""
 
-    order: Annotated[Hex, Meta(description="SHA-256 of the utility's order")]
-    manifest: Annotated[Hex, Meta(description="SHA-256 of the vendor's manifest")]
-    sha256: Annotated[Hex, Meta(description="Of the image")]
+    order: Annotated[Sha256, Meta(description="SHA-256 of the utility's order")]
+    manifest: Annotated[Sha256, Meta(description="SHA-256 of the vendor's manifest")]
+    sha256: Annotated[Sha256, Meta(description="Of the image")]
     started_at: Instant
     finished_at: Instant
     result: Result

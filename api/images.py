@@ -21,7 +21,8 @@ from api.schemas import Time
 from api.services import ApiServices
 from infra.blobs import Blob, BlobTooLargeError, Upload
 from ota.errors import ImageNotFoundError
-from ota.images import IMAGE_BYTES_MAX, Image
+from ota.images import Image
+from ota.manifest import IMAGE_BYTES_MAX
 from ota.ranges import Outside, is_had, wanted
 from registry.service import THINGS_PER_GATEWAY_MAX
 from security.policy import Action, Principal, Role

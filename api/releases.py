@@ -22,7 +22,7 @@ from api.operations import (
 )
 from api.reading import HttpRequest, idempotency_key, invalid, one_of, page_limit, query, rfc3339, via_of
 from api.replies import Reply, json_reply
-from api.schemas import Time
+from api.schemas import Sha256, Time
 from api.services import ApiServices
 from infra.clock import MS_PER_S
 from ota.manifest import Manifest, version_text
@@ -35,13 +35,11 @@ KEY_BITS: Final = 120
 NOTES_CHARS_MAX: Final = 2_000
 REASON_CHARS_MAX: Final = 200
 
-Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-
 
 class ReleaseBody(Struct, forbid_unknown_fields=True):
     """An image, and what its vendor says of it."""
 
-    image: Annotated[Hash, Meta(description="SHA-256; send the image first")]
+    image: Annotated[Sha256, Meta(description="SHA-256; send the image first")]
     manifest: Annotated[str, Meta(max_length=5_464, description="The vendor's COSE_Sign1, base64")]
     afr_sig: Annotated[
         str, Meta(max_length=96, description="The vendor's ECDSA signature of the image, DER, base64")

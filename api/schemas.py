@@ -15,6 +15,7 @@ from security.policy import THINGS, Role
 from security.trail import Placed
 from shadow.history import HistoryRow
 
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9:_-]{1,128}$", examples=["hall-thermostat"])]
 Text = Annotated[str, Meta(min_length=1, max_length=128)]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, examples=["2026-09-21T12:00:00.000Z"])]

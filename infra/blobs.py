@@ -179,13 +179,6 @@ class Blobs:
 
     # ------------------------------------------------------------------ storing
 
-    def size(self, sha256: str) -> int | None:
-        """Return how many bytes a whole file has, None if there is none."""
-        try:
-            return self.stored(sha256).stat().st_size
-        except FileNotFoundError:
-            return None
-
     def arrived(self, sha256: str) -> int:
         """Return how much has come of a file that is not whole yet."""
         try:

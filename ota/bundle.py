@@ -16,7 +16,7 @@ from ota import manifest as manifests
 from ota import order as orders
 from ota.envelope import ENVELOPE_BYTES_MAX, Typ, open_envelope
 from ota.errors import EncodingError, OtaError
-from ota.manifest import Manifest
+from ota.manifest import IMAGE_BYTES_MAX, Manifest
 from ota.models import job_id
 from ota.order import Order
 from ota.trees import leaf_list, list_tree, name_leaf, root_from_proof
@@ -24,7 +24,6 @@ from ota.trees import leaf_list, list_tree, name_leaf, root_from_proof
 MEDIA: Final = "application/gnomon-bundle+cbor"
 PARTS: Final = 5
 CHUNK_BYTES: Final = 131_072
-IMAGE_BYTES_MAX: Final = 67_108_864
 PROOFS_BYTES_MAX: Final = 16_777_216
 """20,000 targets, each with the longest proof that so many have."""
 LEAVES_BYTES_MAX: Final = 2_097_152

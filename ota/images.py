@@ -24,7 +24,6 @@ from security.audited import Audited
 from security.policy import Action, Principal, Scope, scope_of
 
 IMAGES: Final = Collection("ota_images")
-IMAGE_BYTES_MAX: Final = 67_108_864
 LEAVES_KEPT_MAX: Final = 64
 """Leaf lists in memory; one is at most 1/32 of its image."""
 SWEEP_S: Final = 600.0

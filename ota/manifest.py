@@ -26,6 +26,8 @@ from ota.fields import (
 )
 from ota.trees import HASH_BYTES, leaf_list, list_tree
 
+IMAGE_BYTES_MAX: Final = 67_108_864
+"""What may be stored, signed and taken along; more than any slot has."""
 NAME_CHARS_MAX: Final = 64
 LABEL_CHARS_MAX: Final = 32
 CLASSES_MAX: Final = 32
@@ -43,8 +45,6 @@ REQUIRES: Final = 18
 SOURCES: Final = 19
 NOTES: Final = 20
 """Keys that may be absent."""
-_DNS: Final = bytes.fromhex("6ba7b8109dad11d180b400c04fd430c8")
-"""Namespace of names of domains (RFC 9562)."""
 _VERSION: Final = re.compile(r"(?:0|[1-9][0-9]{0,4})(?:\.(?:0|[1-9][0-9]{0,4})){3}", re.ASCII)
 _PART_BITS: Final = 16
 _PARTS: Final = 4
@@ -193,19 +193,6 @@ def version_of(text: str) -> int:
         version = version << _PART_BITS | part
     assert version <= UINT64_MAX
     return version
-
-
-def hardware_class(domain: str, hardware: str) -> str:
-    """Return the class that is recommended for hardware: UUIDv5 of ``model/version`` in a vendor's domain."""
-    return uuid_text(_uuid5(_uuid5(_DNS, domain), hardware))
-
-
-def _uuid5(namespace: bytes, name: str) -> bytes:
-    # RFC 9562: a name that is the same wherever it is made, not a secret.
-    data = bytearray(hashlib.sha1(namespace + name.encode(), usedforsecurity=False).digest()[:UUID_BYTES])
-    data[6] = data[6] & 0x0F | 0x50
-    data[8] = data[8] & 0x3F | 0x80
-    return bytes(data)
 
 
 def _block(fields: Fields) -> int:

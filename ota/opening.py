@@ -23,13 +23,14 @@ from ota.executor import Executor
 from ota.facts import FactReader
 from ota.gate import CampaignGate
 from ota.health import Health
-from ota.images import IMAGE_BYTES_MAX, ImageService
+from ota.images import ImageService
 from ota.installed import InstalledService
 from ota.job_documents import JobDocuments
 from ota.job_service import JobService
 from ota.keys import KeyActs, SigningKeys
 from ota.lane import ExecutionLane
 from ota.library import Library
+from ota.manifest import IMAGE_BYTES_MAX
 from ota.notices import Notices
 from ota.packing import Packing
 from ota.releases import ReleaseService

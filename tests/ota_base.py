@@ -5,13 +5,14 @@ Its keys are those of RFC 8032, 7.1. Vectors, faults and fleets for tests start 
 
 import hashlib
 from dataclasses import replace
+from uuid import NAMESPACE_DNS, uuid5
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ota import manifest as manifests
 from ota import order as orders
 from ota.envelope import Typ, kid_of, public_of, seal
-from ota.manifest import DataMode, Manifest, hardware_class, version_of
+from ota.manifest import DataMode, Manifest, version_of
 from ota.order import Order, Proof, encode_proof
 from ota.trees import leaf_list, list_tree, name_tree
 from ota.verification import DeviceFacts, KeyRole, Offer, TrustedKey
@@ -32,7 +33,7 @@ NAMES = name_tree(THINGS)
 MANIFEST = Manifest(
     vendor="acme",
     model="T1",
-    hw=(hardware_class("acme.example", "T1/2"),),
+    hw=(str(uuid5(uuid5(NAMESPACE_DNS, "acme.example"), "T1/2")),),
     label="2.4.0",
     version=version_of("2.4.0.0"),
     counter=3,

@@ -11,9 +11,9 @@ from infra.documents.port import DocumentStore
 from ota import manifest as manifests
 from ota.collections import COLLECTIONS as OTA
 from ota.envelope import Typ, public_of, seal
-from ota.images import IMAGE_BYTES_MAX, ImageService
+from ota.images import ImageService
 from ota.keys import UTILITY, KeyActs, SigningKeys, parse_key
-from ota.manifest import Manifest
+from ota.manifest import IMAGE_BYTES_MAX, Manifest
 from ota.releases import NewRelease, ReleaseService
 from ota.trees import leaf_list, list_tree
 from ota.verification import KeyRole

@@ -20,7 +20,7 @@ from ota import manifest as manifests
 from ota import order as orders
 from ota.envelope import Envelope, Typ, kid_of, open_envelope, public_of, seal
 from ota.errors import EncodingError, FieldError
-from ota.manifest import DataMode, Manifest, describes, version_of, version_text
+from ota.manifest import IMAGE_BYTES_MAX, LIFE_S_MAX, DataMode, Manifest, describes, version_of, version_text
 from ota.order import Order
 from ota.trees import leaf_list, list_tree
 from ota.verification import KeyRole, Refused, TrustedKey, signed_manifest
@@ -28,9 +28,8 @@ from security import private_files
 from security.secret import Secret
 from security.trust.keyfiles import PASSPHRASE_CHARS_MAX, PASSPHRASE_CHARS_MIN, seal_key_for_a_person
 
-IMAGE_BYTES_MAX: Final = 67_108_864
 DAY_S: Final = 86_400
-LIFE_DAYS_MAX: Final = 1_826
+LIFE_DAYS_MAX: Final = LIFE_S_MAX // DAY_S
 PUBLIC_SUFFIX: Final = ".pub"
 
 _File = click.Path(path_type=Path, dir_okay=False)

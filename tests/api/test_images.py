@@ -14,8 +14,8 @@ import pytest
 
 from api.limits import ApiLimits
 from ota.envelope import public_of
-from ota.images import IMAGE_BYTES_MAX
 from ota.keys import parse_key
+from ota.manifest import IMAGE_BYTES_MAX
 from ota.verification import KeyRole
 from registry.models import NewThing, ThingKind
 from security.policy import Role
