@@ -17,7 +17,7 @@ from broker_bridge.desk import KILLED, Acknowledger, Desk
 from broker_bridge.inbox import Inbox, Message
 from broker_bridge.poison import Suspects
 from broker_bridge.speaker import Speaker
-from broker_bridge.topics import AnyRequest, Operation, Request, action_of
+from broker_bridge.topics import AnyRequest, FirmwareRequest, Operation, Request, action_of
 from infra.ids import Ids
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Journeys, Metrics
@@ -213,6 +213,12 @@ def admit(request: AnyRequest, thing: Standing | None, gateway: Standing | None)
     ):
         raise ForbiddenError("this thing is not attached to this gateway")
     return origin
+
+
+def note_refusal(refusals: Refusals, request: FirmwareRequest, reason: str) -> None:
+    """Write down who asked for a job or a file and may not."""
+    who = Principal(request.gateway or request.thing, Role.DEVICE if request.gateway is None else Role.RELAY)
+    refusals.note(who, _BY_MQTT, action_of(request), f"thing/{request.thing}", reason)
 
 
 def bar_of(thing: Thing) -> str:

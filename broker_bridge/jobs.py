@@ -16,15 +16,14 @@ from broker_bridge.desk import KILLED, Acknowledger, Desk
 from broker_bridge.inbox import Inbox, Message
 from broker_bridge.job_speaker import JobSpeaker
 from broker_bridge.poison import Suspects
-from broker_bridge.topics import JobRequest, action_of
+from broker_bridge.topics import JobRequest
 from infra.telemetry import Metrics
 from ota.job_requests import Code, peek_token
 from ota.job_service import RETRY_AFTER_S, Asked, JobService
 from ota.jobs import JobError
 from registry.models import Standing
 from registry.service import RegistryService
-from security.audit import Refusals, Via
-from security.policy import Principal, Role
+from security.audit import Refusals
 from shadow.errors import ForbiddenError, ThingNotFoundError
 
 BATCH_MESSAGES_MAX: Final = 256
@@ -32,7 +31,6 @@ UNANSWERED_MAX: Final = 20_000
 """Requests about jobs that wait, of all things together."""
 UNANSWERED_PER_THING_MAX: Final = 10
 
-_BY_MQTT: Final = Via("mqtt")
 _ECHOED: Final = re.compile(r"[!-~]{0,128}", re.ASCII)
 """Names of jobs that an answer may repeat, valid or not; we publish on nothing else that others made up."""
 _TOO_MANY: Final = JobError(
@@ -113,9 +111,9 @@ class JobDesk(Desk[JobRequest]):
             dispatch.admit(request, standings.get(request.thing), gateway)
         except dispatch.SilenceError as silence:
             self._metrics.dropped(silence.reason)
-            self._note(request, silence.reason)
+            dispatch.note_refusal(self._refusals, request, silence.reason)
         except ForbiddenError:
-            self._note(request, "not attached")
+            dispatch.note_refusal(self._refusals, request, "not attached")
             self._refuse(message, _FORBIDDEN)
         except ThingNotFoundError:
             self._refuse(message, _UNKNOWN)
@@ -145,8 +143,3 @@ class JobDesk(Desk[JobRequest]):
     async def _keep(self, message: Message[JobRequest], error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
         await self._dead_letters.keep(message.request, "", message.payload, reason)
-
-    def _note(self, request: JobRequest, reason: str) -> None:
-        role = Role.DEVICE if request.gateway is None else Role.RELAY
-        who = Principal(request.gateway or request.thing, role)
-        self._refusals.note(who, _BY_MQTT, action_of(request), f"thing/{request.thing}", reason)

@@ -18,15 +18,14 @@ from broker_bridge import dispatch
 from broker_bridge.deadletters import DeadLetters
 from broker_bridge.fairness import Pace, Turns
 from broker_bridge.poison import Suspects
-from broker_bridge.topics import StreamOperation, StreamRequest, action_of
+from broker_bridge.topics import StreamOperation, StreamRequest
 from infra.documents.port import StoreError, StoreUnavailableError
 from infra.ids import Ids
 from infra.telemetry import Metrics
 from ota.stream_service import Answer, StreamService, refusal
 from ota.streams import Code, StreamError, peek_token
 from registry.service import RegistryService
-from security.audit import Refusals, Via
-from security.policy import Principal, Role
+from security.audit import Refusals
 from shadow.errors import ForbiddenError, ThingNotFoundError
 
 PORTION_BYTES_MAX: Final = 262_144
@@ -38,7 +37,6 @@ UNACKNOWLEDGED_MAX: Final = 1_024
 """Requests that wait unacknowledged: a quarter of what the broker sends us unacknowledged in all, so that
 downloads do not keep other requests away. What comes beyond it is acknowledged before it is answered."""
 
-_BY_MQTT: Final = Via("mqtt")
 _ECHOED: Final = re.compile(r"[a-zA-Z0-9:_-]{1,64}", re.ASCII)
 """Levels of a topic that an answer may repeat; we publish on nothing else that somebody made up."""
 
@@ -192,10 +190,10 @@ class StreamDesk:
             return await ask(request.thing, request.stream, request.format, waiting.payload)
         except dispatch.SilenceError as silence:
             self._metrics.dropped(silence.reason)
-            self._note(request, silence.reason)
+            dispatch.note_refusal(self._refusals, request, silence.reason)
             return None
         except ForbiddenError:
-            self._note(request, "not attached")
+            dispatch.note_refusal(self._refusals, request, "not attached")
             return _refusal(waiting, Code.FORBIDDEN, "this thing is not attached to this gateway")
         except ThingNotFoundError:
             return _refusal(waiting, Code.NOT_FOUND, "there is no such file for you")
@@ -219,11 +217,6 @@ class StreamDesk:
         _log.error("request_failed", trace=trace, thing=request.thing, shadow="", exc_info=error)
         await self._dead_letters.keep(request, "", waiting.payload, f"trace {trace}")
         return _refusal(waiting, Code.INTERNAL, f"trace {trace}")
-
-    def _note(self, request: StreamRequest, reason: str) -> None:
-        role = Role.DEVICE if request.gateway is None else Role.RELAY
-        who = Principal(request.gateway or request.thing, role)
-        self._refusals.note(who, _BY_MQTT, action_of(request), f"thing/{request.thing}", reason)
 
     def _drop(self, waiting: _Waiting, reason: str) -> None:
         """Acknowledge what is answered by nothing; written with whatever else is."""
