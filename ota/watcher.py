@@ -124,6 +124,8 @@ class Watcher:
                 self.hint(after.thing)
             if after.state in AFTER_GO and len(self._awaited) < AWAITED_MAX:
                 self._awaited.setdefault(after.thing, NEVER)
+            elif before is not None and before.state in AFTER_GO:
+                self._forget(after.thing)  # others ended it
 
     def _came(self, thing: str) -> None:
         if thing in self._awaited and self._presence.is_here(thing):
@@ -292,12 +294,15 @@ class Watcher:
         thing = jobs.thing
         awaited = [one for one in jobs.open if one.state in AFTER_GO]
         if not awaited:
-            self._awaited.pop(thing, None)
-            self._sessions.pop(thing, None)
+            self._forget(thing)
             return
         if thing in self._awaited or len(self._awaited) < AWAITED_MAX:
             due = [wakes_at_ms(one, wanted[one.campaign]) for one in awaited if one.campaign in wanted]
             self._awaited[thing] = min((at_ms for at_ms in due if at_ms), default=NEVER)
+
+    def _forget(self, thing: str) -> None:
+        self._awaited.pop(thing, None)
+        self._sessions.pop(thing, None)
 
 
 _OTHERS: Final = frozenset({CONFIG, PROGRAM})

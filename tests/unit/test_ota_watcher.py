@@ -383,6 +383,15 @@ async def test_a_model_without_a_firmware_shadow_confirms_by_its_test_and_a_new_
         assert (await one.target()).state is E.SUCCEEDED
 
 
+async def test_nothing_is_awaited_of_a_target_that_others_ended():
+    async with world() as one:
+        await one.step(X.OFFER, X.START, X.STAGED)
+        await one.go()
+        assert one.watcher._awaited.keys() == {"hall"}
+        await one.step(X.TIME_OUT)
+        assert one.watcher._awaited == {}
+
+
 async def test_a_device_that_cannot_be_judged_stops_no_other_and_is_left_alone_for_a_while():
     async with world() as one:
         await one.step(X.OFFER, X.START, X.STAGED)
