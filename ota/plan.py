@@ -250,7 +250,8 @@ def _running(
     devices: Mapping[str, Seen],
     around: Around,
 ) -> Plan:
-    found = _survey(campaign, targets)
+    assert campaign.frozen is not None, "what runs was frozen"
+    over_ms, found = campaign.frozen.not_after_s * MS_PER_S, _survey(campaign, targets)
     if reason := _aborts(campaign, found):
         return _ending(now_ms, campaign, found, reason)
     if reason := _pauses(now_ms, campaign, found, around):
@@ -268,7 +269,7 @@ def _running(
     )
     offers, offer_ms = _offers(now_ms, campaign, found.planned, devices, around, wave, room)
     moves = (*expired, *recalled, *(_again(one, now_ms) for one in found.again), *offers)
-    return Plan(opened, moves, _first(wave_wake_ms, expiry_ms, grace_ms, offer_ms))
+    return Plan(opened, moves, _first(over_ms, wave_wake_ms, expiry_ms, grace_ms, offer_ms))
 
 
 def _again(one: Execution, now_ms: int) -> Move:

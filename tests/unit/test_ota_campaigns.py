@@ -512,6 +512,18 @@ async def test_a_withdrawal_is_seen_at_the_next_tick_also_while_nothing_is_left_
         )
 
 
+async def test_a_campaign_pauses_when_its_order_is_over_also_while_nothing_is_left_to_offer(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaign = await one.running(lasts_ms=100_000)
+        await one.step(campaign.id, [name(number) for number in range(3)], X.START)
+        states = []
+        for seconds in (1, 61, 37, 1):
+            one.clock.advance(seconds)
+            await one.processes[0].tick()
+            states.append((await one.ota.campaigns.campaign(campaign.id)).state)
+        assert states == [CampaignState.RUNNING] * 3 + [CampaignState.PAUSED]
+
+
 async def test_a_key_that_is_revoked_pauses_what_it_signed(tmp_path):
     async with world(tmp_path, devices=3) as one:
         campaign = await one.running()
