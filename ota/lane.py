@@ -21,7 +21,8 @@ from ota.executions import ThingJobs, settled
 from ota.models import Execution, execution_id
 
 BATCH_CHANGES_MAX: Final = 500
-"""Changes that share one commit: what 500 of the largest executions are fits into one."""
+"""Changes that share one commit. Most executions are of some kB; should so many of those that their devices
+have filled (to 130 kB at most) be too much for one, each is committed alone."""
 WAITING_CHANGES_MAX: Final = 60_000
 """Changes that may wait: three campaigns of the largest size being stopped at once."""
 SAVE_ATTEMPTS_MAX: Final = 5
