@@ -21,6 +21,8 @@ from registry.models import Owner
 TARGETS_MAX: Final = 20_000
 WAVES_MAX: Final = 20
 WINDOWS_MAX: Final = 20
+ALL_PERCENT: Final = 100
+UNTOUCHED: Final = Bucket()
 NAMES_MAX: Final = 20_000
 """Things or premises that a selector names."""
 NOTE_CHARS_MAX: Final = 1_000
@@ -36,9 +38,6 @@ RETRIES_MAX: Final = 10
 RAMP_FACTOR_MAX: Final = 5
 """As AWS has it: a pace that grows faster is soon no number any more."""
 RAMP_PER_MIN_MAX: Final = 1_000
-
-
-EMPTY: Final = Bucket()
 
 
 class Path(StrEnum):
@@ -194,7 +193,7 @@ class Campaign:
     """There is a document for each target."""
     wave: int = 0
     """The last one that is open."""
-    bucket: Bucket = EMPTY
+    bucket: Bucket = UNTOUCHED
     offered: int = 0
     """Offers made so far."""
     stop: Stop | None = None
@@ -358,7 +357,7 @@ def _problems(terms: Terms) -> tuple[tuple[bool, str], ...]:
         (len(windows) > WINDOWS_MAX, f"windows: at most {WINDOWS_MAX}"),
         (not all(map(_is_window, windows)), "windows: times of the day, on days 0 to 6"),
         (bool(terms.activation) and not terms.prestage, "activation: only of those that load ahead"),
-        (not all(0 < share <= 100 for share in shares), "thresholds: shares of more than 0 to 100 %"),  # noqa: PLR2004 - of a hundred
+        (not all(0 < share <= ALL_PERCENT for share in shares), "thresholds: shares of more than 0 to 100 %"),
         (limits.least < 1 or any(extra.least < 1 for extra in limits.extras), "thresholds: least: 1 or more"),
         (not 0 < terms.lasts_ms <= ORDER_MS_MAX, "lasts: up to 90 days"),
         (not DEADLINE_S_MIN <= terms.deadline_s <= DEADLINE_S_MAX, "deadline_s: 30 to 3,600"),
@@ -375,7 +374,7 @@ def _problems(terms: Terms) -> tuple[tuple[bool, str], ...]:
 
 def _is_wave(wave: Wave) -> bool:
     one_of_both = (wave.devices > 0) != (wave.percent > 0)
-    return one_of_both and wave.devices >= 0 and 0 <= wave.percent <= 100  # noqa: PLR2004 - of a hundred
+    return one_of_both and wave.devices >= 0 and 0 <= wave.percent <= ALL_PERCENT
 
 
 def _is_ramp(ramp: Ramp) -> bool:

@@ -391,14 +391,14 @@ class CampaignService:
         by: Principal,
         via: Via,
         note: str,
-        **changes: Any,  # noqa: ANN401 - fields of an execution
+        reason: str = "",
     ) -> Execution:
         def decide(jobs: ThingJobs, now_ms: int) -> Decision[tuple[Execution, Execution] | Exception]:
             before = jobs.find(id)
             if before is None:
                 return Decision(TargetNotFoundError(thing))
             try:
-                after = moved(before, trigger, now_ms, **changes)
+                after = moved(before, trigger, now_ms, reason=reason)
             except IllegalTransitionError as error:
                 return Decision(error)
             return Decision((before, after), (after,))

@@ -17,6 +17,7 @@ from ota.manifest import DataMode, version_text
 from ota.needs import DeviceFacts, Need, Reason
 from registry.catalogue import ModelCatalogue, Ota
 
+ALL: Final = Selector()
 UNKNOWN: Final = ""
 """Stands for a version that nobody knows."""
 
@@ -71,7 +72,7 @@ class NeedsService:
         self._facts = facts
         self._models = models
 
-    async def needs(self, release: str, selector: Selector = Selector()) -> Needs:  # noqa: B008 - a frozen value
+    async def needs(self, release: str, selector: Selector = ALL) -> Needs:
         """Return who needs a release."""
         view = await self._releases.view(release)
         need = await self._need(view)
@@ -112,7 +113,7 @@ class NeedsService:
         released = sorted(await self._releases.released(model), key=_newness, reverse=True)
         wanted = [(one.id, await self._need(one)) for one in released]
         lines: Counter[tuple[str, int, str]] = Counter()
-        async for some in self._facts.select(model, Selector()):
+        async for some in self._facts.select(model, ALL):
             for facts in some:
                 if not facts.in_scope:
                     continue
