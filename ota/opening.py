@@ -31,10 +31,10 @@ from ota.keys import KeyActs, SigningKeys
 from ota.lane import ExecutionLane
 from ota.library import Library
 from ota.manifest import IMAGE_BYTES_MAX
+from ota.needs_report import NeedsService
 from ota.notices import Notices
 from ota.packing import Packing
 from ota.releases import ReleaseService
-from ota.report import NeedsService
 from ota.rolls import Rolls
 from ota.snapshots import SnapshotService, factory_defaults
 from ota.stream_service import StreamService
