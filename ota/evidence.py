@@ -114,6 +114,13 @@ def wakes_at_ms(execution: Execution, wanted: Wanted) -> int:
     return max(execution.claimed_at_ms, execution.reported_at_ms) + wanted.health_ms
 
 
+def may_be_late(execution: Execution) -> bool:
+    """Tell whether of a target that is over it would be noted that its device has the image after all."""
+    timed_out = execution.state is ExecutionState.TIMED_OUT
+    silent = execution.state is ExecutionState.FAILED and execution.reason == HEALTH_MISSING
+    return not execution.late and (timed_out or silent)
+
+
 def verdict(execution: Execution, wanted: Wanted, facts: Facts) -> Verdict:
     """Return whether the configuration of a device is as the order wants it."""
     said = execution.details
@@ -212,9 +219,7 @@ def _confirming(execution: Execution, seen: Mapping[str, Any], now_ms: int) -> E
 
 def _over(execution: Execution, wanted: Wanted, facts: Facts, now_ms: int) -> Execution:
     """Note of one that ended without its image that it has it now: it stays in its bucket."""
-    timed_out = execution.state is ExecutionState.TIMED_OUT
-    silent = execution.state is ExecutionState.FAILED and execution.reason == HEALTH_MISSING
-    if execution.late or not (timed_out or silent) or not facts.report.runs(wanted.sha256):
+    if not may_be_late(execution) or not facts.report.runs(wanted.sha256):
         return execution
     return amended(execution, now_ms, late=True, reported_at_ms=now_ms)
 

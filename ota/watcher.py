@@ -18,7 +18,7 @@ from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.holdoff import HoldOff
 from infra.presence import Presence
 from ota import data, reports
-from ota.evidence import Facts, Wanted, judge, wakes_at_ms
+from ota.evidence import Facts, Wanted, judge, may_be_late, wakes_at_ms
 from ota.executions import ThingJobs, amended
 from ota.installed import InstalledService
 from ota.lane import FOR_A_WHILE, Change, Commit, Decision, ExecutionLane, Failed
@@ -26,7 +26,7 @@ from ota.models import CONFIG, FIRMWARE, NEVER, Execution
 from ota.reports import Report
 from ota.snapshot import Why
 from ota.snapshots import PROGRAM, Defaults, SnapshotService
-from ota.states import ACTIVE, AFTER_GO, FINAL
+from ota.states import ACTIVE, AFTER_GO
 from registry.devices import DeviceService
 from registry.models import Standing
 from registry.service import RegistryService
@@ -221,7 +221,7 @@ class Watcher:
     async def _ended(self, thing: str) -> tuple[Execution, ...]:
         """Return the targets of a thing in which an image that came late may be noted."""
         page = await self._lane.of_thing(thing, ENDED_MAX)
-        return tuple(one for one in page.executions if one.state in FINAL and not one.late)
+        return tuple(one for one in page.executions if may_be_late(one))
 
     async def _facts(
         self, thing: str, shadow: Shadow, jobs: ThingJobs, wanted: Mapping[str, Wanted]

@@ -290,6 +290,24 @@ async def test_a_target_that_timed_out_and_has_the_image_afterwards_is_late_and_
         assert len(one.commits) == made, "noted once"
 
 
+async def test_what_a_device_says_whose_targets_all_ended_well_costs_no_further_look(monkeypatch):
+    async with world() as one:
+        await one.step(X.OFFER, X.START, X.STAGED)
+        await one.go()
+        await one.runs(NEW, 18)
+        await one.claim()
+        assert (await one.target()).state is E.SUCCEEDED
+        honest, asked = one.orders.wanted, list[str]()
+
+        async def counted(campaigns: Collection[str]) -> Mapping[str, Wanted]:
+            asked.extend(campaigns)
+            return await honest(campaigns)
+
+        monkeypatch.setattr(one.orders, "wanted", counted)
+        await one.runs(NEW, 19)
+        assert asked == []
+
+
 async def test_a_device_that_was_removed_takes_its_target_along():
     async with world() as one:
         await one.step(X.OFFER, X.START)
