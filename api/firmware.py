@@ -442,6 +442,6 @@ GET_BUNDLE: Final = Operation(
     action=Action.CAMPAIGN_CREATE,
     parameters=(in_path(CAMPAIGN, "Id of a campaign", NAME, "6f1c7a52-0d5e-4c5b-9d1e-2f8f6a1b3c4d"),),
     answers={200: Answer("The file", Content(bundles.MEDIA, {"type": "string", "format": "binary"}))},
-    refusals=(problems.BUNDLE_NOT_FOUND,),
+    refusals=(problems.BUNDLE_NOT_FOUND, problems.IMAGE_NOT_FOUND),
     own_check=True,
 )

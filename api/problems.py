@@ -119,7 +119,7 @@ BUNDLE_NOT_FOUND = _kind(
     404,
     "bundle-not-found",
     "There is no such campaign to be carried out on site",
-    "Only a campaign whose path is local has a bundle, once it is approved.",
+    "Only a campaign whose path is local has one, from its approval until its end or its release's.",
 )
 IMAGE_NOT_FOUND = _kind(
     404,
@@ -510,6 +510,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     ota.KeyKnownError: SIGNING_KEY_KNOWN,
     ota.KeysFullError: SIGNING_KEY_KNOWN,
     ota.KeyNotFoundError: SIGNING_KEY_NOT_FOUND,
+    blobs.DamagedBlobError: IMAGE_NOT_FOUND,
     blobs.InvalidBlobNameError: INVALID_REQUEST,
     blobs.BlobTooLargeError: PAYLOAD_TOO_LARGE,
     blobs.DigestMismatchError: DIGEST_MISMATCH,

@@ -218,6 +218,8 @@ class CampaignService:
         if frozen is None or not one.order or one.is_over or one.terms.path is not Path.LOCAL:
             raise NoBundleError(campaign)
         release = await self._releases.view(one.terms.release)
+        if not release.is_released:
+            raise NoBundleError(campaign)
         return Contents(
             manifest=release.envelope,
             order=one.order,

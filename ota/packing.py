@@ -28,10 +28,13 @@ class Contents:
 
 
 class NoBundleError(OtaError):
-    """There is no such campaign, or none that is signed, carried out on site and not over."""
+    """There is no such campaign that crews may carry out: signed, not over, its release not withdrawn."""
 
     def __init__(self, campaign: str) -> None:
-        super().__init__("there is no campaign of this id that is approved, carried out on site and not over")
+        super().__init__(
+            "there is no campaign of this id that is approved, carried out on site, not over, and"
+            " whose release is not withdrawn"
+        )
         self.campaign = campaign
 
 

@@ -67,6 +67,20 @@ async def test_an_image_is_there_when_all_of_it_came_and_read_back_as_it_was(rig
     assert acts.count("image.upload") == 1, "the second time nothing changed"
 
 
+async def test_an_image_that_the_disk_has_damaged_is_not_read_back_until_it_is_sent_again(
+    rig: Rig, tmp_path: Path
+):
+    await put(rig)
+    stored = tmp_path / "images" / NAME
+    stored.chmod(0o600)
+    stored.write_bytes(IMAGE[:-1] + b"x")
+    damaged = await rig.by[Role.OPERATOR].get(PATH)
+    assert (damaged.status_code, slug(damaged)) == (404, "image-not-found")
+    assert "damaged" in damaged.json()["detail"]
+    await put(rig)
+    assert (await rig.by[Role.OPERATOR].get(PATH)).content == IMAGE
+
+
 async def test_what_does_not_hash_to_its_name_is_not_there(rig: Rig):
     answer = await put(rig, IMAGE[:-1])
     assert (answer.status_code, slug(answer)) == (422, "digest-mismatch")

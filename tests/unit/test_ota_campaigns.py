@@ -972,3 +972,11 @@ async def test_on_site_nothing_is_offered_and_crews_get_the_signed_order(tmp_pat
         await one.ota.campaigns.abort(campaign.id, "it melts", ANN)
         with pytest.raises(NoBundleError):
             await one.ota.campaigns.contents(campaign.id)
+
+
+async def test_crews_get_no_bundle_of_a_release_that_was_withdrawn(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        campaign = await one.running(path=How.LOCAL)
+        await one.ota.releases.withdraw(one.release, OTTO, reason="it melts")
+        with pytest.raises(NoBundleError):
+            await one.ota.campaigns.contents(campaign.id)
