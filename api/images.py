@@ -19,7 +19,7 @@ from api.reading import HttpRequest, header, invalid, query, rfc3339, via_of
 from api.replies import Field, PiecesReply, Reply, json_reply
 from api.schemas import Time
 from api.services import ApiServices
-from infra.blobs import Blob, BlobTooLargeError, Upload
+from infra.blobs import Blob, BlobTooLargeError, DamagedBlobError, Upload
 from ota.errors import ImageNotFoundError
 from ota.images import Image
 from ota.manifest import IMAGE_BYTES_MAX
@@ -104,12 +104,13 @@ class Images:
         query(request.scope, ())
         sha256 = _name(request)
         try:
-            image = await self._images.image(sha256, request.scope["user"])
-        except ImageNotFoundError:
+            await self._images.image(sha256, request.scope["user"])
+            blob = await self._images.blob(sha256)
+        except (ImageNotFoundError, DamagedBlobError):
             if came := self._images.arrived(sha256):
                 return Reply(204, [(b"upload-offset", b"%d" % came)])
             raise
-        return Reply(200, [*_fields(image.sha256), (b"content-length", b"%d" % image.size)])
+        return Reply(200, [*_fields(sha256), (b"content-length", b"%d" % blob.size)])
 
 
 class DeviceImages:

@@ -4,7 +4,7 @@ Beside that file lies a private one with the session, so that a second factor is
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -125,18 +125,40 @@ class Access:
             raise refusal(answer, unproved)
         return answer.json()
 
-    def request(self, method: str, path: str, body: Any = None, *, confirms: Action | None = None) -> Any:  # noqa: ANN401 - JSON
+    def wait(self, seconds: float) -> None:
+        """Let time pass before the next try."""
+        self._wait(seconds)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,  # noqa: ANN401 - JSON
+        *,
+        confirms: Action | None = None,
+        key: str = "",
+    ) -> Any:  # noqa: ANN401 - JSON
         """Return what the service answers; ``confirms`` shows the second factor for it, if this role must.
+
+        The same request under the same ``key`` has its effect once.
 
         Raises:
             AccessError: it was refused.
         """
         if confirms is not None and not self._must_confirm(confirms):
             confirms = None
-        answer = self._request(method, path, body, {}, confirms)
+        answer = self._request(method, path, body, {"Idempotency-Key": key} if key else {}, confirms)
         if not answer.is_success:
             raise refusal(answer)
         return answer.json() if answer.content else None
+
+    def look(self, path: str) -> httpx.Response:
+        """Return what the service answers to HEAD, refusals too."""
+        return self._request("HEAD", path, None, {}, None)
+
+    def put(self, path: str, content: Iterable[bytes], fields: dict[str, str]) -> httpx.Response:
+        """Send what is too long to be held; return what the service answers, refusals too."""
+        return self._send("PUT", path, content, fields)
 
     def download(self, path: str, to: Path) -> None:
         """Write what the service has at ``path`` to a file: all of it, or the file stays as it was.
@@ -238,7 +260,9 @@ class Access:
 
     # ------------------------------------------------------------------ tokens
 
-    def _send(self, method: str, path: str, content: bytes, fields: dict[str, str]) -> httpx.Response:
+    def _send(
+        self, method: str, path: str, content: bytes | Iterable[bytes], fields: dict[str, str]
+    ) -> httpx.Response:
         bearer = {"Authorization": f"Bearer {self.token()}"}
         return self._ask_service(method, path, content=content, headers=fields | bearer)
 

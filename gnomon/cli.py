@@ -18,6 +18,7 @@ from gnomon.commands.listing import Group
 from gnomon.commands.options import run, settings_of, settings_options
 from gnomon.commands.person import person, token
 from gnomon.commands.provision import provision
+from gnomon.commands.releases import COMMANDS as RELEASE_COMMANDS
 from gnomon.commands.thing import thing
 from gnomon.commands.voucher import voucher
 from infra.settings import Settings, render_toml
@@ -99,3 +100,5 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
 
 for _command in (person, token, thing, provision, voucher, enrol, ca, audit, field, image):
     main.add_command(_command)
+for _command in RELEASE_COMMANDS:
+    image.add_command(_command)

@@ -59,7 +59,7 @@ def words(status: int, said: Mapping[str, Any], retry_after: str = "", unproved:
     slug = _slug(said)
     wait = f" (wait {span(retry_after)})" if retry_after else ""
     remedy = unproved if unproved and slug in _UNPROVED else REMEDIES.get(slug, "")
-    lines = [f"refused ({status}): {_reason(said)}{wait}", remedy]
+    lines = [f"refused ({status}): {_reason(said)}{wait}", *_checks(said), remedy]
     if slug == INTERNAL.slug:
         lines.append(f"request id {_text(said, 'requestId')}")
     return "\n".join(line for line in lines if line)
@@ -108,6 +108,16 @@ def _slug(said: Mapping[str, Any]) -> str:
 def _text(said: Mapping[str, Any], name: str) -> str:
     value = said.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _checks(said: Mapping[str, Any]) -> list[str]:
+    """Return all that failed of what is checked in numbered steps."""
+    checks = said.get("checks")
+    return [
+        f"  {_text(one, 'step')} {_text(one, 'code')}: {_text(one, 'detail')}"
+        for one in (checks if isinstance(checks, list) else ())
+        if isinstance(one, dict)
+    ]
 
 
 def _reason(said: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""``gnomon image``: what a vendor does with an image before anybody is sent it. No server is asked."""
+"""``gnomon image``: what a vendor does with an image before anybody is sent it. No server is asked here."""
 
 import hashlib
 import tomllib
@@ -33,7 +33,7 @@ LIFE_DAYS_MAX: Final = LIFE_S_MAX // DAY_S
 PUBLIC_SUFFIX: Final = ".pub"
 
 _File = click.Path(path_type=Path, dir_okay=False)
-_Given = click.Path(path_type=Path, dir_okay=False, exists=True)
+GIVEN: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
 _passphrase_option = click.option(
     "--passphrase-file",
     type=_File,
@@ -60,7 +60,7 @@ class About(msgspec.Struct, forbid_unknown_fields=True):
 
 @click.group(cls=Group)
 def image() -> None:
-    """Firmware images: keys that sign them, manifests made, checked and read."""
+    """Firmware images: keys that sign them, manifests made, checked and read, releases."""
 
 
 @image.command()
@@ -87,9 +87,9 @@ def keygen(file: Path, passphrase_file: Path | None) -> None:
 
 
 @image.command()
-@click.argument("file", type=_Given)
-@click.option("--about", type=_Given, required=True, help="TOML file that describes the image.")
-@click.option("--key", "key_file", type=_Given, required=True, help="The vendor's private key.")
+@click.argument("file", type=GIVEN)
+@click.option("--about", type=GIVEN, required=True, help="TOML file that describes the image.")
+@click.option("--key", "key_file", type=GIVEN, required=True, help="The vendor's private key.")
 @click.option("--out", type=_File, required=True, help="File to write the signed manifest to.")
 @_passphrase_option
 def sign(file: Path, about: Path, key_file: Path, out: Path, passphrase_file: Path | None) -> None:
@@ -101,7 +101,7 @@ def sign(file: Path, about: Path, key_file: Path, out: Path, passphrase_file: Pa
     with telling():
         key = _private_key(key_file, passphrase_from(passphrase_file))
         try:
-            manifest = _manifest(_about(about), _image(file))
+            manifest = _manifest(_about(about), read_image(file))
             sealed = seal(manifests.write(manifest), Typ.MANIFEST, key)
         except (FieldError, ValueError) as error:
             raise click.ClickException(f"{about}: {error}") from error
@@ -111,10 +111,10 @@ def sign(file: Path, about: Path, key_file: Path, out: Path, passphrase_file: Pa
 
 
 @image.command()
-@click.argument("manifest", type=_Given)
+@click.argument("manifest", type=GIVEN)
 @click.option("--vendor", required=True, help="Id of the vendor whose keys these are.")
-@click.option("--public", "public_files", type=_Given, required=True, multiple=True, help="Public key file.")
-@click.option("--image", "image_file", type=_Given, help="The image that it is to be for.")
+@click.option("--public", "public_files", type=GIVEN, required=True, multiple=True, help="Public key file.")
+@click.option("--image", "image_file", type=GIVEN, help="The image that it is to be for.")
 def verify(manifest: Path, vendor: str, public_files: tuple[Path, ...], image_file: Path | None) -> None:
     """Check that a vendor signed MANIFEST, every field of it, and that it describes the image."""
     publics = [_public_key(one) for one in public_files]
@@ -123,17 +123,17 @@ def verify(manifest: Path, vendor: str, public_files: tuple[Path, ...], image_fi
         found = signed_manifest(manifest.read_bytes(), keys)
     except Refused as refused:
         raise click.ClickException(f"{manifest}: {refused}") from refused
-    if image_file is not None and not describes(found, _image(image_file)):
+    if image_file is not None and not describes(found, read_image(image_file)):
         raise click.ClickException(f"{manifest} describes another image than {image_file}")
     _show_manifest(found)
     click.echo(f"{'verified':<16}signed by {vendor}{', of this image' if image_file else ''}")
 
 
 @image.command()
-@click.argument("file", type=_Given)
+@click.argument("file", type=GIVEN)
 def inspect(file: Path) -> None:
     """Show every field of the manifest or order in FILE. Whose it is, is not checked."""
-    sealed = _envelope(file)
+    sealed = read_envelope(file)
     try:
         if sealed.typ is Typ.MANIFEST:
             _show_manifest(manifests.read(sealed.payload))
@@ -184,13 +184,15 @@ def _public_key(file: Path) -> bytes:
     return key.public_bytes_raw()
 
 
-def _image(file: Path) -> bytes:
+def read_image(file: Path) -> bytes:
+    """Return an image, if it has as many bytes as one may have."""
     if not 0 < file.stat().st_size <= IMAGE_BYTES_MAX:
         raise click.ClickException(f"{file}: an image has 1 to {IMAGE_BYTES_MAX} bytes")
     return file.read_bytes()
 
 
-def _envelope(file: Path) -> Envelope:
+def read_envelope(file: Path) -> Envelope:
+    """Return the manifest or order in a file. Whose it is, is not checked."""
     data = file.read_bytes()
     try:
         return open_envelope(data, Typ.ORDER if Typ.ORDER.encode() in data else Typ.MANIFEST)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,16 +39,25 @@ def served(
     role: Role = Role.CUSTOMER,
     things: tuple[str, ...] = (),
     demo: bool = False,
+    clock: FakeClock | None = None,
+    prepare: Callable[[Rig], Awaitable[None]] | None = None,
 ) -> Iterator[Served]:
-    """Serve for as long as the block lasts; ``demo`` makes an account for each role."""
+    """Serve for as long as the block lasts; ``demo`` makes an account for each role.
+
+    ``prepare`` is what is done in it before anybody comes.
+    """
     ready: list[tuple[Served, asyncio.AbstractEventLoop, asyncio.Event]] = []
     begun = threading.Event()
 
     async def run() -> None:
         try:
-            async with api(directory, url="memory:", compat_http=compat_http, things=things) as rig:
+            async with api(
+                directory, url="memory:", compat_http=compat_http, things=things, clock=clock
+            ) as rig:
                 for thing in things:
                     await _seed(rig, thing)
+                if prepare is not None:
+                    await prepare(rig)
                 listener, stop = listen("127.0.0.1", 0), asyncio.Event()
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
                 if demo:

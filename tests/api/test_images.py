@@ -77,6 +77,7 @@ async def test_an_image_that_the_disk_has_damaged_is_not_read_back_until_it_is_s
     damaged = await rig.by[Role.OPERATOR].get(PATH)
     assert (damaged.status_code, slug(damaged)) == (404, "image-not-found")
     assert "damaged" in damaged.json()["detail"]
+    assert (await rig.by[Role.OPERATOR].head(PATH)).status_code == 404, "so that a sender sends it"
     await put(rig)
     assert (await rig.by[Role.OPERATOR].get(PATH)).content == IMAGE
 

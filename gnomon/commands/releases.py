@@ -1,0 +1,121 @@
+"""The part of ``gnomon image`` that speaks to the service: images sent, and who lets devices have them."""
+
+import base64
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import click
+
+from gnomon.access import Access
+from gnomon.commands.image import GIVEN, read_envelope, read_image
+from gnomon.commands.login import as_option, opened, pages
+from gnomon.commands.options import telling
+from gnomon.uploads import send
+from ota import manifest as manifests
+from ota.envelope import Typ
+from ota.errors import FieldError
+from ota.states import ReleaseState
+from security.policy import Action
+
+RELEASES: Final = "/v1/ota/releases"
+STATES: Final = [state.value for state in ReleaseState]
+KEY_CHARS: Final = 32
+
+_id: Final = click.argument("id")
+
+
+@click.command()
+@click.argument("file", type=GIVEN)
+@click.option("--manifest", type=GIVEN, required=True, help="What the vendor signed about it.")
+@click.option("--afr-signature", type=GIVEN, help="The vendor's signature of the image, for FreeRTOS agents.")
+@as_option
+def upload(file: Path, manifest: Path, afr_signature: Path | None, credentials: Path) -> None:
+    """Send the image in FILE with its manifest, and have both checked: that makes a release.
+
+    After a cut the same command goes on where it broke off; again it is the same release. No device gets it
+    before a second operator lets it out.
+    """
+    with telling():
+        body = _body(file, manifest, afr_signature)
+    with opened(credentials) as access:
+        _send(access, file)
+        made = access.request("POST", RELEASES, body, key=_key(body))
+    click.echo(f"release    {_line(made)}")
+    if made["state"] == ReleaseState.VERIFIED:
+        click.echo(f"waits for a second operator: gnomon image release {made['id']}")
+
+
+@click.command()
+@_id
+@as_option
+def release(id: str, credentials: Path) -> None:
+    """Let devices have the release ID, which somebody else has brought. All of it is checked once more."""
+    with opened(credentials) as access:
+        click.echo(_line(access.request("POST", _path(id, "release"), confirms=Action.IMAGE_RELEASE)))
+
+
+@click.command()
+@_id
+@click.option("--reason", required=True, help="Why: for the audit.")
+@as_option
+def withdraw(id: str, reason: str, credentials: Path) -> None:
+    """Take the release ID back for good: nobody gets it any more, and its campaigns pause."""
+    with opened(credentials) as access:
+        body = {"reason": reason}
+        click.echo(_line(access.request("POST", _path(id, "withdraw"), body, confirms=Action.IMAGE_RELEASE)))
+
+
+@click.command(name="list")
+@click.option("--state", type=click.Choice(STATES), default=None, help="Only those in this state.")
+@as_option
+def list_(credentials: Path, state: str | None) -> None:
+    """List the releases: id, state, model, version, counter, bytes, and who brought each."""
+    with opened(credentials) as access:
+        for one in pages(access, RELEASES, state=state or ""):
+            click.echo(f"{_line(one)}  {one['manifest']['size']:>9} bytes  by {one['author']}")
+
+
+COMMANDS: Final = (upload, release, withdraw, list_)
+
+
+def _send(access: Access, file: Path) -> None:
+    size = file.stat().st_size
+    with click.progressbar(length=size, label=f"sending {file.name}", file=sys.stderr) as bar:
+        is_new = send(access, file, lambda there: bar.update(there - bar.pos))
+    click.echo(f"image      {size} bytes, {'sent' if is_new else 'was there'}")
+
+
+def _body(file: Path, manifest: Path, afr_signature: Path | None) -> dict[str, str]:
+    """Return what to ask for, if the manifest is about this image: that is known before all of it is sent."""
+    sealed, data = read_envelope(manifest), read_image(file)
+    try:
+        is_about = sealed.typ is Typ.MANIFEST and manifests.describes(manifests.read(sealed.payload), data)
+    except FieldError as error:
+        raise click.ClickException(f"{manifest}: {error}") from error
+    if not is_about:
+        raise click.ClickException(f"{manifest} is no manifest of {file}. Nothing was sent.")
+    body = {"image": hashlib.sha256(data).hexdigest(), "manifest": _base64(manifest)}
+    return body if afr_signature is None else body | {"afr_sig": _base64(afr_signature)}
+
+
+def _base64(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
+
+
+def _key(body: dict[str, str]) -> str:
+    """Return a key by which the same again is the same release."""
+    return hashlib.sha256("\0".join(body.values()).encode()).hexdigest()[:KEY_CHARS]
+
+
+def _path(id: str, act: str) -> str:
+    return f"{RELEASES}/{quote(id, safe='')}/{act}"
+
+
+def _line(one: dict[str, Any]) -> str:
+    said = one["manifest"]
+    return (
+        f"{one['id']}  {one['state']:<9}  {said['model']:<16} {said['version']:<12} counter {said['counter']}"
+    )
