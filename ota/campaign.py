@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from infra.machines import Transition, remember
+from infra.machines import IllegalTransitionError, Transition, remember
 from ota.calendar import MINUTES_PER_DAY, Window
 from ota.data import PRESERVE, RESET
 from ota.errors import AuthorApprovesError, InvalidCampaignError
@@ -35,6 +35,8 @@ WAIT_S_MIN, WAIT_S_MAX = 10, 3_600
 SOAK_S_MAX: Final = 604_800
 PAUSE_TTL_S_MIN, PAUSE_TTL_S_MAX = 60, 2_592_000
 RETRIES_MAX: Final = 10
+HAND_MS_MAX: Final = 10_000
+"""How long it may take to have a target tried once more that a person asked for."""
 RAMP_FACTOR_MAX: Final = 5
 """As AWS has it: a pace that grows faster is soon no number any more."""
 RAMP_PER_MIN_MAX: Final = 1_000
@@ -199,6 +201,8 @@ class Campaign:
     stop: Stop | None = None
     judged_from_ms: int = NEVER
     """People know of what ended before this, and let it go on."""
+    open_until_ms: int = NEVER
+    """A person is having a target tried once more: before this it is not over for good."""
     started_at_ms: int = NEVER
     ended_at_ms: int = NEVER
     settled: bool = False
@@ -287,6 +291,16 @@ def abort(campaign: Campaign, reason: str, by: str, now_ms: int, *, automatic: b
     """Return a campaign that has ended before its time."""
     after = _stepped(campaign, CampaignTrigger.ABORT, by, now_ms, reason)
     return replace(after, stop=Stop(reason, automatic, now_ms), ended_at_ms=now_ms)
+
+
+def keep_open(campaign: Campaign, now_ms: int) -> Campaign:
+    """Return a campaign that does not end while a target of it is being planned once more.
+
+    Twice as long as that may take, so that the executor sees it planned before it looks for the end.
+    """
+    if campaign.state not in {CampaignState.RUNNING, CampaignState.PAUSED}:
+        raise IllegalTransitionError(CAMPAIGN.name, campaign.state, CampaignTrigger.RESUME)
+    return replace(campaign, open_until_ms=max(campaign.open_until_ms, now_ms + 2 * HAND_MS_MAX))
 
 
 def complete(campaign: Campaign, by: str, now_ms: int) -> Campaign:

@@ -97,8 +97,8 @@ class CampaignStore:
 
     async def note(
         self, campaign: Campaign, before: Kept[Campaign], action: str = "", reason: str = ""
-    ) -> bool:
-        """Write what no person did; with an ``action`` it has its row. False: others were first."""
+    ) -> Kept[Campaign] | None:
+        """Write what no person did; with an ``action`` it has its row. None: others were first."""
         entry = None
         if action:
             row = audit.act(
@@ -112,7 +112,8 @@ class CampaignStore:
                 reason=reason,
             )
             entry = audit.entry(row, before.revision + 1, life=0)
-        return await self._records.put(campaign.id, campaign, before.revision, entry)
+        won = await self._records.put(campaign.id, campaign, before.revision, entry)
+        return Kept(campaign, before.revision + 1) if won else None
 
     async def remove(self, kept: Kept[Campaign], by: Principal, via: Via, action: str) -> bool:
         """Forget a draft; False: it has changed meanwhile."""

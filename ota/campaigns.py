@@ -14,6 +14,7 @@ import msgspec
 
 from infra.clock import MS_PER_S, Clock
 from infra.documents.port import DocumentStore
+from infra.documents.records import SAVE_ATTEMPTS_MAX
 from infra.ids import Ids
 from infra.machines import IllegalTransitionError
 from infra.settings.model import OtaSettings
@@ -22,17 +23,19 @@ from ota import campaign as acts
 from ota import clocks, needs, pace
 from ota.campaign import TARGETS_MAX, Campaign, Frozen, Path, Terms, wave_ends
 from ota.campaign_ports import Releases, ReleaseView, Signer
-from ota.campaign_store import CampaignStore, Names
+from ota.campaign_store import NOUN, CampaignStore, Names
 from ota.clocks import Figures
 from ota.data import RESET
 from ota.errors import (
     CampaignNotFoundError,
     CampaignUnfitError,
+    ExecutionBusyError,
     OtherRequestError,
     TargetNotFoundError,
     TooManyCampaignsError,
 )
 from ota.evidence import Wanted
+from ota.execution_store import Act
 from ota.executions import ThingJobs, moved
 from ota.facts import FactReader
 from ota.fields import uuid_text
@@ -55,7 +58,6 @@ from ota.states import (
 from ota.trees import name_tree
 from ota.verification import Refused, signed_order
 from registry.catalogue import HealthSign, ModelCatalogue
-from security import audit
 from security.audit import INSIDE, Via
 from security.audited import RecordBusyError
 from security.policy import Action, Principal
@@ -129,7 +131,6 @@ class CampaignService:
         self.store = CampaignStore(store, clock)
         self.listeners: list[Callable[[], None]] = []
         """Called when something has changed that is to be carried out soon. Must not block or raise."""
-        self._documents = store
         self._clock = clock
         self._ids = ids
         self._settings = settings
@@ -215,7 +216,8 @@ class CampaignService:
         except CampaignNotFoundError as error:
             raise NoBundleError(campaign) from error
         frozen = one.frozen
-        if frozen is None or not one.order or one.is_over or one.terms.path is not Path.LOCAL:
+        stands = one.is_over or one.state is CampaignState.PAUSED
+        if frozen is None or not one.order or stands or one.terms.path is not Path.LOCAL:
             raise NoBundleError(campaign)
         release = await self._releases.view(one.terms.release)
         if not release.is_released:
@@ -380,10 +382,20 @@ class CampaignService:
 
     async def retry(self, id: str, thing: str, by: Principal, via: Via = INSIDE, note: str = "") -> Execution:
         """Plan one target that failed once more, whatever its retries."""
-        campaign = await self.campaign(id)
-        if campaign.state not in {CampaignState.RUNNING, CampaignState.PAUSED}:
-            raise IllegalTransitionError(CAMPAIGN.name, campaign.state, CampaignTrigger.RESUME)
-        return await self._move(id, thing, ExecutionTrigger.RETRY, by, via, note)
+        # Nothing is written for one that cannot be tried again.
+        moved(await self.execution(id, thing), ExecutionTrigger.RETRY, self._clock.now_ms())
+        kept_open = await self._keep_open(id)
+        by_ms = kept_open.open_until_ms - acts.HAND_MS_MAX
+        return await self._move(id, thing, ExecutionTrigger.RETRY, by, via, note, by_ms=by_ms)
+
+    async def _keep_open(self, id: str) -> Campaign:
+        """Have a campaign not end before one of its targets is planned once more."""
+        for _ in range(SAVE_ATTEMPTS_MAX):
+            kept = await self.store.load(id)
+            noted = await self.store.note(acts.keep_open(kept.record, self._clock.now_ms()), kept)
+            if noted is not None:
+                return noted.record
+        raise RecordBusyError(NOUN)
 
     async def _move(
         self,
@@ -393,38 +405,31 @@ class CampaignService:
         by: Principal,
         via: Via,
         note: str,
+        *,
         reason: str = "",
+        by_ms: int | None = None,
     ) -> Execution:
-        def decide(jobs: ThingJobs, now_ms: int) -> Decision[tuple[Execution, Execution] | Exception]:
+        act = Act(by, via, f"campaign.{trigger}_target", note)
+
+        def decide(jobs: ThingJobs, now_ms: int) -> Decision[Execution | Exception]:
             before = jobs.find(id)
             if before is None:
                 return Decision(TargetNotFoundError(thing))
+            if by_ms is not None and now_ms > by_ms:
+                return Decision(ExecutionBusyError(thing))
             try:
                 after = moved(before, trigger, now_ms, reason=reason)
             except IllegalTransitionError as error:
                 return Decision(error)
-            return Decision((before, after), (after,))
+            return Decision(after, (after,), act)
 
         (answer,) = await self._lane.submit([Change(thing, decide, (id,))])
         if isinstance(answer, Failed):
             raise answer.error
         if isinstance(answer, Exception):
             raise answer
-        before, after = answer
-        now_ms = self._clock.now_ms()
-        row = audit.act(
-            by,
-            via,
-            f"campaign.{trigger}_target",
-            f"execution/{after.id}",
-            at_ms=now_ms,
-            before=before.version,
-            after=after.version,
-            reason=note,
-        )
-        await self._documents.append([audit.entry(row, after.attempt, life=now_ms)])
         self._tell()
-        return after
+        return answer
 
     # Details
 

@@ -5,6 +5,8 @@ only where nobody else can write (``exclusive``); elsewhere it may be a second o
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -16,6 +18,9 @@ from infra.documents.port import Collection as StoreCollection
 from ota.executions import ThingJobs
 from ota.models import Execution
 from ota.states import FINAL
+from security import audit
+from security.audit import Via
+from security.policy import Principal
 
 EXECUTIONS: Final = StoreCollection("ota_executions", ("campaign", "thing", "open", "pending", "touched"))
 OPEN_PER_THING_MAX: Final = 64
@@ -27,6 +32,7 @@ SHOWN_S_MAX: Final = 1.0
 """How old what is shown may be where others write too."""
 LAST_MS: Final = 9_999_999_999_999
 """The last time that 13 digits can say: in the year 2286."""
+NOUN: Final = "execution"
 PENDING: Final = 1
 """The value of the index by which they are found."""
 
@@ -40,6 +46,18 @@ class Held(NamedTuple):
 
     execution: Execution
     revision: int
+
+
+class Act(NamedTuple):
+    """What a person did to an execution: the words of its row in the audit trail."""
+
+    by: Principal
+    via: Via
+    action: str
+    reason: str
+
+
+NO_ACTS: Final[Mapping[str, Act]] = MappingProxyType({})
 
 
 class ExecutionPage(NamedTuple):
@@ -93,12 +111,20 @@ class ExecutionStore:
         """Return what is open of a thing now, whoever wrote it."""
         return jobs_of(thing, (await self.load([thing], ()))[thing].values())
 
-    async def save(self, before: Mapping[str, Mapping[str, Held]], after: Sequence[Execution]) -> set[str]:
+    async def save(
+        self,
+        before: Mapping[str, Mapping[str, Held]],
+        after: Sequence[Execution],
+        acts: Mapping[str, Act] = NO_ACTS,
+    ) -> set[str]:
         """Commit executions in place of loaded ones; return the ids of those that lost their race.
 
-        Whatever it raises, it is not known then which of them were written.
+        What people did to them is in the audit trail if and only if it is written. Whatever it raises, it is
+        not known then which of them were written.
         """
         writes = [_write(one, _revision(before[one.thing], one.id)) for one in after]
+        if acts:
+            writes = [self._audited(write, acts.get(write.id)) for write in writes]
         things = {one.thing for one in after}
         self._commits += 1  # what is being read just now may be older than what is written
         try:
@@ -162,6 +188,17 @@ class ExecutionStore:
             for thing in things:
                 self._keep(thing, found[thing], at_s)
         return found
+
+    def _audited(self, write: Write, act: Act | None) -> Write:
+        if act is None:
+            return write
+        before, after = write.expected, write.expected + 1
+        target, at_ms = f"{NOUN}/{write.id}", self._clock.now_ms()
+        row = audit.act(
+            act.by, act.via, act.action, target, at_ms=at_ms, before=before, after=after, reason=act.reason
+        )
+        # Never deleted, so that revisions never start again.
+        return replace(write, entries=(audit.entry(row, after, life=0),))
 
     def _remember(
         self,

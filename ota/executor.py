@@ -35,7 +35,7 @@ from ota.health import Health, Part
 from ota.lane import Change, Decision, ExecutionLane, Failed
 from ota.models import NEVER, Execution
 from ota.needs import DeviceFacts, Need, Reason, why_not
-from ota.plan import Around, Seen, is_due, limits_of, may_offer, plan
+from ota.plan import Around, Seen, is_due, kept_open_ms, limits_of, may_offer, plan
 from ota.rolls import Roll, Rolls
 from ota.states import (
     ACTIVE,
@@ -197,7 +197,7 @@ class Executor:
             planned = plan(now_ms, campaign, roll.targets(), devices, around)
         if planned.campaign or planned.moves:
             await self._do(kept, planned, now_ms)
-        elif campaign.is_over and not _open(roll):
+        elif campaign.is_over and not _open(roll) and kept_open_ms(now_ms, campaign) is None:
             await self._campaigns.note(replace(campaign, settled=True), kept)
         else:
             self._sleep(kept, roll, work, around, planned)
@@ -232,15 +232,22 @@ class Executor:
         """Write the campaign, then move its targets. Whoever loses the first does not do the second."""
         # It is complete once its targets are, not before: the next tick says so again.
         actions = [one for one in planned.campaign if not (isinstance(one, Complete) and planned.moves)]
-        after = acted(kept.record, actions, planned.offers, now_ms)
-        if after != kept.record:
-            named = [one for one in actions if not isinstance(one, OpenWave)]
-            action, reason = _act(named[-1]) if named else ("", "")
-            if not await self._campaigns.note(after, kept, action, reason):
+        for one in actions:
+            if not (stood := await self._act(kept, one, now_ms)):
                 return
-            if action:
-                _log.info("campaign_moved", campaign=after.id, act=action, reason=reason)
-        await self._move(after, planned.moves, now_ms)
+            kept = stood
+        after = acted(kept.record, (), planned.offers, now_ms)
+        if after == kept.record or await self._campaigns.note(after, kept):
+            await self._move(after, planned.moves, now_ms)
+
+    async def _act(self, kept: Kept[Campaign], action: CampaignAction, now_ms: int) -> Kept[Campaign] | None:
+        """Write one act with its row; None: others were first, and it is to be planned again."""
+        after = acted(kept.record, (action,), 0, now_ms)
+        name, reason = _named(action)
+        noted = await self._campaigns.note(after, kept, name, reason)
+        if noted is not None and name:
+            _log.info("campaign_moved", campaign=after.id, act=name, reason=reason)
+        return noted
 
     # Targets
 
@@ -457,15 +464,15 @@ def _seen(facts: DeviceFacts | None, need: Need, campaign: str, quiet: bool, cam
     )
 
 
-def _act(action: CampaignAction) -> tuple[str, str]:
-    """Return what the audit calls it, and why."""
+def _named(action: CampaignAction) -> tuple[str, str]:
+    """Return what the audit calls it, and why; nothing of what follows from the terms alone."""
     match action:
         case Schedule():
             return "campaign.schedule", ""
         case Start():
             return "campaign.start", ""
         case OpenWave():
-            return "campaign.open_wave", ""
+            return "", ""
         case Pause(reason):
             return "campaign.pause", reason
         case Abort(reason):

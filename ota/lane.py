@@ -16,7 +16,7 @@ from infra.clock import Clock
 from infra.documents.port import DocumentStore, StoreBrokenError, StoreUnavailableError
 from infra.telemetry import Metrics
 from ota.errors import ExecutionBusyError, LaneFullError
-from ota.execution_store import ExecutionPage, ExecutionStore, Held, jobs_of
+from ota.execution_store import Act, ExecutionPage, ExecutionStore, Held, jobs_of
 from ota.executions import ThingJobs, settled
 from ota.models import Execution, execution_id
 
@@ -42,6 +42,8 @@ class Decision(Generic[A]):
     answer: A
     executions: tuple[Execution, ...] = ()
     """Those that change, as they shall be."""
+    act: Act | None = None
+    """Of a person: its row in the audit trail is written with the one execution that changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class _Round:
     """What there would be, as far as it is decided."""
     changed: dict[str, dict[str, Execution]] = field(default_factory=dict)
     """By thing and id."""
+    acts: dict[str, Act] = field(default_factory=dict)
+    """By the id of the execution that they changed."""
     closed: set[str] = field(default_factory=set)
     """Things of which nothing more is decided before the commit."""
     answers: dict[int, Any] = field(default_factory=dict)
@@ -290,7 +294,7 @@ class ExecutionLane:
         if not changed:
             return set()
         started_s = self._clock.elapsed_s()
-        lost = await self._store.save(one.held, changed)
+        lost = await self._store.save(one.held, changed, one.acts)
         self._metrics.commit_seconds.observe(self._clock.elapsed_s() - started_s)
         # Commit before send: a lost message is sent again from the document, a lost write is gone.
         self._tell(
@@ -324,7 +328,8 @@ def _decide(one: _Round, position: int, change: Change[Any], now_ms: int) -> Non
     """Decide one change on what those before it left, unless that has to wait for the commit.
 
     What is decided towards one commit changes one execution of a thing: if it loses its race all of that
-    is decided again, and nothing that was written is decided twice.
+    is decided again, and nothing that was written is decided twice. An act of a person is the last: a commit
+    has one row for each execution.
     """
     thing = change.thing
     if thing in one.closed:
@@ -339,8 +344,11 @@ def _decide(one: _Round, position: int, change: Change[Any], now_ms: int) -> Non
     if changed and not ids <= changed.keys():
         one.closed.add(thing)
         return
-    if len(ids) > 1:
+    if len(ids) > 1 or decision.act is not None:
         one.closed.add(thing)
+    if decision.act is not None:
+        (id,) = ids
+        one.acts[id] = decision.act
     changed |= {execution.id: execution for execution in decision.executions}
     one.jobs[thing] = one.jobs[thing].after(decision.executions)
     one.answers[position] = decision.answer

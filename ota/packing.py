@@ -28,12 +28,12 @@ class Contents:
 
 
 class NoBundleError(OtaError):
-    """There is no such campaign that crews may carry out: signed, not over, its release not withdrawn."""
+    """There is no such campaign that crews may carry out."""
 
     def __init__(self, campaign: str) -> None:
         super().__init__(
-            "there is no campaign of this id that is approved, carried out on site, not over, and"
-            " whose release is not withdrawn"
+            "there is no campaign of this id that is approved, carried out on site, neither paused nor over,"
+            " and whose release is not withdrawn"
         )
         self.campaign = campaign
 

@@ -226,7 +226,7 @@ def _aborted(now_ms: int, campaign: Campaign, found: _Survey) -> Plan:
         if one.state not in AFTER_GO
     ]
     moves, wake_ms = _expiring(now_ms, campaign, [one for one in found.active if one.state in AFTER_GO])
-    return Plan((), (*canceled, *moves), wake_ms)
+    return Plan((), (*canceled, *moves), _first(wake_ms, kept_open_ms(now_ms, campaign)))
 
 
 def _ending(now_ms: int, campaign: Campaign, found: _Survey, reason: str) -> Plan:
@@ -260,7 +260,8 @@ def _running(
     if wave is None:
         return _stopping(now_ms, campaign, found, WAVE_NOT_GOOD)
     if not (found.planned or found.offered or found.active or found.again):
-        return Plan((Complete(),))
+        kept_open = kept_open_ms(now_ms, campaign)
+        return Plan((Complete(),)) if kept_open is None else Plan((), (), _first(over_ms, kept_open))
     opened = (OpenWave(wave),) if wave != campaign.wave else ()
     expired, expiry_ms = _expiring(now_ms, campaign, found.active)
     recalled, grace_ms = _late_starters(now_ms, campaign, found.offered)
@@ -270,6 +271,11 @@ def _running(
     offers, offer_ms = _offers(now_ms, campaign, found.planned, devices, around, wave, room)
     moves = (*expired, *recalled, *(_again(one, now_ms) for one in found.again), *offers)
     return Plan(opened, moves, _first(over_ms, wave_wake_ms, expiry_ms, grace_ms, offer_ms))
+
+
+def kept_open_ms(now_ms: int, campaign: Campaign) -> int | None:
+    """Return until when it is not over though all its targets are: one is being tried once more."""
+    return campaign.open_until_ms if now_ms < campaign.open_until_ms else None
 
 
 def _again(one: Execution, now_ms: int) -> Move:

@@ -18,8 +18,8 @@ from infra.versions import OutdatedVersionError
 from ota import verification
 from ota.actions import Plan
 from ota.calendar import Window
+from ota.campaign import Campaign, Selector, Wave
 from ota.campaign import Path as How
-from ota.campaign import Selector, Wave
 from ota.campaign_store import TARGETS
 from ota.campaigns import buckets, order_of
 from ota.data import digest
@@ -28,6 +28,7 @@ from ota.errors import (
     AuthorApprovesError,
     CampaignNotFoundError,
     CampaignUnfitError,
+    ExecutionBusyError,
     InvalidCampaignError,
     OtherRequestError,
     TooManyCampaignsError,
@@ -100,6 +101,18 @@ async def upgrade(one: World, thing: str) -> None:
     done = await one.ask(thing, Op.UPDATE, job, status="SUCCEEDED", statusDetails=claim)
     assert done.accepted, done.body
     await one.ota.watcher.look([thing])
+
+
+async def nothing() -> None:
+    """Let a commit be."""
+
+
+async def about_to_complete(one: World) -> Campaign:
+    """Return a campaign whose only target failed, and that a second person had go on."""
+    campaign = await one.running(retries=0)
+    await one.step(campaign.id, [name(0)], X.START, X.FAIL, reason="manifest_field")
+    await one.ota.executor.tick()
+    return await one.ota.campaigns.resume(campaign.id, "it was an odd one", EVE)
 
 
 # A whole campaign
@@ -429,6 +442,86 @@ async def test_one_target_is_canceled_and_one_tried_again_by_hand_and_both_are_a
             ("ann", "campaign.cancel_target"),
             ("ann", "campaign.retry_target"),
         ]
+
+
+@pytest.mark.parametrize("crash", [Crash.BEFORE_COMMIT, Crash.AFTER_COMMIT])
+async def test_a_target_canceled_by_hand_has_its_row_if_and_only_if_it_was_canceled(tmp_path, crash):
+    async with world(tmp_path, devices=1) as one:
+        campaign = await one.running()
+        one.store.crash = crash
+        with pytest.raises(StoreUnavailableError):
+            await one.ota.campaigns.cancel(campaign.id, name(0), ANN, note="customer asked")
+        rows = [act for _, act in await one.trail() if act == "campaign.cancel_target"]
+        canceled = (await one.states(campaign.id))[name(0)] is S.CANCELED
+        assert (canceled, len(rows)) == ((True, 1) if crash is Crash.AFTER_COMMIT else (False, 0))
+
+
+async def test_what_a_campaign_does_at_once_by_itself_has_a_row_each(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaign = await one.approved()
+        await one.runs([name(0)], FW | {"confirmed": True})
+        await one.ota.executor.tick()  # makes the targets
+        await one.ota.watcher.look([name(0)])
+        await one.ota.executor.tick()
+        assert [act for _, act in await one.trail()][-2:] == ["campaign.start", "campaign.complete"]
+        assert (await one.ota.campaigns.campaign(campaign.id)).settled
+
+
+async def test_a_campaign_does_not_end_while_a_person_has_a_target_of_it_tried_once_more(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaign = await about_to_complete(one)
+
+        async def tick() -> None:
+            await one.ota.executor.tick()
+            await one.ota.executor.tick()
+
+        one.store.before_commit += [nothing, tick]  # right before the target itself is written
+        assert (await one.ota.campaigns.retry(campaign.id, name(0), ANN)).state is S.PLANNED
+        assert (await one.ota.campaigns.campaign(campaign.id)).state is CampaignState.RUNNING
+        one.clock.advance(60)
+        await one.ota.executor.tick()
+        assert (await one.states(campaign.id))[name(0)] is S.QUEUED
+
+
+async def test_a_campaign_that_is_over_has_no_target_tried_once_more(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaign = await about_to_complete(one)
+        await one.ota.executor.tick()
+        assert (await one.ota.campaigns.campaign(campaign.id)).state is CampaignState.COMPLETED
+        with pytest.raises(IllegalTransitionError):
+            await one.ota.campaigns.retry(campaign.id, name(0), ANN)
+        assert (await one.states(campaign.id))[name(0)] is S.FAILED
+
+
+async def test_a_target_tried_once_more_is_canceled_with_a_campaign_that_was_ended_meanwhile(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaign = await about_to_complete(one)
+
+        async def end() -> None:
+            await one.ota.campaigns.abort(campaign.id, "it melts", ANN)
+            await one.ota.executor.tick()
+            assert not (await one.ota.campaigns.campaign(campaign.id)).settled
+
+        one.store.before_commit += [nothing, end]
+        await one.ota.campaigns.retry(campaign.id, name(0), ANN)
+        await one.ota.executor.tick()
+        assert (await one.states(campaign.id))[name(0)] is S.CANCELED
+        one.clock.advance(60)
+        await one.ota.executor.tick()
+        assert (await one.ota.campaigns.campaign(campaign.id)).settled
+
+
+async def test_a_retry_that_comes_too_late_to_hold_its_campaign_open_changes_nothing(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaign = await about_to_complete(one)
+
+        async def wait() -> None:
+            one.clock.advance(11)
+
+        one.store.before_commit.append(wait)
+        with pytest.raises(ExecutionBusyError):
+            await one.ota.campaigns.retry(campaign.id, name(0), ANN)
+        assert (await one.states(campaign.id))[name(0)] is S.FAILED
 
 
 async def test_a_campaign_that_waits_for_its_time_is_one_of_those_that_may_run(tmp_path, monkeypatch):
@@ -972,6 +1065,16 @@ async def test_on_site_nothing_is_offered_and_crews_get_the_signed_order(tmp_pat
         await one.ota.campaigns.abort(campaign.id, "it melts", ANN)
         with pytest.raises(NoBundleError):
             await one.ota.campaigns.contents(campaign.id)
+
+
+async def test_crews_get_no_bundle_of_a_campaign_while_it_is_paused(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        campaign = await one.running(path=How.LOCAL)
+        await one.ota.campaigns.pause(campaign.id, "wait", ANN)
+        with pytest.raises(NoBundleError):
+            await one.ota.campaigns.contents(campaign.id)
+        await one.ota.campaigns.resume(campaign.id, "go on", ANN)
+        assert (await one.ota.campaigns.contents(campaign.id)).names == (name(0), name(1))
 
 
 async def test_crews_get_no_bundle_of_a_release_that_was_withdrawn(tmp_path):

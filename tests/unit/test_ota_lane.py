@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pytest
@@ -14,16 +14,20 @@ from infra.machines import IllegalTransitionError
 from infra.telemetry import Metrics
 from ota import lane as lanes
 from ota.errors import ExecutionBusyError, LaneFullError
-from ota.execution_store import EXECUTIONS
+from ota.execution_store import EXECUTIONS, Act
 from ota.executions import Tell, ThingJobs, amended, moved, told
 from ota.lane import Change, Commit, Decision, ExecutionLane, Failed
 from ota.models import Execution
 from ota.states import ExecutionState, ExecutionTrigger
+from security import audit
+from security.audit import INSIDE
+from security.policy import Principal, Role
 from tests.fakes import FakeClock
 from tests.faulty_store import Crash, FaultyStore
 from tests.unit.test_ota_executions import NOON, ONE, TWO, planned
 
 X = ExecutionTrigger
+ANN, OTTO = Principal("ann", Role.OPERATOR), Principal("otto", Role.OPERATOR)
 
 
 @dataclass
@@ -36,7 +40,9 @@ class Rig:
 
 @asynccontextmanager
 async def running(*, exclusive: bool = True, inner: FaultyStore | None = None) -> AsyncIterator[Rig]:
-    store = FaultyStore(MemoryStore([EXECUTIONS], []) if inner is None else inner.inner, exclusive=exclusive)
+    store = FaultyStore(
+        MemoryStore([EXECUTIONS], [audit.LOG]) if inner is None else inner.inner, exclusive=exclusive
+    )
     clock = FakeClock(NOON)
     rig = Rig(ExecutionLane(store, clock, Metrics()), store, clock)
     rig.lane.listen(rig.commits.extend)
@@ -66,6 +72,12 @@ def move(trigger: ExecutionTrigger, campaign: str = ONE, thing: str = "th-1") ->
 
 def many(trigger: ExecutionTrigger, count: int) -> list[Change[int]]:
     return [move(trigger, thing=f"th-{number}") for number in range(count)]
+
+
+def by_hand(person: Principal, trigger: ExecutionTrigger) -> Change[int]:
+    change = move(trigger)
+    act = Act(person, INSIDE, f"campaign.{trigger}_target", "because")
+    return replace(change, decide=lambda jobs, now_ms: replace(change.decide(jobs, now_ms), act=act))
 
 
 def note(campaign: str, key: str) -> Change[None]:
@@ -102,6 +114,28 @@ async def test_changes_of_one_thing_keep_their_order_and_see_each_other():
         assert await rig.lane.submit([move(X.OFFER), move(X.START), move(X.LOADED)]) == [1, 2, 2]
         (_, last) = rig.commits
         assert (last.before, last.after.state) == (planned(), ExecutionState.LOADED)
+
+
+async def test_acts_of_people_that_come_at_once_have_a_row_each():
+    async with running() as rig:
+        await rig.lane.create([planned()])
+        changes = [move(X.OFFER), by_hand(ANN, X.RECALL), by_hand(OTTO, X.CANCEL)]
+        assert await rig.lane.submit(changes) == [1, 1, 2]
+        page = await audit.read(rig.store, 0, 2**53, 10)
+        rows = [(row.actor, row.version_before, row.version_after) for row in page.entries]
+        assert rows == [("ann", 1, 2), ("otto", 2, 3)]
+        assert {(row.target, row.reason) for row in page.entries} == {
+            (f"execution/{planned().id}", "because")
+        }
+
+
+async def test_an_act_that_loses_its_race_has_no_row_of_what_it_would_have_done():
+    async with running(exclusive=False) as one, running(exclusive=False, inner=one.store) as other:
+        await one.lane.create([planned()])
+        one.store.before_commit.append(partial(other.lane.submit, [move(X.CANCEL)]))
+        (refused,) = await one.lane.submit([by_hand(ANN, X.CANCEL)])
+        assert isinstance(refused, Failed)
+        assert (await audit.read(one.store, 0, 2**53, 10)).entries == ()
 
 
 async def test_what_the_table_refuses_fails_alone_and_changes_nothing():
