@@ -10,6 +10,7 @@ from litestar.exceptions import HTTPException
 from api.accounts import AccountRoutes
 from api.audit import Audit
 from api.aws_shadows import AwsShadows
+from api.campaigns import Campaigns
 from api.compat import CompatThings
 from api.desk import Desk
 from api.device_models import DeviceModels
@@ -115,6 +116,7 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *SigningKeys(services).routes(),
         *KeyListRoute(services).routes(),
         *OutboxRoutes(services).routes(),
+        *Campaigns(services, places).routes(),
         *Audit(services).routes(),
         *Status(services).routes(),
         *AwsShadows(services, desk).routes(),

@@ -331,6 +331,22 @@ UNAVAILABLE = _kind(
     503, "service-unavailable", "Service unavailable", "Send the same request again a little later."
 )
 OVERLOADED = _kind(503, "overloaded", "Too many requests are being answered", "Send it again a little later.")
+CAMPAIGN_NOT_FOUND = _kind(404, "campaign-not-found", "Campaign not found", "Correct the id, or list them.")
+TARGET_NOT_FOUND = _kind(
+    404,
+    "target-not-found",
+    "The campaign has no such target",
+    "Correct the name; what takes part no more is counted and not named.",
+)
+TOO_MANY_CAMPAIGNS = _kind(
+    409, "too-many-campaigns", "As many campaigns run as may", "Wait for one to end, or end one."
+)
+INVALID_CAMPAIGN = _kind(
+    422, "invalid-campaign", "A campaign can not be so", "Read `problems`, and correct all of them."
+)
+CAMPAIGN_UNFIT = _kind(
+    422, "campaign-unfit", "The campaign does not fit its release, order or targets", "Read `checks`."
+)
 TOO_MANY_STREAMS = _kind(
     503, "too-many-streams", "Too many event streams are open", "Close one, or come back later."
 )
@@ -638,6 +654,14 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     moves.MoveNotFoundError: MOVE_NOT_FOUND,
     moves.NotReplaceableError: NOT_REPLACEABLE,
     moves.ConfirmationNeededError: CONFIRMATION_NEEDED,
+    ota.CampaignNotFoundError: CAMPAIGN_NOT_FOUND,
+    ota.TargetNotFoundError: TARGET_NOT_FOUND,
+    ota.InvalidCampaignError: INVALID_CAMPAIGN,
+    ota.AuthorApprovesError: SAME_PERSON,
+    ota.CampaignUnfitError: CAMPAIGN_UNFIT,
+    ota.TooManyCampaignsError: TOO_MANY_CAMPAIGNS,
+    ota.LaneFullError: TOO_MANY_REQUESTS,
+    ota.ExecutionBusyError: UNAVAILABLE,
     SnapshotNotFoundError: SNAPSHOT_NOT_FOUND,
     NotItsSuccessorError: NOT_ITS_SUCCESSOR,
     OtherNoteError: INSTALLATION_TOLD,
@@ -726,6 +750,10 @@ def describe(error: Exception) -> Problem:
             return Problem(INELIGIBLE, INELIGIBLE.title, members={"reasons": error.reasons})
         case programs.InvalidEntryError():
             return Problem(INVALID_ENTRY, INVALID_ENTRY.title, members={"problems": error.problems})
+        case ota.InvalidCampaignError():
+            return Problem(INVALID_CAMPAIGN, INVALID_CAMPAIGN.title, members={"problems": error.problems})
+        case ota.CampaignUnfitError():
+            return Problem(CAMPAIGN_UNFIT, CAMPAIGN_UNFIT.title, members={"checks": error.checks})
         case people.LoginRefusedError():
             return Problem(UNAUTHORIZED, UNAUTHORIZED.title, fields=CHALLENGE)
         case provisioning.ProvisioningError():

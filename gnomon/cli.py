@@ -11,6 +11,7 @@ from gnomon import doctor as checks
 from gnomon import letters, roles
 from gnomon.commands.audit import audit
 from gnomon.commands.ca import ca
+from gnomon.commands.campaign import campaign
 from gnomon.commands.enrol import enrol
 from gnomon.commands.field import field
 from gnomon.commands.image import image
@@ -98,7 +99,7 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
     run(letters.show(settings, click.echo))
 
 
-for _command in (person, token, thing, provision, voucher, enrol, ca, audit, field, image):
+for _command in (person, token, thing, provision, campaign, image, field, voucher, enrol, ca, audit):
     main.add_command(_command)
 for _command in RELEASE_COMMANDS:
     image.add_command(_command)
