@@ -112,6 +112,7 @@ def _act(id: str, summary: str, action: Action, **more: Any) -> Operation:  # no
         bodies=json_body(NoteBody, _NOTE),
         answers=_WHOLE,
         refusals=(*_STEP, *_JSON, *more.pop("refusals", ())),
+        own_check=True,
         **more,
     )
 
@@ -154,6 +155,7 @@ GET_CAMPAIGN: Final = Operation(
     parameters=(CAMPAIGN,),
     answers=_WHOLE,
     refusals=(problems.CAMPAIGN_NOT_FOUND,),
+    own_check=True,
 )
 EDIT_CAMPAIGN: Final = Operation(
     id="editCampaign",
@@ -172,6 +174,7 @@ EDIT_CAMPAIGN: Final = Operation(
         problems.PRECONDITION_FAILED,
         problems.PRECONDITION_REQUIRED,
     ),
+    own_check=True,
 )
 DELETE_CAMPAIGN: Final = Operation(
     id="deleteCampaign",
@@ -181,6 +184,7 @@ DELETE_CAMPAIGN: Final = Operation(
     parameters=(CAMPAIGN,),
     answers={204: Answer("It is gone")},
     refusals=_STEP,
+    own_check=True,
 )
 DRY_RUN_CAMPAIGN: Final = Operation(
     id="dryRunCampaign",
@@ -206,6 +210,7 @@ DRY_RUN_CAMPAIGN: Final = Operation(
         )
     },
     refusals=(problems.CAMPAIGN_NOT_FOUND, problems.RELEASE_NOT_FOUND, problems.CAMPAIGN_UNFIT),
+    own_check=True,
 )
 SUBMIT_CAMPAIGN: Final = Operation(
     id="submitCampaign",
@@ -215,6 +220,7 @@ SUBMIT_CAMPAIGN: Final = Operation(
     parameters=(CAMPAIGN,),
     answers=_WHOLE,
     refusals=(*_STEP, problems.RELEASE_NOT_FOUND, problems.CAMPAIGN_UNFIT),
+    own_check=True,
 )
 APPROVE_CAMPAIGN: Final = Operation(
     id="approveCampaign",
@@ -226,6 +232,8 @@ APPROVE_CAMPAIGN: Final = Operation(
     bodies=json_body(ApproveBody, {}),
     answers=_WHOLE,
     refusals=(*_STEP, *_JSON, problems.SAME_PERSON, problems.CAMPAIGN_UNFIT, problems.TOO_MANY_CAMPAIGNS),
+    own_check=True,
+    held=True,
 )
 PAUSE_CAMPAIGN: Final = _act(
     "pauseCampaign",
@@ -255,6 +263,7 @@ WATCH_CAMPAIGN: Final = Operation(
     answers={200: Answer("Events", Content("text/event-stream", {"type": "string"}))},
     refusals=(problems.CAMPAIGN_NOT_FOUND, problems.TOO_MANY_STREAMS),
     stream=True,
+    own_check=True,
 )
 LIST_EXECUTIONS: Final = Operation(
     id="listExecutions",
@@ -264,7 +273,6 @@ LIST_EXECUTIONS: Final = Operation(
     action=Action.FLEET_READ,
     parameters=(
         CAMPAIGN,
-        LIMIT,
         CURSOR,
         in_query(
             "state", "Only in this state", {"type": "string", "enum": [one.value for one in ExecutionState]}
@@ -274,6 +282,7 @@ LIST_EXECUTIONS: Final = Operation(
     ),
     answers={200: Answer("A page", Content("application/json", ExecutionList, {"items": [_EXECUTION]}))},
     refusals=(problems.CAMPAIGN_NOT_FOUND, problems.INVALID_CURSOR),
+    own_check=True,
 )
 GET_EXECUTION: Final = Operation(
     id="getExecution",
@@ -283,6 +292,7 @@ GET_EXECUTION: Final = Operation(
     parameters=(CAMPAIGN, _TARGET),
     answers=_ONE_TARGET,
     refusals=(problems.CAMPAIGN_NOT_FOUND, problems.TARGET_NOT_FOUND),
+    own_check=True,
 )
 CANCEL_EXECUTION: Final = Operation(
     id="cancelExecution",
@@ -292,6 +302,7 @@ CANCEL_EXECUTION: Final = Operation(
     parameters=(CAMPAIGN, _TARGET),
     answers=_ONE_TARGET,
     refusals=(*_STEP, problems.TARGET_NOT_FOUND),
+    own_check=True,
 )
 RETRY_EXECUTION: Final = Operation(
     id="retryExecution",
@@ -301,4 +312,5 @@ RETRY_EXECUTION: Final = Operation(
     parameters=(CAMPAIGN, _TARGET),
     answers=_ONE_TARGET,
     refusals=(*_STEP, problems.TARGET_NOT_FOUND),
+    own_check=True,
 )

@@ -82,7 +82,7 @@ class WaveBody(Struct, forbid_unknown_fields=True, omit_defaults=True):
     percent: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
-class WindowBody(Struct, forbid_unknown_fields=True):
+class HoursBody(Struct, forbid_unknown_fields=True):
     """Hours of the day at the premises; one that ends before it begins goes on into the next day."""
 
     start: Clock
@@ -93,7 +93,7 @@ class WindowBody(Struct, forbid_unknown_fields=True):
         return Window(_minutes(self.start), _minutes(self.end), frozenset(map(DAYS.index, self.days)))
 
     @classmethod
-    def of(cls, window: Window) -> "WindowBody":
+    def of(cls, window: Window) -> "HoursBody":
         days = [DAYS[day] for day in sorted(window.days)]
         return cls(_clock(window.start_min), _clock(window.end_min), days)
 
@@ -135,8 +135,8 @@ class CampaignBody(Struct, forbid_unknown_fields=True, kw_only=True):
     per_hour: Count | None = None
     max_in_flight: Annotated[int, Meta(ge=1, le=20_000)] | None = None
     ramp: RampBody | None = None
-    windows: Annotated[list[WindowBody], Meta(max_length=WINDOWS_MAX)] = []
-    activation_windows: Annotated[list[WindowBody], Meta(max_length=WINDOWS_MAX)] = []
+    windows: Annotated[list[HoursBody], Meta(max_length=WINDOWS_MAX)] = []
+    activation_windows: Annotated[list[HoursBody], Meta(max_length=WINDOWS_MAX)] = []
     blackout: Annotated[bool, Meta(description="Disturb nobody around an event")] = True
     thresholds: ThresholdsBody = field(default_factory=ThresholdsBody)
     prestage: Annotated[bool, Meta(description="Load ahead, activate later")] = False
@@ -257,8 +257,8 @@ class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
     waves: list[WaveBody]
     per_hour: int
     max_in_flight: int
-    windows: list[WindowBody] = []
-    activation_windows: list[WindowBody] = []
+    windows: list[HoursBody] = []
+    activation_windows: list[HoursBody] = []
     blackout: bool
     prestage: bool
     start_at: Time | None = None
@@ -295,8 +295,8 @@ class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
             waves=[WaveBody(one.devices, one.percent) for one in terms.waves],
             per_hour=terms.per_hour,
             max_in_flight=terms.max_in_flight,
-            windows=[WindowBody.of(one) for one in terms.windows],
-            activation_windows=[WindowBody.of(one) for one in terms.activation],
+            windows=[HoursBody.of(one) for one in terms.windows],
+            activation_windows=[HoursBody.of(one) for one in terms.activation],
             blackout=terms.blackout,
             prestage=terms.prestage,
             start_at=_time(terms.start_at_ms),
