@@ -245,7 +245,7 @@ class Agent:
         kind = message.topic.removeprefix(self.base + "/")
         try:
             body = json.loads(message.payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             log.warning("no JSON object on %s", message.topic)

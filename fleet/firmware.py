@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from fleet.boot import FileStatus, Image, boot, config_digest, sound
 from fleet.flash import Flash
 from fleet.jobs import (
@@ -40,7 +38,7 @@ from fleet.offers import FAILED, MODES, SUCCEEDED, Checked, Refusal, examine, on
 from fleet.reports import FACTS, Progress, ReportAnswer, config_report, firmware_report, read_answer
 from fleet.requests import Requests
 from fleet.topics import Answer, Route, request_topic
-from fleet.trees import Tree
+from fleet.trees import UNREADABLE, Tree
 from ota.manifest import DataMode
 from ota.verification import Keys
 
@@ -315,7 +313,7 @@ class Firmware:
     def _on_jobs(self, answer: JobAnswer, payload: bytes, now: float) -> None:
         try:
             message = read_message(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return
         self._server_s = max(self._server_s, message.timestamp)
         accepted = answer.outcome == "accepted"

@@ -24,7 +24,7 @@ import msgspec
 
 from fleet.retry import full_jitter_s
 from fleet.statistics import Statistics
-from fleet.trees import GONE, Leaves, Path, Tree, changes, leaves, patch, same, told_after
+from fleet.trees import GONE, UNREADABLE, Leaves, Path, Tree, changes, leaves, patch, same, told_after
 
 ANSWER_S: Final = 10.0  # an answer later than this is taken for lost
 RETRY_BASE_S, RETRY_CAP_S = 2.0, 60.0
@@ -185,7 +185,7 @@ class Keeper:
         """Take a message of the service; what it means to say back comes out of ``due``."""
         try:
             message = _DECODER.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             self._statistics.errors["undecodable message"] += 1
             return
         match event:

@@ -8,11 +8,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from fleet.boot import FileStatus, Image, Record
 from fleet.jobs import Advice, Execution, read_document
 from fleet.makes import Make
+from fleet.trees import UNREADABLE
 from ota.manifest import DataMode
 from ota.verification import (
     AlreadyCurrent,
@@ -68,7 +67,7 @@ def examine(
     """Decide about a job that is offered."""
     try:
         document = read_document(execution.job_document)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return Refusal("manifest_encoding", FAILED, FileStatus.SIGNATURE_FAILED)
     advice = document.gnomon
     facts = _facts(thing, make, record)

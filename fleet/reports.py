@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from fleet.boot import FileStatus, Image, Record
-from fleet.trees import GONE, Leaves, Tree, leaves, patch
+from fleet.trees import GONE, UNREADABLE, Leaves, Tree, leaves, patch
 from ota.manifest import version_text
 
 FACTS: Final = frozenset({FileStatus.ACTIVATING, FileStatus.ACTIVATION_FAILED, FileStatus.ACTIVATED})
@@ -87,5 +87,5 @@ def read_answer(payload: bytes) -> ReportAnswer:
     """Return what an answer says; one without sense answers nothing."""
     try:
         return _ANSWERS.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return ReportAnswer()

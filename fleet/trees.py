@@ -3,9 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
+
 Tree = dict[str, Any]
 Path = tuple[str, ...]
 Leaves = dict[Path, Any]
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What comes of reading JSON that somebody else wrote: the last one if it is nested very deep."""
 
 
 class _Gone:

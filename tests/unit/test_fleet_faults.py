@@ -1,55 +1,17 @@
 """A whole device is offered everything that is wrong in one way: nothing of it is ever installed."""
 
-import hashlib
 from dataclasses import replace
 from itertools import islice
 
-import msgspec
 import pytest
 
-from fleet.boot import FileStatus, Store
-from fleet.makes import Make
+from fleet.boot import FileStatus
 from tests import ota_base as base
 from tests import ota_faults
 from tests.covers import covers
-from tests.firmware_bench import Bench
+from tests.offering import device, offered, once
 from tests.ota_base import IMAGE, LEAVES, MANIFEST, OFFER, THINGS
 from tests.ota_faults import Fault
-from tests.ota_stand_in import Job, job_document
-
-
-def device(fault=None):
-    """Return the device of a fault, running what it says that it runs."""
-    fault = fault or Fault(name="", step="V1", code="")
-    facts = fault.device
-    make = Make(
-        vendor=facts.vendor,
-        model=facts.model,
-        hw=facts.hw,
-        schemas={facts.config_schema: {"lang": "en"}},
-        slot_bytes=facts.slot_bytes,
-        components=facts.components,
-    )
-    bench = Bench(make=make, keys=fault.keys, thing=facts.thing, now_s=fault.now_s)
-    store = Store(bench.flash)
-    running = msgspec.structs.replace(
-        store.record.image,
-        version=facts.version,
-        counter=facts.counter,
-        schema=facts.config_schema,
-        sha256=facts.sha256,
-    )
-    record = store.record.where(
-        images={"a": running, "b": None}, counter=facts.counter_confirmed, floor=fault.floor_s
-    )
-    store.write(record)
-    return bench
-
-
-def offered(offer, leaves=LEAVES):
-    stream = "fw-" + hashlib.sha256(offer.manifest).hexdigest()[:20]
-    document = job_document(stream, offer.manifest, offer.order, offer.proof)
-    return Job("c-" + "0" * 32, document, stream, {0: IMAGE, 1: leaves, 2: offer.manifest})
 
 
 def refused_with(bench, offer, leaves=LEAVES):
@@ -103,19 +65,6 @@ def test_a_bad_block_is_noticed_asked_for_once_more_and_the_image_is_right():
         assert bench.job.status == "SUCCEEDED", name
         assert bench.running() == IMAGE
         assert served.asked == 2
-
-
-class once:  # noqa: N801 - reads as a word
-    """Serves a bad block in the place of one, the first time."""
-
-    def __init__(self, index, block):
-        self.index, self.block, self.asked = index, block, 0
-
-    def __call__(self, file, index, data):
-        if file or index != self.index:
-            return [data]
-        self.asked += 1
-        return [self.block] if self.asked == 1 else [data]
 
 
 def test_an_order_for_others_installs_nothing_on_any_other_thing():

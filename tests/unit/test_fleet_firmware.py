@@ -549,6 +549,20 @@ def test_a_connection_that_comes_up_while_the_device_is_dark_is_not_spoken_by():
     assert computer.due(NOW_S) == []
 
 
+def test_what_is_nested_as_deep_as_a_message_can_be_does_no_harm():
+    deep = b"[" * 90_000 + b"]" * 90_000
+    bench = Bench().run()
+    bench.offer(job(of=SMALL)).run(5)
+    for ending, payload in (
+        ("jobs/notify-next", b'{"execution": {"jobId": "x", "jobDocument": {"gnomon": {"x": %b}}}}' % deep),
+        ("jobs/$next/get/accepted", b'{"x": %b}' % deep),
+        ("shadow/name/firmware/update/accepted", b'{"x": %b}' % deep),
+        (f"streams/{SMALL.stream}/data/cbor", b"\x81" * 90_000),
+    ):
+        bench.deliver([(f"$aws/things/{THING}/{ending}", payload)])
+    assert bench.run().job.status == "SUCCEEDED"
+
+
 def test_messages_without_sense_do_no_harm():
     bench = Bench().run()
     chance = random.Random(9)
