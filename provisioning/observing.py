@@ -76,9 +76,7 @@ class Observing:
         there = await self._gateways.at(premises)
         standings = await self._registry.standings([one.id for one in there])
         # A device with a WAN of its own is its own route, and carries nobody else. Some may have gone.
-        gateways = [
-            one for one in there if one.id in standings and standings[one.id].thing.kind is ThingKind.GATEWAY
-        ]
+        gateways = [one for one in there if _is_gateway(standings.get(one.id))]
         hans = await self._hans.of_all([one.id for one in gateways])
         return tuple(
             Route(
@@ -100,8 +98,9 @@ class Observing:
         things = await self._registry.things(
             premises=session.premises, kind=ThingKind.DEVICE, limit=THINGS_PER_PREMISES_MAX
         )
-        everything = {*found, *(one.name for one in things.things)}
-        standings = await self._registry.standings(everything)
+        standings = await self._registry.standings({*found, *(one.name for one in things.things)})
+        # A gateway may be known as a device too, for its firmware; a session is about what is behind it.
+        everything = {name for name in {*found, *standings} if not _is_gateway(standings.get(name))}
         kept = await self._keys.of([one.eui64 for one in found.values() if one.eui64])
         proved = await self._proved(standings.values())
         return {
@@ -124,6 +123,10 @@ class Observing:
             keys |= {(seen.maker, seen.model, seen.hw) for seen in route.han.seen.values()}
         found = {key: await self._models.recognise(*key) for key in sorted(keys)}
         return {key: None if one is None else _model(one) for key, one in found.items()}
+
+
+def _is_gateway(standing: Standing | None) -> bool:
+    return standing is not None and standing.thing.kind is ThingKind.GATEWAY
 
 
 def _model(found: DeviceModel) -> Model:

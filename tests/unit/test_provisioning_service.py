@@ -40,10 +40,12 @@ from provisioning.service import Discovery, NewGrant, NewSession
 from provisioning.session import KEYS_MAX, Cause, Consent, Proof
 from provisioning.states import DeviceState, SessionState, WindowState
 from provisioning.verifications import NewVerification, Outcome
+from registry.devices import Device
 from registry.errors import PremisesNotFoundError
 from registry.gateways import GatewayKind
 from registry.meters import Meter
-from registry.states import Lifecycle
+from registry.models import Owner
+from registry.states import DeviceTrigger, Lifecycle
 from security.policy import Principal, Role
 from security.secret import Secret
 from tests.covers import covers
@@ -97,6 +99,18 @@ async def chosen(one, session, **programs):
     if pairs:
         await one.service.consent(session.id, [said_yes(*pair) for pair in pairs], world.ask())
     return await one.service.session(session.id)
+
+
+async def test_a_gateway_that_is_known_as_a_device_for_its_firmware_is_no_device_of_a_session(world):
+    async with world.process() as one:
+        await one.settle_in()
+        known = Device(id=GATEWAY, model="acme-amg-4", owner=Owner.UTILITY, premises=PREMISES)
+        await one.devices.apply(GATEWAY, DeviceTrigger.SEEN, OPERATOR, new=known)
+        await one.devices.apply(GATEWAY, DeviceTrigger.PROVED, OPERATOR)
+        session = await one.discovered("thermostat")
+        assert GATEWAY not in session.devices
+        await one.live_on(1)
+        assert (await one.devices.device(GATEWAY)).lifecycle is Lifecycle.AUTHENTICATED
 
 
 @covers("3.2/7", "3.2/12", "3.2/13", "3.2/14", "3.2/15", "A3", "A10", "3.2/8", "3.2/10")
