@@ -16,11 +16,12 @@ from rich.live import Live
 from rich.table import Table
 
 from fleet.connection import Certificates, Endpoint
+from fleet.makes import MAKES
 from fleet.plan import Plan, city
 from fleet.provisioning import with_scenes
 from fleet.simulation import Simulation
 from fleet.statistics import Histogram, Statistics
-from gnomon import demo_crew
+from gnomon import demo_crew, demo_devices, demo_firmware
 from gnomon.demo_city import DEMO, devices, settle_in, write_labels
 from gnomon.roles import System, interruptible, running, stop_signal, tasks, welcome
 from gnomon.services import Services
@@ -35,6 +36,8 @@ PLAIN_STATUS_EVERY_S: Final = 5.0
 LINE_RATE_TENTHS_MAX: Final = 100.0
 """From there on tenths of updates a second only make the line long."""
 STOP_FLEET_S_MAX: Final = 1.0
+SOAK_S_MAX: Final = 10
+"""So long a wave of a firmware campaign is watched here: nobody waits a quarter of an hour at a terminal."""
 NOT_FOUND: Final = 404
 HEAT_C_MIN, HEAT_C_MAX = 18.0, 23.0
 HEAT_STEP_C: Final = 0.5
@@ -42,7 +45,8 @@ HEAT_STEP_C: Final = 0.5
 
 async def run(settings: Settings, *, homes: int, seed: int) -> None:
     """Run the service and the fleet until SIGINT or SIGTERM."""
-    settings = structs.replace(settings, people=structs.replace(settings.people, demo=True))
+    ota = structs.replace(settings.ota, soak_s=min(settings.ota.soak_s, SOAK_S_MAX))
+    settings = structs.replace(settings, people=structs.replace(settings.people, demo=True), ota=ota)
     with interruptible():
         async with running(settings) as system:
             await _demonstrate(system, with_scenes(city(homes, seed)), seed)
@@ -52,18 +56,24 @@ async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
     console, services = Console(), system.services
     certificates = services.settings.directory / "demo" / "certificates"
     await settle_in(services, plan, certificates)
-    labels = services.settings.directory / "demo" / "labels"
+    await demo_devices.know(services, plan)
+    labels, firmware = (services.settings.directory / "demo" / name for name in ("labels", "firmware"))
     write_labels(labels)
+    await demo_firmware.provide(services, firmware, MAKES)
     simulation = Simulation(
         plan,
         endpoint=Endpoint("localhost", system.broker.device_port),
         identities=Certificates(certificates).identity,
         clock=services.clock,
         seed=seed,
+        keys=await demo_firmware.followed(services.ota.keys),
     )
     console.print(welcome(system), soft_wrap=True, highlight=False)
     console.print(_describe(plan), highlight=False)
     console.print(f"calls        somebody is about to call: {labels}", soft_wrap=True, highlight=False)
+    console.print(
+        f"firmware     there is new firmware for the city: {firmware}", soft_wrap=True, highlight=False
+    )
     async with tasks(
         _wish(services, plan, random.Random(seed)),  # noqa: S311 - simulated customers
         _show(console, system, simulation.statistics),

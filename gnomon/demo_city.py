@@ -24,7 +24,7 @@ from security.policy import Principal, Role
 from security.trust import keys
 
 DEMO: Final = Principal("demo", Role.OPERATOR)
-ENROLLED_AT_ONCE: Final = 32
+AT_ONCE: Final = 32
 """Their records share commits, which is what takes the time."""
 DEVICES_MAX, LOAD_CONTROL_MAX = 10, 8
 """What a gateway of the demo can serve."""
@@ -34,7 +34,7 @@ async def settle_in(services: Services, plan: Plan, directory: Path) -> None:
     """Register whatever is not registered yet, and give each thing with a certificate its files."""
     trusted = _trust(services, directory)
     await _accounts(services, plan)
-    things = list(_things(plan))
+    things = [thing for home in plan.homes for thing in things_of(home)]
     known = await services.registry.standings([thing.name for thing in things])
     for thing in things:
         if thing.name not in known:
@@ -44,9 +44,9 @@ async def settle_in(services: Services, plan: Plan, directory: Path) -> None:
         for thing in things
         if thing.has_certificate and not (trusted and (directory / f"{thing.name}.key").exists())
     ]
-    for first in range(0, len(bare), ENROLLED_AT_ONCE):
+    for first in range(0, len(bare), AT_ONCE):
         async with asyncio.TaskGroup() as group:
-            for name in bare[first : first + ENROLLED_AT_ONCE]:
+            for name in bare[first : first + AT_ONCE]:
                 group.create_task(_enrol(services, name, directory), name=f"enrol {name}")
     for device in devices(plan):
         attached = known[device.name].gateways if device.name in known else frozenset()
@@ -81,6 +81,14 @@ def devices(plan: Plan) -> Iterator[DevicePlan]:
         yield from home.devices
 
 
+def things_of(home: Home) -> Iterator[NewThing]:
+    """Yield all things of a home as they are registered, its gateways first."""
+    for gateway in home.gateways:
+        yield _gateway(home, gateway)
+    for device in home.devices:
+        yield NewThing(device.name, ThingKind.DEVICE, device.model, home.premises, device.has_certificate)
+
+
 def _labels(scene: Scene) -> str:
     numbers = [
         account.number
@@ -113,14 +121,6 @@ async def _accounts(services: Services, plan: Plan) -> None:
             await services.accounts.put(
                 Account(id=account.id, customer=customer.ref, tariff=account.tariff, status=status), DEMO
             )
-
-
-def _things(plan: Plan) -> Iterator[NewThing]:
-    for home in plan.homes:
-        for gateway in home.gateways:
-            yield _gateway(home, gateway)
-        for device in home.devices:
-            yield NewThing(device.name, ThingKind.DEVICE, device.model, home.premises, device.has_certificate)
 
 
 def _gateway(home: Home, gateway: GatewayPlan) -> NewThing:

@@ -5,12 +5,14 @@ life is a few seconds here, and everything after it is as in life.
 """
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from fleet.plan import GatewayPlan
+from fleet.plan import GatewayPlan, Plan
 from fleet.provisioning import BRIDGE, NO_METER, SCENES, with_bridge, with_new_meter
 from fleet.simulation import Simulation
+from gnomon import demo_devices
 from gnomon.demo_city import install
 from gnomon.services import Services
 from provisioning.states import SessionState
@@ -40,4 +42,5 @@ async def _install(
 ) -> None:
     home = SCENES[number].home
     await install(services, home, gateway, certificates)
+    await demo_devices.know(services, Plan((replace(home, gateways=(gateway,), devices=()),)))
     simulation.install(home, gateway)

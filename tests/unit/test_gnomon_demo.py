@@ -9,18 +9,25 @@ from typing import Any
 
 import pytest
 
-from fleet.plan import city
+from fleet.plan import GatewayPlan, Home, Plan, city
 from fleet.statistics import Histogram, Statistics
-from gnomon import demo, demo_city
+from gnomon import demo, demo_city, demo_devices
 from gnomon.proofs import RegistryProofs
 from infra.documents.memory import MemoryStore
 from infra.settings import Settings
+from programs.catalogue import ProgramCatalogue
+from programs.collections import COLLECTIONS as PROGRAMS
+from programs.collections import LOGS as PROGRAM_LOGS
+from programs.consents import ConsentService
+from programs.models import OTA
 from registry.accounts import AccountService
 from registry.collections import COLLECTIONS
 from registry.devices import DeviceService
 from registry.gateways import GatewayService
 from registry.meters import MeterService
+from registry.models import Owner
 from registry.service import RegistryService
+from registry.states import DeviceTrigger, Lifecycle
 from security import audit
 from security.audit import Refusals
 from security.hashing import Hashing
@@ -45,11 +52,14 @@ class Town:
 
     def __init__(self, directory):
         self.directory = directory
-        self.store = FaultyStore(MemoryStore([*COLLECTIONS, *TRUST], [audit.LOG]))
+        self.store = FaultyStore(MemoryStore([*COLLECTIONS, *TRUST, *PROGRAMS], [audit.LOG, *PROGRAM_LOGS]))
+        self.clock = FakeClock()
+        self.registry = RegistryService(self.store, self.clock)
+        self.devices = DeviceService(self.store, self.clock, self.registry)
+        self.consents = ConsentService(self.store, self.clock, ProgramCatalogue(self.store, self.clock))
 
     async def settle(self, plan=PLAN):
-        clock = FakeClock()
-        registry, authority = RegistryService(self.store, clock), open_authority(self.directory)
+        clock, registry, authority = self.clock, self.registry, open_authority(self.directory)
         center: Any = Enrolment(
             claims=ClaimStore(self.store, clock),
             issued=IssuedStore(self.store, clock),
@@ -57,7 +67,7 @@ class Town:
             tries=Tries(clock),
             hashing=Hashing(cores=1),
             authority=authority,
-            proofs=RegistryProofs(registry, DeviceService(self.store, clock, registry)),
+            proofs=RegistryProofs(registry, self.devices),
             refusals=Refusals(self.store, clock, SeededIds()),
             clock=clock,
         )
@@ -70,9 +80,17 @@ class Town:
             accounts=AccountService(self.store, clock),
             gateways=GatewayService(self.store, clock, registry),
             meters=MeterService(self.store, clock),
+            devices=self.devices,
+            programs=SimpleNamespace(consents=self.consents),
         )
         await demo_city.settle_in(services, plan, self.certificates)
+        await demo_devices.know(services, plan)
         return services.registry
+
+    async def asked(self, names):
+        """Return those whose customers say yes to firmware."""
+        standing = await self.consents.standing_of(names)
+        return {name for name, one in standing.items() if OTA in one.consents}
 
     @property
     def certificates(self):
@@ -101,6 +119,45 @@ async def test_who_connects_itself_has_a_certificate_and_a_key_that_nobody_else_
     expected = {f"{name}.{kind}" for name in themselves for kind in ("crt", "key")} | {"ca.crt"}
     assert town.files().keys() == expected
     assert {path.stat().st_mode & 0o077 for path in town.certificates.iterdir()} == {0}
+
+
+async def test_all_equipment_is_known_as_devices_and_is_its_customer_s_or_the_utility_s(town):
+    await town.settle()
+    known = await town.devices.devices([*GATEWAYS, *DEVICES])
+    assert known.keys() == GATEWAYS | DEVICES.keys()
+    ours = {name for name, device in known.items() if device.owner is Owner.UTILITY}
+    assert ours == {name for name in GATEWAYS if name.endswith("-meter")}
+    bound = {name for name, device in known.items() if device.lifecycle is Lifecycle.REGISTERED}
+    assert bound == known.keys() - ours
+    assert all(known[name].account for name in bound)
+    assert not any(known[name].account for name in ours)
+
+
+async def test_most_customers_say_yes_to_firmware_and_some_are_left_alone(town):
+    await town.settle()
+    customers = {name for name in GATEWAYS | DEVICES.keys() if not name.endswith("-meter")}
+    assert await town.asked(customers) == {name for name in customers if demo_devices.says_yes(name)}
+    assert 0.6 < len(await town.asked(customers)) / len(customers) < 0.9
+    assert await town.asked(GATEWAYS - customers) == set()
+
+
+async def test_what_a_customer_says_later_is_not_overruled_by_the_next_run(town):
+    await town.settle()
+    name = next(name for name in DEVICES if demo_devices.says_yes(name))
+    await town.consents.withdraw(name, OTA, demo_city.DEMO)
+    gone = next(other for other in DEVICES if other != name)
+    await town.devices.apply(gone, DeviceTrigger.DEREGISTER, demo_city.DEMO)
+    await town.settle()
+    assert await town.asked([name]) == set()
+    assert (await town.devices.device(gone)).lifecycle is Lifecycle.DEREGISTERED
+
+
+async def test_equipment_in_nobody_s_home_is_known_and_bound_to_no_account(town):
+    gateway = GatewayPlan("gw-0099-home", "customer_broadband", "hearth-hub-2")
+    await town.settle(Plan((Home("pr-0099", (gateway,), ()),)))
+    device = await town.devices.device(gateway.name)
+    assert (device.lifecycle, device.account) == (Lifecycle.AUTHENTICATED, "")
+    assert await town.asked([gateway.name]) == set()
 
 
 async def test_each_certificate_is_recorded_as_issued(town):
