@@ -37,6 +37,7 @@ class Served:
     certificates: str
     api: str
     directory: str
+    release: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,10 @@ class Seen:
 
 
 @contextmanager
-def served(directory: Path, things: int, plain: bool) -> Iterator[Served]:
-    """Run a service for the block."""
+def served(directory: Path, things: int, plain: bool, upgrading: int = 0) -> Iterator[Served]:
+    """Run a service for the block; the first ``upgrading`` things are devices with a release to take."""
     command = [sys.executable, "-m", "bench.served", "--directory", str(directory), "--things", str(things)]
+    command += ["--upgrading", str(upgrading)] if upgrading else []
     process = subprocess.Popen(
         [*command, *(["--plain"] if plain else [])], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
     )

@@ -26,8 +26,8 @@ import mqtt5
 import uvloop
 
 from bench.bridge import Served, cpu_s, served
+from bench.names import NAME
 from bench.report import ROOT, emit, say, scratch
-from bench.served import NAME
 from fleet.connection import mutual_tls
 from security.policy import Role
 from tests.system.accounts import Accounts

@@ -19,8 +19,9 @@ from pathlib import Path
 import uvloop
 
 from bench.bridge import rss_mb
+from bench.names import NAME
 from bench.report import emit, say, scratch
-from bench.served import BENCH, NAME, WISH
+from bench.served import BENCH, WISH
 from broker_bridge.deadletters import DEAD_LETTERS, DeadLetters
 from broker_bridge.inbox import Message
 from broker_bridge.poison import Suspects

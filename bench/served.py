@@ -1,9 +1,10 @@
 """A Gnomon for benchmarks, as a child: things registered, shadows seeded, certificates made.
 
-    python -m bench.served --directory D --things 500 [--plain]
+    python -m bench.served --directory D --things 500 [--upgrading 400] [--plain]
 
 Prints one line of JSON when it serves, and runs until SIGTERM. ``--plain`` opens a listener without TLS
-beside the other, so that the broker's cost is that of MQTT alone: the harder comparison for the bridge.
+beside the other, so that the broker's cost is that of MQTT alone: the harder comparison for the bridge. The
+first ``--upgrading`` of the things are devices of the utility's, and there is a release for their model.
 """
 
 import argparse
@@ -15,13 +16,15 @@ from pathlib import Path
 
 import uvloop
 
+from bench import firmware
+from bench.names import NAME, home
 from broker_bridge.mosquitto import Mosquitto
 from gnomon import roles
 from gnomon.demo_people import ACCOUNT
 from gnomon.services import Services
 from infra import logs
 from infra.settings import load
-from registry.models import NewThing, ThingKind
+from registry.models import NewThing, Owner, ThingKind
 from registry.rules import THINGS_PER_PREMISES_MAX
 from security.policy import Principal, Role
 from shadow.commands import Channel, Origin, update
@@ -29,7 +32,6 @@ from shadow.document import ShadowId
 from tests.certificates import certificate_files
 
 BENCH = Principal("bench", Role.OPERATOR)
-NAME = "load-%05d"
 WISH = {"desired": {"mode": "heat", "heat_c": 30, "cool_c": 25.5, "fan": "auto"}}
 """One field of it (heat_c) is never reported, so that every update has a delta to send."""
 CHUNK = 250
@@ -42,7 +44,7 @@ class PlainMosquitto(Mosquitto):
         super().__init__(replace(config, testing=True, plain_port=0), *arguments, **named)
 
 
-async def serve(directory: Path, things: int, plain: bool) -> None:
+async def serve(directory: Path, things: int, upgrading: int, plain: bool) -> None:
     settings = load(
         environ={},
         overrides={
@@ -56,7 +58,8 @@ async def serve(directory: Path, things: int, plain: bool) -> None:
     )
     logs.configure(settings.logs)
     async with roles.running(settings) as system:
-        await seed(system.services, things)
+        await seed(system.services, things, upgrading)
+        release = await firmware.prepare(system.services, directory, upgrading) if upgrading else None
         certificates = directory / "certificates"
         issue(system.services, things, certificates)
         line = {
@@ -67,28 +70,29 @@ async def serve(directory: Path, things: int, plain: bool) -> None:
             "certificates": str(certificates),
             "api": system.api_url,
             "directory": str(directory),
+            "release": release,
         }
         print(json.dumps(line), flush=True)
         await roles.stop_signal()
 
 
-async def seed(services: Services, things: int) -> None:
+async def seed(services: Services, things: int, upgrading: int = 0) -> None:
     """Register the things at homes of the demo customer's, and give each shadow something to want."""
     for number in range(0, things, THINGS_PER_PREMISES_MAX):
         await services.registry.hand_over(home(number), ACCOUNT, BENCH)
     origin = Origin(BENCH.name, BENCH.role, Channel.HTTP)
     for first in range(0, things, CHUNK):
         numbers = range(first, min(things, first + CHUNK))
-        new = [NewThing(NAME % number, ThingKind.DEVICE, "bench", home(number)) for number in numbers]
+        new = [new_thing(number, number < upgrading) for number in numbers]
         await asyncio.gather(*(services.registry.register(one, BENCH) for one in new))
         await services.shadows.submit(
             [update(ShadowId(one.name), origin, WISH, services.settings.limits, None, b"") for one in new]
         )
 
 
-def home(number: int) -> str:
-    """Return where the thing with this number lives."""
-    return f"pr-{number // THINGS_PER_PREMISES_MAX + 1}"
+def new_thing(number: int, upgrading: bool) -> NewThing:
+    model, owner = (firmware.MODEL, Owner.UTILITY) if upgrading else ("bench", Owner.CUSTOMER)
+    return NewThing(NAME % number, ThingKind.DEVICE, model, home(number), owner=owner)
 
 
 def issue(services: Services, things: int, directory: Path) -> None:
@@ -103,11 +107,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--things", type=int, required=True)
+    parser.add_argument("--upgrading", type=int, default=0)
     parser.add_argument("--plain", action="store_true")
     options = parser.parse_args()
     if options.plain:
         vars(roles)["Mosquitto"] = PlainMosquitto  # a listener that no product has
-    uvloop.run(serve(options.directory, options.things, options.plain))
+    uvloop.run(serve(options.directory, options.things, options.upgrading, options.plain))
 
 
 if __name__ == "__main__":
