@@ -6,7 +6,7 @@ PINS := requirements/bootstrap.txt pyproject.toml scripts/bootstrap
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up doctor test unit check format sizes bench chaos conformance scenario-3.2 scenario-3.3 attack attack-planted vectors pins test-containers clean
+.PHONY: help run up doctor test unit check format sizes bench bench-ota chaos conformance scenario-3.2 scenario-3.3 attack attack-planted vectors pins test-containers clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9. -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ sizes: .venv/.dev ## long and winding functions, for the eye; never fails
 
 bench: .venv/.dev ## every figure, one a line as JSON
 	@$(PY) -m bench $(ARGS)
+
+bench-ota: .venv/.dev ## firmware for 1,000, 3,000 and 10,000 devices over mutual TLS (ARGS="--devices 1000")
+	@$(PY) -m bench.ota $(ARGS)
 
 chaos: .venv/.dev ## kill cycles under load, judged by a separate checker (CYCLES=20)
 	@$(PY) -m tests.chaos --cycles $(or $(CYCLES),20) $(ARGS)

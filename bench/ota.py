@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from bench import firmware
 from bench.bridge import Served, cpu_s, rss_mb, served
 from bench.report import ROOT, emit, say, scratch
 from fleet.makes import BLOCK
+from ota.states import FINAL, CampaignState, ExecutionState
 from security.policy import Role
 from tests.system.accounts import Accounts
 
@@ -39,8 +41,10 @@ CALM_S: Final = 10.0
 CONNECT_S_MAX: Final = 300.0
 CAMPAIGN_S_MAX: Final = 1_800.0
 LOOK_S: Final = 2.0
+TOLD_MAX: Final = 3
 STOP_S_MAX: Final = 60.0
 LIMIT_S: Final = 300.0
+GOING_ON: Final = frozenset({CampaignState.APPROVED, CampaignState.RUNNING})
 BLOCKS: Final = firmware.IMAGE_BYTES // BLOCK
 
 
@@ -134,6 +138,12 @@ class Operators:
                 raise SystemExit(f"not all devices came: {found}")
             time.sleep(LOOK_S)
 
+    def tell_what_went_wrong(self, campaign: str) -> None:
+        """Say for some of those that failed why."""
+        for state in sorted(FINAL - {ExecutionState.SUCCEEDED}):
+            for one in islice(self.first.executions(campaign, state=state), TOLD_MAX):
+                say(f"  {one}")
+
     def begin(self, campaign: str) -> None:
         self.first.submit(campaign)
         self.second.approve(campaign)
@@ -146,7 +156,7 @@ def watch(operators: Operators, campaign: str, usage: Usage) -> dict[str, Any]:
         seen: dict[str, Any] = operators.first.campaign(campaign)
         usage.look()
         say(f"  {seen['state']}: {seen['counts']}")
-        if seen["state"] not in {"scheduled", "running"} or time.monotonic() > ends_s:
+        if seen["state"] not in GOING_ON or time.monotonic() > ends_s:
             return seen
         time.sleep(LOOK_S)
 
@@ -168,7 +178,7 @@ class Run:
     @property
     def missed(self) -> int:
         """How many do not run what they should."""
-        return self.devices - int(self.campaign["counts"].get("succeeded", 0))
+        return self.devices - int(self.campaign["counts"]["SUCCEEDED"])
 
 
 def measure(devices: int, per_hour: int) -> Run:
@@ -192,6 +202,7 @@ def measure(devices: int, per_hour: int) -> Run:
                 operators.begin(campaign)
                 seen = watch(operators, campaign, usage)
                 wall_s = time.monotonic() - began_s
+                operators.tell_what_went_wrong(campaign)
                 used_s, all_s = usage.used_s(), whole.used_s()
                 beside = load.ended(stop=True)
             fleet.ended(stop=True)
@@ -211,7 +222,7 @@ def measure(devices: int, per_hour: int) -> Run:
 def report(run: Run, limit_per_s: float) -> None:
     """Emit the figures of a run."""
     n, clocks = run.devices, run.campaign["clocks"]
-    succeeded = run.campaign["counts"].get("succeeded", 0)
+    succeeded = run.campaign["counts"]["SUCCEEDED"]
     how = {"devices": n, "per_hour": run.per_hour}
     emit("ota.succeeded", succeeded, "devices", n, state=run.campaign["state"], aim=n, **how)
     emit("ota.wall", run.wall_s, "s", n, aim=LIMIT_S, floor=1_200, **how)

@@ -243,9 +243,11 @@ class Firmware:
         if self._load is not None:
             self._load.again(now)
         self._report(now)
-        if self.is_trial:
+        if self.is_trial or self._setting.sparing:  # otherwise it was reported when it changed
             self._report_config(now)
-        elif self._store.record.end:
+        if self.is_trial:
+            return
+        if self._store.record.end:
             self._tell_end(now)
         elif not math.isfinite(self._start_at):
             self._look(now)
