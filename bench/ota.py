@@ -24,12 +24,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from gnomon.rollout import Rollout
-
 from bench import firmware
 from bench.bridge import Served, cpu_s, rss_mb, served
 from bench.report import ROOT, emit, say, scratch
 from fleet.makes import BLOCK
+from gnomon.rollout import Rollout
 from ota.states import FINAL, CampaignState, ExecutionState
 from security.policy import Role
 from tests.system.accounts import Accounts

@@ -61,7 +61,7 @@ async def serve(directory: Path, things: int, upgrading: int, plain: bool) -> No
         await seed(system.services, things, upgrading)
         release = await firmware.prepare(system.services, directory, upgrading) if upgrading else None
         certificates = directory / "certificates"
-        issue(system.services, things, certificates)
+        await asyncio.to_thread(issue, system.services, things, certificates)  # the service goes on meanwhile
         line = {
             "bridge": os.getpid(),
             "broker": system.broker.pid,
