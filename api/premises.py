@@ -16,7 +16,7 @@ from api.schemas import (
     PremisesList,
 )
 from api.services import ApiServices
-from registry.models import Premises
+from registry.models import Location, Premises
 from security.policy import Action, Principal, Scope, scope_of
 
 MINE_MAX: Final = 100
@@ -58,9 +58,8 @@ class PremisesRoutes:
         body = await read(request, self._services, PremisesDescriptionBody)
         by, via = request.scope["user"], via_of(request.scope)
         id: str = request.scope["path_params"][PREMISES]
-        premises = await self._registry.describe_premises(
-            id, body.zone, body.feeder, body.service_point, by, via
-        )
+        at = Location(body.zone, body.feeder, body.service_point, body.time_zone)
+        premises = await self._registry.describe_premises(id, at, by, via)
         return json_reply(_shown(premises, by))
 
     async def mine(self, request: HttpRequest) -> Reply:
@@ -80,7 +79,7 @@ def _shown(premises: Premises, reader: Principal) -> PremisesDocument:
 TAG: Final = "Premises"
 _EXAMPLE: Final = {"id": "home-7", "epoch": 2, "since": "2026-09-21T12:00:00.000Z", "account": "account-7"}
 _CONTENT: Final = Content("application/json", OwnedPremisesDocument, _EXAMPLE)
-_PLACE: Final = {"zone": "north", "feeder": "f-12", "service_point": "sp-0007"}
+_PLACE: Final = {"zone": "north", "feeder": "f-12", "service_point": "sp-0007", "time_zone": "Europe/Berlin"}
 _PREMISES: Final = in_path(PREMISES, "Id of premises: random, no address", NAME, "home-7")
 
 GET_PREMISES: Final = Operation(
@@ -109,7 +108,8 @@ DESCRIBE_PREMISES: Final = Operation(
     id="describePremises",
     tag=TAG,
     summary="Say where premises lie, in the utility's terms",
-    description="Programs are for zones, and feeders take so many devices. No address.",
+    description="Programs are for zones, and feeders take so many devices. Hours of the day, as of firmware"
+    " campaigns, are meant in the time zone; without one, in that of the campaign. No address.",
     action=Action.PREMISES_WRITE,
     parameters=(_PREMISES,),
     bodies=json_body(PremisesDescriptionBody, _PLACE),

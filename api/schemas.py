@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from api.reading import rfc3339
-from registry.models import Attachment, Owner, Premises, Thing, ThingKind
+from infra.time_zones import NAME_CHARS_MAX as TIME_ZONE_CHARS_MAX
+from registry.models import Attachment, Location, Owner, Premises, Thing, ThingKind
 from security.policy import THINGS, Role
 from security.trail import Placed
 from shadow.history import HistoryRow
@@ -83,6 +84,7 @@ class PremisesDescriptionBody(Struct, forbid_unknown_fields=True):
     zone: Annotated[str, Meta(max_length=128)]
     feeder: Annotated[str, Meta(max_length=128)]
     service_point: Annotated[str, Meta(max_length=128)]
+    time_zone: Annotated[str, Meta(max_length=TIME_ZONE_CHARS_MAX, examples=["Europe/Berlin"])] = ""
 
 
 class PremisesDocument(Struct, kw_only=True, omit_defaults=True):
@@ -94,6 +96,7 @@ class PremisesDocument(Struct, kw_only=True, omit_defaults=True):
     zone: str = ""
     feeder: str = ""
     service_point: str = ""
+    time_zone: str = ""
 
     @classmethod
     def of(cls, premises: Premises) -> "PremisesDocument":
@@ -111,7 +114,7 @@ class OwnedPremisesDocument(PremisesDocument, kw_only=True):
 
 
 def _place(premises: Premises) -> dict[str, Any]:
-    names = ("id", "epoch", "zone", "feeder", "service_point")
+    names = ("id", "epoch", *Location._fields)
     return {name: getattr(premises, name) for name in names} | {"since": rfc3339(premises.since_ms)}
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from infra.machines import IllegalTransitionError, Transition, remember
+from infra.time_zones import is_time_zone
 from ota.calendar import MINUTES_PER_DAY, Window
 from ota.data import PRESERVE, RESET
 from ota.errors import AuthorApprovesError, InvalidCampaignError
@@ -119,6 +120,7 @@ class Terms:
     activation: tuple[Window, ...] = ()
     """Of pre-staged ones: when devices may activate."""
     time_zone: str = "UTC"
+    """Of premises that have none of their own."""
     blackout: bool = True
     """Nobody is disturbed around an event."""
     thresholds: Thresholds = Thresholds()
@@ -370,6 +372,7 @@ def _problems(terms: Terms) -> tuple[tuple[bool, str], ...]:
         ),
         (len(windows) > WINDOWS_MAX, f"windows: at most {WINDOWS_MAX}"),
         (not all(map(_is_window, windows)), "windows: times of the day, on days 0 to 6"),
+        (not is_time_zone(terms.time_zone), "time_zone: a name of the IANA database, as Europe/Berlin"),
         (bool(terms.activation) and not terms.prestage, "activation: only of those that load ahead"),
         (not all(0 < share <= ALL_PERCENT for share in shares), "thresholds: shares of more than 0 to 100 %"),
         (limits.least < 1 or any(extra.least < 1 for extra in limits.extras), "thresholds: least: 1 or more"),

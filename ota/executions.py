@@ -187,6 +187,7 @@ def _tried_again(execution: Execution, at_ms: int, changes: dict[str, Any]) -> E
         wave=execution.wave,
         place=execution.place,
         proof_index=execution.proof_index,
+        time_zone=execution.time_zone,
         state=EXECUTION.after(execution.state, ExecutionTrigger.RETRY),
         attempt=execution.attempt + 1,
         updated_at_ms=max(at_ms, execution.updated_at_ms),

@@ -7,7 +7,7 @@ of executors may run, and each may be killed anywhere: tokens are wasted at wors
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -21,7 +21,7 @@ from infra.presence import Presence
 from infra.telemetry import Metrics
 from ota import pace
 from ota.actions import Abort, CampaignAction, Complete, Move, OpenWave, Pause, Plan, Schedule, Start
-from ota.campaign import Campaign, wave_ends, wave_of
+from ota.campaign import Campaign, Path, wave_ends, wave_of
 from ota.campaign_ports import Releases, Signer
 from ota.campaign_store import CampaignStore, Names
 from ota.campaigns import need_of
@@ -35,7 +35,7 @@ from ota.health import Health, Part
 from ota.lane import Change, Decision, ExecutionLane, Failed
 from ota.models import NEVER, Execution
 from ota.needs import DeviceFacts, Need, Reason, why_not
-from ota.plan import Around, Seen, is_due, kept_open_ms, limits_of, may_offer, plan
+from ota.plan import Around, Seen, is_due, kept_open_ms, limits_of, plan, zones_ms
 from ota.rolls import Roll, Rolls
 from ota.states import (
     ACTIVE,
@@ -207,7 +207,7 @@ class Executor:
         now_ms = self._clock.now_ms()
         soon_ms = now_ms + REACH_MS
         work.wakes_at_ms = min(planned.next_wake_ms or soon_ms, soon_ms)
-        if _is_offering(kept.record, now_ms) and roll.counts[ExecutionState.PLANNED]:
+        if _offered_zones(kept.record, roll, now_ms):
             work.wakes_at_ms = NEVER  # devices come and go
         work.planned_at = (kept.revision, roll.changes, around)
 
@@ -256,9 +256,22 @@ class Executor:
         campaign = kept.record
         assert campaign.frozen is not None, "what was approved was frozen"
         names = await self._campaigns.names(campaign.id, campaign.frozen.revision, campaign.frozen.parts)
-        await self._lane.create(executions_of(campaign, names, self._clock.now_ms()))
+        zones = await self._zones(names.ordered)
+        await self._lane.create(executions_of(campaign, names, zones, self._clock.now_ms()))
         if await self._campaigns.note(replace(campaign, created=True), kept):
             self.wake()
+
+    async def _zones(self, things: Sequence[str]) -> Mapping[str, str]:
+        """Return the time zones of premises that have one of their own, by the thing that is there."""
+        zones: dict[str, str] = {}
+        for first in range(0, len(things), AT_ONCE):
+            standings = await self._registry.standings(things[first : first + AT_ONCE])
+            zones |= {
+                thing: standing.premises.time_zone
+                for thing, standing in standings.items()
+                if standing.premises is not None and standing.premises.time_zone
+            }
+        return zones
 
     async def _move(self, campaign: Campaign, moves: Sequence[Move], now_ms: int) -> None:
         offered = [move.thing for move in moves if move.trigger is ExecutionTrigger.OFFER]
@@ -287,11 +300,12 @@ class Executor:
     ) -> Mapping[str, Seen]:
         """Return what is known of the devices that may be offered something next."""
         now_ms = self._clock.now_ms()
-        if around.unfit or not _is_offering(campaign, now_ms):
+        zones = _offered_zones(campaign, roll, now_ms)
+        if around.unfit or not zones:
             return {}
         most = min(_affordable(campaign, roll, now_ms) + SPARE_LOOKS, LOOKS_MAX)
         await self._find_ways(roll, work, now_ms)
-        things = self._next(campaign, roll, work, now_ms, most)
+        things = self._next(campaign, roll, work, now_ms, zones, most)
         if not things:
             return {}
         release = await self._releases.view(campaign.terms.release)
@@ -307,7 +321,15 @@ class Executor:
         work.held |= {thing: now_ms + HELD_MS for thing, one in seen.items() if one.busy or one.quiet}
         return seen
 
-    def _next(self, campaign: Campaign, roll: Roll, work: _Work, now_ms: int, most: int) -> list[str]:
+    def _next(
+        self,
+        campaign: Campaign,
+        roll: Roll,
+        work: _Work,
+        now_ms: int,
+        zones: Container[str],
+        most: int,
+    ) -> list[str]:
         """Return the devices that stand next in line and are here, in their order."""
         work.held = {thing: until_ms for thing, until_ms in work.held.items() if until_ms > now_ms}
         ways, held, is_here = work.ways, work.held, self._presence.is_here
@@ -316,7 +338,7 @@ class Executor:
             if one.state is not ExecutionState.PLANNED or one.wave > campaign.wave + 1:
                 continue
             names = ways.get(one.thing, ())
-            if one.thing in held or not any(map(is_here, names)):
+            if one.thing in held or one.time_zone not in zones or not any(map(is_here, names)):
                 continue
             if is_due(one, self._came_at_ms(names), now_ms):
                 found.append(one.thing)
@@ -359,7 +381,7 @@ class Executor:
             _log.error("campaign_miscounted", campaign=campaign.id, kept=dict(kept), counted=dict(counted))
 
 
-def executions_of(campaign: Campaign, names: Names, now_ms: int) -> list[Execution]:
+def executions_of(campaign: Campaign, names: Names, zones: Mapping[str, str], now_ms: int) -> list[Execution]:
     """Return the targets of a campaign as they begin, in the order of their places."""
     index = {thing: number for number, thing in enumerate(names.ordered)}
     ends = wave_ends(campaign.terms, len(names.ordered))
@@ -371,6 +393,7 @@ def executions_of(campaign: Campaign, names: Names, now_ms: int) -> list[Executi
             wave=wave_of(place, ends),
             place=place,
             proof_index=index[thing],
+            time_zone=zones.get(thing, ""),
             state=EXECUTION.after(None, ExecutionTrigger.PLAN),
             updated_at_ms=now_ms,
         )
@@ -422,8 +445,13 @@ _OF_ENDED: Final = frozenset({ExecutionTrigger.RETRY})
 """Moves of targets that are over: they are looked for."""
 
 
-def _is_offering(campaign: Campaign, now_ms: int) -> bool:
-    return campaign.state is CampaignState.RUNNING and may_offer(now_ms, campaign.terms)
+def _offered_zones(campaign: Campaign, roll: Roll, now_ms: int) -> frozenset[str]:
+    """Return the time zones of the devices that may be offered something now; on site none is."""
+    if campaign.state is not CampaignState.RUNNING or campaign.terms.path is Path.LOCAL:
+        return frozenset()
+    planned = (one for one in roll.targets() if one.state is ExecutionState.PLANNED)
+    zones = zones_ms(now_ms, campaign.terms, planned)
+    return frozenset(zone for zone, opens_ms in zones.items() if opens_ms <= now_ms)
 
 
 def _is_late(move: Move, roll: Roll) -> bool:

@@ -15,7 +15,7 @@ from ota.events import Events
 from ota.health import Health
 from ota.job_ports import Go, Hold, Never, Permit
 from ota.models import Execution
-from ota.plan import gate_is_open, gate_opens_ms
+from ota.plan import gate_opens_ms
 from ota.snapshot import Snapshot
 from ota.snapshots import SnapshotService
 from ota.states import CampaignState
@@ -52,7 +52,7 @@ class CampaignGate:
             campaign = (await self._campaigns.load(execution.campaign)).record
         except CampaignNotFoundError:
             return Never()
-        if (refusal := self._refusal(campaign)) is not None:
+        if (refusal := self._refusal(campaign, execution)) is not None:
             return refusal
         now_ms = self._clock.now_ms()
         if campaign.terms.blackout and execution.thing in await self._events.quiet([execution.thing], now_ms):
@@ -60,9 +60,9 @@ class CampaignGate:
         snapshot = await self._snapshot(execution)
         # It may have been stopped while the snapshot was taken.
         campaign = (await self._campaigns.load(execution.campaign)).record
-        return self._refusal(campaign) or Go(snapshot.id, snapshot.boot)
+        return self._refusal(campaign, execution) or Go(snapshot.id, snapshot.boot)
 
-    def _refusal(self, campaign: Campaign) -> Hold | Never | None:
+    def _refusal(self, campaign: Campaign, execution: Execution) -> Hold | Never | None:
         now_ms = self._clock.now_ms()
         if campaign.state is CampaignState.PAUSED:
             return Hold("paused", PAUSED_S)
@@ -70,9 +70,9 @@ class CampaignGate:
             return Never()
         if self._health.unhealthy_since_ms:
             return Hold("service_health", HEALTH_S)
-        if not gate_is_open(now_ms, campaign):
-            wait_s = -(-(gate_opens_ms(now_ms, campaign) - now_ms) // MS_PER_S)
-            return Hold("window", max(1, min(wait_s, WINDOW_S_MAX)))
+        opens_ms = gate_opens_ms(now_ms, campaign.terms, execution.time_zone)
+        if opens_ms > now_ms:
+            return Hold("window", min(-(-(opens_ms - now_ms) // MS_PER_S), WINDOW_S_MAX))
         return None
 
     async def _snapshot(self, execution: Execution) -> Snapshot:

@@ -80,6 +80,8 @@ class Execution:
     proof_index: int
     """Its place in the order's list of names; -1 for one that is not in the order."""
     state: ExecutionState
+    time_zone: str = ""
+    """Of its premises, as it was when the campaign was made; empty: the campaign's."""
     attempt: int = 1
     """executionNumber, 1 to :data:`ATTEMPTS_MAX`."""
     version: int = 0

@@ -423,7 +423,7 @@ def _late_starters(
 def _offers(
     now_ms: int,
     campaign: Campaign,
-    planned: Iterable[Execution],
+    planned: Sequence[Execution],
     devices: Mapping[str, Seen],
     around: Around,
     wave: int,
@@ -433,15 +433,15 @@ def _offers(
     terms = campaign.terms
     if terms.path is Path.LOCAL or around.unhealthy_since_ms:
         return [], None
-    if not may_offer(now_ms, terms):
-        return [], calendar.opens_at_ms(terms.windows, ZoneInfo(terms.time_zone), now_ms)
+    waking = zones_ms(now_ms, terms, planned)
+    wakes = [opens_ms for opens_ms in waking.values() if opens_ms > now_ms]
     per_hour = pace.pace(terms.per_hour, terms.ramp, campaign.offered)
     bucket = pace.filled(campaign.bucket, per_hour, now_ms)
-    most, moves, wakes = min(room, pace.affords(bucket)), list[Move](), list[int]()
+    most, moves = min(room, pace.affords(bucket)), list[Move]()
     offers = 0
     for one in planned:
         seen = devices.get(one.thing)
-        if one.wave > wave or seen is None:
+        if one.wave > wave or seen is None or waking[one.time_zone] > now_ms:
             continue
         if seen.unfit:
             moves.append(Move(one.thing, one.attempt, ExecutionTrigger.SKIP, seen.unfit))
@@ -462,10 +462,17 @@ def _offers(
     return moves, min(wakes, default=None)
 
 
-def may_offer(now_ms: int, terms: Terms) -> bool:
-    """Tell whether devices may be offered anything at this hour. On site nobody is."""
-    remote = terms.path is Path.REMOTE
-    return remote and calendar.is_open(terms.windows, ZoneInfo(terms.time_zone), now_ms)
+def zones_ms(now_ms: int, terms: Terms, planned: Iterable[Execution]) -> dict[str, int]:
+    """Return the time zones of targets, and from when on something may be offered there."""
+    return {
+        zone: calendar.opens_at_ms(terms.windows, _zone(terms, zone), now_ms)
+        for zone in sorted({one.time_zone for one in planned})
+    }
+
+
+def _zone(terms: Terms, zone: str) -> ZoneInfo:
+    """Return the time zone of a target; the campaign's for premises that have none of their own."""
+    return ZoneInfo(zone or terms.time_zone)
 
 
 def is_due(planned: Execution, came_at_ms: int, now_ms: int) -> bool:
@@ -480,15 +487,7 @@ def _first(*at_ms: int | None) -> int | None:
 # Gate
 
 
-def gate_is_open(now_ms: int, campaign: Campaign) -> bool:
-    """Tell whether a device of this campaign may activate at this hour."""
-    terms = campaign.terms
+def gate_opens_ms(now_ms: int, terms: Terms, zone: str) -> int:
+    """Return from when on a device in this time zone may activate: now, where it may."""
     windows = terms.activation if terms.prestage else terms.windows
-    return now_ms >= terms.activate_at_ms and calendar.is_open(windows, ZoneInfo(terms.time_zone), now_ms)
-
-
-def gate_opens_ms(now_ms: int, campaign: Campaign) -> int:
-    """Return when that is so next."""
-    terms = campaign.terms
-    windows = terms.activation if terms.prestage else terms.windows
-    return calendar.opens_at_ms(windows, ZoneInfo(terms.time_zone), max(now_ms, terms.activate_at_ms))
+    return calendar.opens_at_ms(windows, _zone(terms, zone), max(now_ms, terms.activate_at_ms))

@@ -5,6 +5,7 @@ Values only: what may become of them is decided in ``rules``, kept by ``store``.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from security.policy import Role
 
@@ -68,6 +69,17 @@ class Thing:
         return self.suspended_at_ms is None or self.suspended_by is Role.CUSTOMER
 
 
+class Location(NamedTuple):
+    """Where premises lie, in the utility's terms; empty where it is not known."""
+
+    zone: str = ""
+    """Where prices and programs tell places apart."""
+    feeder: str = ""
+    service_point: str = ""
+    time_zone: str = ""
+    """Of the IANA database; empty: the usual one of those that we serve."""
+
+
 @dataclass(frozen=True, slots=True)
 class Premises:
     """A place where things are, and whose account it belongs to: a random id, no address.
@@ -81,9 +93,10 @@ class Premises:
     epoch: int
     since_ms: int
     zone: str = ""
-    """Where prices and programs tell places apart."""
     feeder: str = ""
     service_point: str = ""
+    time_zone: str = ""
+    """These as in :class:`Location`."""
     open_session: str = ""
     """The provisioning session that works here; one that is over holds nobody up."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from infra.time_zones import is_time_zone
 from registry.errors import (
     AttachmentNotFoundError,
     InvalidAccountError,
@@ -26,7 +27,7 @@ from registry.errors import (
     ThingExistsError,
     ThingNotFoundError,
 )
-from registry.models import Attachment, NewThing, Owner, Premises, Standing, Thing, ThingKind
+from registry.models import Attachment, Location, NewThing, Owner, Premises, Standing, Thing, ThingKind
 from security.policy import Role, Target
 
 NAME_CHARS_MAX: Final = 128
@@ -116,14 +117,14 @@ def hand_over(before: Premises | None, id: str, account: str, now_ms: int) -> Pr
     return replace(before, account=account, epoch=before.epoch + 1, since_ms=since_ms)
 
 
-def describe(
-    before: Premises | None, id: str, zone: str, feeder: str, service_point: str, now_ms: int
-) -> Premises:
+def describe(before: Premises | None, id: str, at: Location, now_ms: int) -> Premises:
     """Return premises with what is known of where they lie; until they have an account they are nobody's."""
     check_premises(id)
-    check_text(zone, feeder, service_point)
+    check_text(at.zone, at.feeder, at.service_point)
+    if at.time_zone and not is_time_zone(at.time_zone):
+        raise InvalidDetailError("a time zone is a name of the IANA database, as Europe/Berlin, or empty")
     known = Premises(id, "", 1, now_ms) if before is None else before
-    return replace(known, zone=zone, feeder=feeder, service_point=service_point)
+    return replace(known, **at._asdict())
 
 
 def place(id: str, premises: Premises | None) -> Target:

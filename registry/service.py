@@ -28,6 +28,7 @@ from registry.listing import Listing
 from registry.models import (
     Attachment,
     AttachmentPage,
+    Location,
     NewThing,
     Premises,
     Standing,
@@ -175,14 +176,10 @@ class RegistryService:
             id, lambda before: rules.hand_over(before, id, account, self._clock.now_ms()), by, via
         )
 
-    async def describe_premises(
-        self, id: str, zone: str, feeder: str, service_point: str, by: Principal, via: Via = INSIDE
-    ) -> Premises:
+    async def describe_premises(self, id: str, at: Location, by: Principal, via: Via = INSIDE) -> Premises:
         """Say where premises lie, in the utility's terms; they need not be known before."""
         now_ms = self._clock.now_ms()
-        return await self._change_premises(
-            id, lambda before: rules.describe(before, id, zone, feeder, service_point, now_ms), by, via
-        )
+        return await self._change_premises(id, lambda before: rules.describe(before, id, at, now_ms), by, via)
 
     async def take_session(
         self, premises: str, session: str, is_finished: Callable[[str], Awaitable[bool]]

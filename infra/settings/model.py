@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct, field
 
 from infra.documents.checks import BODY_BYTES_MAX
+from infra.time_zones import is_time_zone
 
 BROKER_PACKET_MARGIN_BYTES = 1_024
 """Room for a packet's topic and properties beside its payload."""
@@ -306,7 +306,8 @@ class OtaSettings(Struct, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             title="a name of the IANA time zone database",
-            description="Local time of the premises that we serve: hours of the day are meant in it.",
+            description="Local time of the premises that have none of their own: hours of the day are meant"
+            " in it.",
         ),
     ] = "UTC"
 
@@ -474,14 +475,6 @@ def _private(url: str) -> bool:
     return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _largest_body(limits: ShadowLimits) -> int:
     largest = max(map(limits.document_bytes_max_of, ("", "program", "han")))
     return STAMPS_FACTOR * largest + limits.outbox_entries_max * limits.request_bytes_max
@@ -527,7 +520,7 @@ RELATIONS = (
     Relation(
         "ota.time_zone",
         "a name that the IANA time zone database of this machine knows",
-        lambda s: _is_zone(s.ota.time_zone),
+        lambda s: is_time_zone(s.ota.time_zone),
     ),
     Relation(
         "limits.dedup_records_max",

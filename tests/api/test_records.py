@@ -177,6 +177,11 @@ async def test_where_premises_lie_is_said_by_the_customer_care_system(rig: Rig):
     described = await rig.by[Role.CCS].put(f"{path}/description", json=place)
     assert (described.json()["zone"], described.json()["epoch"]) == ("north", 1)
     assert (await rig.http.get(path)).json()["feeder"] == "f-12"
+    assert "time_zone" not in described.json()
+    berlin = await rig.by[Role.CCS].put(f"{path}/description", json=place | {"time_zone": "Europe/Berlin"})
+    assert berlin.json()["time_zone"] == "Europe/Berlin"
+    nowhere = await rig.by[Role.CCS].put(f"{path}/description", json=place | {"time_zone": "Mars/Base"})
+    assert (nowhere.status_code, slug(nowhere)) == (400, "invalid-request")
 
 
 @covers("A13")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from infra.documents.port import Collection
+from registry.models import Location
 from tests.covers import covers
 from tests.programs_rig import ALL_LOGS, ANNA, COLLECTIONS, HALL, HOME, TOOL, open_rig
 from tests.shadow_rig import running
@@ -25,7 +26,7 @@ async def test_a_device_takes_part_and_leaves(store):
     here = open_rig(store)
     async with running(here.shadows):
         await here.settle_in()
-        await here.registry.describe_premises(HOME, "N3", "F12", "", TOOL)
+        await here.registry.describe_premises(HOME, Location("N3", "F12", ""), TOOL)
         made = await here.enrol("cpp-27", params={"maxOffset": 20})
         assert (await here.enrolments.options(HALL))["rtp"] != ()
     other = open_rig(store, here.clock)

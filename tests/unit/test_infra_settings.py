@@ -127,6 +127,7 @@ def test_every_number_is_taken_at_its_bounds_and_refused_one_beyond(key):
     [
         ({"api.compat_http": "true", "api.host": "192.0.2.1"}, "api.compat_http"),
         ({"api.compat_http": "true", "api.host": "example.org"}, "api.compat_http"),
+        ({"ota.time_zone": "Mars/Base"}, "ota.time_zone"),
         ({"bridge.inbox_requests_max": "255"}, "bridge.inbox_requests_max"),
         ({"limits.dedup_records_max": "9"}, "limits.dedup_records_max"),
         ({"limits.history_full_every": "485"}, "limits.history_full_every"),

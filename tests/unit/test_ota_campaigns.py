@@ -53,7 +53,7 @@ from ota.states import (
 )
 from ota.verification import Offer, Verified
 from registry.catalogue import Ota as Takes
-from registry.models import NewThing, Owner, ThingKind
+from registry.models import Location, NewThing, Owner, ThingKind
 from registry.states import Lifecycle
 from tests import ota_base as base
 from tests import release_rig
@@ -408,7 +408,15 @@ async def test_a_pace_grows_within_bounds(tmp_path, ramp):
 
 @pytest.mark.parametrize(
     "wish",
-    [{"start_grace_s": 0}, {"health_s": -1}, {"confirm_s": 10**9}, {"soak_s": -1}, {"pause_ttl_s": 0}],
+    [
+        {"time_zone": "Mars/Base"},
+        {"time_zone": ""},
+        {"start_grace_s": 0},
+        {"health_s": -1},
+        {"confirm_s": 10**9},
+        {"soak_s": -1},
+        {"pause_ttl_s": 0},
+    ],
     ids=str,
 )
 async def test_no_campaign_has_times_that_the_settings_could_not_have(tmp_path, wish):
@@ -785,6 +793,34 @@ async def test_devices_that_load_ahead_activate_at_their_hour_and_have_two_clock
         one.clock.advance(121)
         await one.processes[0].tick()
         assert (await one.states(campaign.id))[name(0)] is S.TIMED_OUT
+
+
+async def test_hours_are_meant_in_the_time_zone_of_the_premises(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        for number, zone in enumerate(("Asia/Tokyo", "America/New_York")):
+            home = f"home-{name(number)}"
+            await one.processes[0].registry.describe_premises(home, Location(time_zone=zone), SYSTEM)
+        night = Window(22 * 60, 6 * 60)
+        campaign = await one.running(windows=(night,), time_zone="Europe/Berlin")
+        assert await one.states(campaign.id) == {name(0): S.QUEUED, name(1): S.PLANNED, name(2): S.PLANNED}
+        await one.step(campaign.id, [name(0)], X.START, X.STAGED)
+        assert (await gate(one, campaign.id, name(0)))["executionState"]["statusDetails"]["gate"] == "go"
+        await one.step(campaign.id, [name(0)], X.SUCCEED)
+        one.clock.advance(12 * 3_600)
+        await one.ota.executor.tick()
+        assert (await one.states(campaign.id))[name(1)] is S.QUEUED
+        await one.step(campaign.id, [name(1)], X.START, X.STAGED)
+        one.clock.advance(12 * 3_600)
+        assert (await gate(one, campaign.id, name(1)))["message"] == "hold: window"
+
+
+async def test_who_is_tried_again_keeps_the_hours_of_its_premises(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        home = f"home-{name(0)}"
+        await one.processes[0].registry.describe_premises(home, Location(time_zone="Asia/Tokyo"), SYSTEM)
+        campaign = await one.running(retries=0)
+        await one.step(campaign.id, [name(0)], X.START, X.FAIL, reason="manifest_field")
+        assert (await one.ota.campaigns.retry(campaign.id, name(0), ANN)).time_zone == "Asia/Tokyo"
 
 
 # Time

@@ -3,6 +3,7 @@
 import random
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -16,7 +17,7 @@ from ota.calendar import Window, is_open
 from ota.campaign import Criterion, Failure, Thresholds, Wave, wave_ends
 from ota.executions import moved
 from ota.models import ATTEMPTS_MAX
-from ota.plan import Around, Seen, plan
+from ota.plan import Around, Seen, gate_opens_ms, plan, zones_ms
 from ota.states import (
     ACTIVE,
     AFTER_GO,
@@ -46,6 +47,10 @@ class Everybody(dict[str, Seen]):
 
 SEEN = Seen()
 HERE = Everybody()
+
+
+def utc(text):
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1_000)
 
 
 def after(one, found, planned, now_ms):
@@ -294,6 +299,27 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(world):
     again = plan(now_ms, one, found, devices, WELL)
     assert (again.campaign, again.moves) == ((), ())
     assert again.next_wake_ms is None or again.next_wake_ms > now_ms
+
+
+def test_hours_are_those_of_each_targets_premises():
+    one = campaign(4, windows=(Window(22 * 60, 6 * 60),), time_zone="Europe/Berlin")
+    places = ("Asia/Tokyo", "", "America/New_York", "Asia/Tokyo")
+    found = [replace(each, time_zone=zone) for each, zone in zip(targets(one), places, strict=True)]
+    planned = plan(START_MS, one, found, HERE, WELL)
+    assert [move.thing for move in planned.moves] == [thing(0), thing(3)], "it is a quarter past eleven there"
+    assert zones_ms(START_MS, one.terms, found) == {
+        "Asia/Tokyo": START_MS,
+        "": utc("2026-09-21T20:00"),
+        "America/New_York": utc("2026-09-22T02:00"),
+    }
+    assert plan(START_MS, one, found[1:3], HERE, WELL).next_wake_ms == utc("2026-09-21T20:00")
+
+
+def test_a_device_activates_in_the_hours_of_its_premises():
+    one = campaign(1, windows=(Window(22 * 60, 6 * 60),))
+    assert gate_opens_ms(START_MS, one.terms, "Asia/Tokyo") == START_MS
+    assert gate_opens_ms(START_MS, one.terms, "") == utc("2026-09-21T22:00")
+    assert gate_opens_ms(START_MS, one.terms, "America/New_York") == utc("2026-09-22T02:00")
 
 
 @settings(max_examples=300, deadline=None)

@@ -18,6 +18,7 @@ from programs.advance import (
 from programs.errors import EnrolmentNotFoundError, IneligibleError, InvalidEntryError, ProgramNotFoundError
 from programs.models import Capacity, Program, ProgramType, Shape, ShapeKind
 from registry.errors import DeviceNotFoundError
+from registry.models import Location
 from registry.states import DeviceTrigger
 from shadow.document import ShadowId
 from shadow.errors import UnavailableError
@@ -258,7 +259,7 @@ async def test_a_program_that_is_full_takes_nobody_and_one_place_that_is_free_ta
     )
     await here.catalogue.put(small, TOOL)
     await here.catalogue.publish("small", TOOL)
-    await here.registry.describe_premises(HOME, "N3", "F12", "", TOOL)
+    await here.registry.describe_premises(HOME, Location("N3", "F12", ""), TOOL)
     await here.settle_in(OTHER)
     first = await here.enrol("small")
     assert first.feeder == "F12"

@@ -15,7 +15,7 @@ from registry.errors import (
     PremisesNotFoundError,
     ThingNotFoundError,
 )
-from registry.models import NewThing, Owner, Premises, Thing, ThingKind
+from registry.models import Location, NewThing, Owner, Premises, Thing, ThingKind
 from registry.service import UNKNOWN, RegistryService
 from registry.store import COLLECTIONS
 from security import audit
@@ -275,19 +275,33 @@ def test_what_the_utility_owns_is_enrolled():
 async def test_premises_are_known_by_where_they_lie_before_they_are_anybodys(registry, store):
     described = Premises("home-1", "", 1, NOW_MS, "north", "f-7", "sp-1")
     for _ in range(2):
-        assert await registry.describe_premises("home-1", "north", "f-7", "sp-1", CCS) == described
+        assert await registry.describe_premises("home-1", Location("north", "f-7", "sp-1"), CCS) == described
     owned = await registry.hand_over("home-1", "a-1", CCS)
     assert owned == replace(described, account="a-1", epoch=2, since_ms=owned.since_ms)
-    moved = await registry.describe_premises("home-1", "south", "f-8", "sp-1", CCS)
-    assert moved == replace(owned, zone="south", feeder="f-8"), "whose they are stays"
+    moved = await registry.describe_premises("home-1", Location("south", "f-8", "sp-1", "Europe/Berlin"), CCS)
+    assert moved == replace(owned, zone="south", feeder="f-8", time_zone="Europe/Berlin"), (
+        "whose they are stays"
+    )
     rows = (await audit.read(store, 0, NOW_MS * 2, 100)).entries
     assert [row.version_after for row in rows if row.target == "premises/home-1"] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("text", ["x" * 129, "a\nb"])
-async def test_what_is_said_of_a_place_is_bounded(registry, text):
+@pytest.mark.parametrize(
+    "at",
+    [
+        Location("x" * 129),
+        Location("a\nb"),
+        Location(time_zone="Mars/Base"),
+        Location(time_zone="Europe"),
+        Location(time_zone="../../etc/passwd"),
+        Location(time_zone="\ud800"),
+        Location(time_zone="x" * 65),
+    ],
+    ids=str,
+)
+async def test_what_is_said_of_a_place_is_bounded(registry, at):
     with pytest.raises(InvalidDetailError):
-        await registry.describe_premises("home-1", text, "", "", CCS)
+        await registry.describe_premises("home-1", at, CCS)
     with pytest.raises(PremisesNotFoundError):
         await registry.premises("home-1")
 
