@@ -8,6 +8,7 @@ release says is in the vendor's envelope and read from there. (spec: ota, 2.5)
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -47,6 +48,8 @@ AHEAD_S_MAX: Final = 600
 """How far a vendor's clock may be ahead of ours."""
 LIFE_LEFT_S_MIN: Final = 86_400
 _Check = tuple[str, str, str]
+READ_MAX: Final = 256
+"""Manifests that are kept read: those of running campaigns are looked at all the time."""
 STREAM_PREFIX: Final = "fw-"
 STREAM_HASH_CHARS: Final = 20
 OURS: Final = Principal("system", Role.SYSTEM)
@@ -88,7 +91,7 @@ class Release:
     @property
     def manifest(self) -> Manifest:
         """What its vendor says of the image."""
-        return manifests.read(open_envelope(self.envelope, Typ.MANIFEST).payload)
+        return _read(self.envelope)
 
     @property
     def manifest_sha256(self) -> str:
@@ -112,6 +115,11 @@ class Use:
 
     release: str
     image: str
+
+
+@lru_cache(maxsize=READ_MAX)
+def _read(envelope: bytes) -> Manifest:
+    return manifests.read(open_envelope(envelope, Typ.MANIFEST).payload)
 
 
 def stream_of(envelope: bytes) -> str:

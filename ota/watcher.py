@@ -239,16 +239,21 @@ class Watcher:
             program_applied=data.is_applied(program.desired.state, program.reported.state),
             defaults=await self._factory(thing, report.schema, wanted.values()),
             snapshots={id: kept.get(id) for id in ids},
-            on_site=await self._on_site(thing, report, jobs),
+            on_site=await self._on_site(thing, report, jobs, wanted),
             session_at_ms=self._session_at_ms(thing, standing),
             registered=standing is not None,
         )
 
-    async def _on_site(self, thing: str, report: Report, jobs: ThingJobs) -> frozenset[str]:
-        """Return the images that crews have told of; of one that tells of its job itself nobody asks."""
-        if report.healthy and not all(one.claimed_at_ms for one in jobs.open):
-            return await self._installed.on_site(thing)
-        return frozenset()
+    async def _on_site(
+        self, thing: str, report: Report, jobs: ThingJobs, wanted: Mapping[str, Wanted]
+    ) -> frozenset[str]:
+        """Return the images that crews have told of, where one came by nobody knows which way."""
+        unexplained = (
+            one.campaign in wanted and report.runs(wanted[one.campaign].sha256)
+            for one in jobs.open
+            if not one.claimed_at_ms
+        )
+        return await self._installed.on_site(thing) if any(unexplained) else frozenset()
 
     async def _shadow(self, thing: str, name: str) -> Shadow:
         try:
