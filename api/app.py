@@ -19,6 +19,7 @@ from api.docs import Docs
 from api.edge import Counts, Edge
 from api.enrolments import Enrolments
 from api.firmware import Firmware
+from api.firmware_reports import FirmwareReports
 from api.gate import OutOfReachError
 from api.gateways import Gateways
 from api.guards import ByToken, Guard, refuse_unguarded
@@ -113,6 +114,7 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *Firmware(services).routes(),
         *Images(services).routes(),
         *Releases(services).routes(),
+        *FirmwareReports(services).routes(),
         *SigningKeys(services).routes(),
         *KeyListRoute(services).routes(),
         *OutboxRoutes(services).routes(),

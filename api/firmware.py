@@ -17,8 +17,11 @@ from api.services import ApiServices
 from infra.clock import MS_PER_S
 from ota import bundle as bundles
 from ota import reports
+from ota.campaign_ports import ReleaseView
 from ota.installed import Installed, Result
+from ota.manifest import version_text
 from ota.models import FIRMWARE, NEVER, Execution, job_id
+from ota.needs import Reason
 from ota.reports import Report
 from ota.snapshot import Snapshot, Why, derived_id
 from ota.snapshots import RESTORABLE, SnapshotNotFoundError
@@ -153,11 +156,27 @@ class InstalledDocument(Struct):
         )
 
 
+class ReleasedDocument(Struct, omit_defaults=True):
+    """A release of the device's model."""
+
+    release: str
+    label: str
+    version: str
+    counter: int
+    reason: Annotated[str, Meta(description="Why the device does not need it; absent: it needs it")] = ""
+
+    @classmethod
+    def of(cls, view: ReleaseView, reason: Reason | None) -> "ReleasedDocument":
+        said = view.manifest
+        return cls(view.id, said.label, version_text(said.version), said.counter, reason or "")
+
+
 class FirmwareDocument(Struct):
     """All that is known of a device's firmware."""
 
     thing: str
     reported: RunningDocument
+    needs: Annotated[list[ReleasedDocument], Meta(description="What is released for it, the newest first")]
     executions: Annotated[list[JobDocument], Meta(description="The newest first")]
     installed: Annotated[list[InstalledDocument], Meta(description="On site, the newest first")]
 
@@ -216,6 +235,7 @@ class Firmware:
         self._lane = services.ota.lane
         self._snapshots = services.ota.snapshots
         self._installed = services.ota.installed
+        self._needs = services.ota.needs
         self._gate = Gate(services.registry, services.devices)
 
     def routes(self) -> tuple[Route, ...]:
@@ -241,6 +261,7 @@ class Firmware:
             FirmwareDocument(
                 thing,
                 RunningDocument.of(await self._reported(thing)),
+                [ReleasedDocument.of(*one) for one in await self._needs.of_thing(thing)],
                 [JobDocument.of(one) for one in mine],
                 [InstalledDocument.of(one) for one in notes],
             )
@@ -346,7 +367,8 @@ GET_FIRMWARE: Final = Operation(
     id="getFirmware",
     tag=TAG,
     summary="See what firmware a device runs, and how it came there",
-    description="`reported` is the device's own word; jobs are what it was asked to do.",
+    description="`reported` is the device's own word, `needs` what is released for it; jobs are what it was"
+    " asked to do.",
     action=Action.SHADOW_READ,
     parameters=(THING,),
     answers={
@@ -358,6 +380,14 @@ GET_FIRMWARE: Final = Operation(
                 {
                     "thing": "hall-thermostat",
                     "reported": {"sha256": _HASH, "version": "2.4.0.0", "healthy": True, "schema": 5},
+                    "needs": [
+                        {
+                            "release": "0b7a3c1e-6f52-4a0e-8b1d-9c2f5d7e1a34",
+                            "label": "2.5.0",
+                            "version": "2.5.0.0",
+                            "counter": 3,
+                        }
+                    ],
                     "executions": [
                         {
                             "job": _JOB,

@@ -206,7 +206,7 @@ def _shown(release: Release) -> Reply:
 
 
 TAG: Final = "Firmware releases"
-_RELEASE: Final = in_path(
+RELEASE_PART: Final = in_path(
     RELEASE,
     "Id of a release",
     {"type": "string", "pattern": "^[0-9a-f-]{36}$"},
@@ -280,7 +280,7 @@ GET_RELEASE: Final = Operation(
     tag=TAG,
     summary="Read a release",
     action=Action.IMAGE_UPLOAD,
-    parameters=(_RELEASE,),
+    parameters=(RELEASE_PART,),
     answers={200: Answer("The release", _CONTENT)},
     refusals=(problems.RELEASE_NOT_FOUND,),
     own_check=True,
@@ -291,7 +291,7 @@ LET_OUT_RELEASE: Final = Operation(
     summary="Let devices have a release that somebody else has brought",
     description="All is checked once more, the bytes on the disk too. Campaigns can be made of it then.",
     action=Action.IMAGE_RELEASE,
-    parameters=(_RELEASE,),
+    parameters=(RELEASE_PART,),
     answers={200: Answer("The release", _CONTENT)},
     refusals=(
         problems.RELEASE_NOT_FOUND,
@@ -307,7 +307,7 @@ WITHDRAW_RELEASE: Final = Operation(
     tag=TAG,
     summary="Take a release back, for good: its campaigns pause, and nobody gets it any more",
     action=Action.IMAGE_RELEASE,
-    parameters=(_RELEASE,),
+    parameters=(RELEASE_PART,),
     bodies=json_body(WithdrawBody, {"reason": "the display stays dark"}),
     answers={200: Answer("The release", _CONTENT)},
     refusals=(

@@ -201,6 +201,7 @@ async def open_services(
             shadows=shadows,
             registry=registry,
             devices=devices,
+            gateways=gateways,
             models=models,
             presence=presence,
             outbox=outbox,

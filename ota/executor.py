@@ -28,9 +28,10 @@ from ota.campaigns import need_of
 from ota.claims import OFFER_MS_MAX, Claims
 from ota.clocks import Limits, due_ms
 from ota.envelope import Typ, open_envelope
+from ota.equipment import AT_ONCE
 from ota.events import Events
 from ota.executions import Tell, ThingJobs
-from ota.facts import AT_ONCE, FactReader
+from ota.facts import FactReader
 from ota.health import Health, Part
 from ota.lane import Change, Decision, ExecutionLane, Failed
 from ota.models import NEVER, Execution

@@ -2,24 +2,19 @@
 
 from collections.abc import AsyncIterator, Collection, Iterable
 from itertools import islice
-from typing import Final
 
 from ota import reports
 from ota.campaign import Selector
+from ota.equipment import AT_ONCE, Equipment
 from ota.lane import ExecutionLane
 from ota.models import FIRMWARE
 from ota.needs import DeviceFacts
 from ota.states import ACTIVE, OFFERED
 from registry.catalogue import ModelCatalogue
-from registry.devices import DeviceService
 from registry.lifecycle import Device
 from registry.service import RegistryService
 from shadow.document import ShadowId
 from shadow.service import ShadowService
-
-AT_ONCE: Final = 500
-DEVICES_MAX: Final = 200_000
-"""Of one model that are looked at."""
 
 
 class FactReader:
@@ -27,23 +22,23 @@ class FactReader:
 
     def __init__(
         self,
-        devices: DeviceService,
+        equipment: Equipment,
         registry: RegistryService,
         models: ModelCatalogue,
         shadows: ShadowService,
         lane: ExecutionLane,
     ) -> None:
-        self._devices = devices
+        self._equipment = equipment
         self._registry = registry
         self._models = models
         self._shadows = shadows
         self._lane = lane
 
     async def of(self, things: Collection[str]) -> dict[str, DeviceFacts]:
-        """Return what is known of these; of what is no device nothing is."""
+        """Return what is known of these; of what is neither device nor thing nothing is."""
         found: dict[str, DeviceFacts] = {}
         for some in _portions(things):
-            devices = await self._devices.devices(some)
+            devices = await self._equipment.devices(some)
             found |= {one.device.id: one for one in await self._read(list(devices.values()))}
         return found
 
@@ -60,16 +55,11 @@ class FactReader:
 
         if selector.things:
             for some in _portions(sorted(set(selector.things))):
-                devices = await self._devices.devices(some)
+                devices = await self._equipment.devices(some)
                 yield await self._read([one for one in devices.values() if fits(one)])
             return
-        cursor: str | None = None
-        for _ in range(DEVICES_MAX // AT_ONCE):
-            page = await self._devices.of_model(model, AT_ONCE, cursor)
-            yield await self._read([one for one in page.devices if fits(one)])
-            cursor = page.next
-            if cursor is None:
-                return
+        async for every in self._equipment.of_model(model):
+            yield await self._read([one for one in every if fits(one)])
 
     async def _read(self, devices: Collection[Device]) -> list[DeviceFacts]:
         names = [one.id for one in devices]

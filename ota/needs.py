@@ -3,7 +3,7 @@
 Of a device that takes no part nothing is told but that it is one of so many. (spec: ota, 9.1)
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -101,6 +101,7 @@ class DeviceFacts:
         )
 
 
+_UP_TO_DATE: Final = frozenset({Reason.ALREADY_CURRENT, Reason.NEWER, Reason.COUNTER})
 _GONE: Final = frozenset({Lifecycle.DEREGISTERED, Lifecycle.REPLACED, Lifecycle.RETIRED})
 
 
@@ -112,7 +113,7 @@ def why_not(facts: DeviceFacts, need: Need, campaign: str = "") -> Reason | None
     if not facts.in_scope:
         return Reason.NOT_ENROLLED
     standing, model = facts.standing, facts.model
-    if standing is None or standing.thing.revoked_at_ms is not None or facts.device.lifecycle in _GONE:
+    if standing is None or is_gone(facts):
         return Reason.RETIRED
     if facts.device.lifecycle is Lifecycle.SUSPENDED or standing.thing.barred:
         return Reason.SUSPENDED
@@ -124,6 +125,29 @@ def why_not(facts: DeviceFacts, need: Need, campaign: str = "") -> Reason | None
     if facts.hw not in need.manifest.hw:
         return Reason.HW_CLASS
     return _by_path(model, need) or _by_firmware(facts, model, need, campaign)
+
+
+def is_gone(facts: DeviceFacts) -> bool:
+    """Tell whether a device is none of ours any more."""
+    standing = facts.standing
+    return standing is None or standing.thing.revoked_at_ms is not None or facts.device.lifecycle in _GONE
+
+
+def outlook(facts: DeviceFacts, newest_first: Iterable[tuple[str, Need]]) -> tuple[str, Reason | None]:
+    """Return which of some releases a device needs; if none, why it does not get what is newer.
+
+    One that a campaign is about to bring is needed still. No release and no reason: it is up to date.
+    """
+    hindrance: Reason | None = None
+    for release, need in newest_first:
+        reason = why_not(facts, need)
+        if reason in {None, Reason.OTHER_CAMPAIGN}:
+            return release, None
+        if reason in _UP_TO_DATE:
+            break
+        if reason is not Reason.HW_CLASS and hindrance is None:
+            hindrance = reason
+    return "", hindrance
 
 
 def warnings_of(facts: DeviceFacts, need: Need, now_ms: int) -> tuple[Warning, ...]:

@@ -18,6 +18,7 @@ from ota.belongings import Belongings
 from ota.blocks import BlockCache
 from ota.campaign_ports import ReleaseViews
 from ota.campaigns import CampaignService
+from ota.equipment import Equipment
 from ota.events import NoEvents
 from ota.executor import Executor
 from ota.facts import FactReader
@@ -41,6 +42,7 @@ from ota.stream_service import StreamService
 from ota.watcher import Watcher
 from registry.catalogue import ModelCatalogue
 from registry.devices import DeviceService
+from registry.gateways import GatewayService
 from registry.service import RegistryService
 from security.secretbox import SecretBox
 from security.trust.authority import Authority
@@ -96,6 +98,7 @@ def open_ota(
     shadows: ShadowService,
     registry: RegistryService,
     devices: DeviceService,
+    gateways: GatewayService,
     models: ModelCatalogue,
     presence: Presence,
     outbox: Outbox,
@@ -107,16 +110,16 @@ def open_ota(
 ) -> Ota:
     """Build the services; nothing is read or written yet."""
     lane = ExecutionLane(store, clock, metrics)
-    defaults = factory_defaults(models)
+    defaults, equipment = factory_defaults(models), Equipment(devices, gateways, registry)
     snapshots = SnapshotService(
-        store, clock, shadows=shadows, devices=devices, defaults=defaults, limits=limits
+        store, clock, shadows=shadows, devices=equipment, defaults=defaults, limits=limits
     )
     installed = InstalledService(store, clock)
     images = ImageService(store, clock, Blobs(directory / "images", IMAGE_BYTES_MAX))
     keys = SigningKeys(store, clock, box=box, authority=authority, directory=directory / "secrets")
     releases = ReleaseService(store, clock, images=images, keys=keys, models=models)
     views, rolls = ReleaseViews(releases), Rolls(store, lane)
-    facts = FactReader(devices, registry, models, shadows, lane)
+    facts = FactReader(equipment, registry, models, shadows, lane)
     campaigns = CampaignService(
         store,
         clock,
@@ -143,7 +146,7 @@ def open_ota(
         shadows=shadows,
         snapshots=snapshots,
         installed=installed,
-        devices=devices,
+        devices=equipment,
         registry=registry,
         presence=presence,
         defaults=defaults,
@@ -179,7 +182,7 @@ def open_ota(
         notices=Notices(lane, campaigns, outbox, devices, clock),
         packing=Packing(campaigns, images),
         campaigns=campaigns,
-        needs=NeedsService(views, facts, models),
+        needs=NeedsService(views, facts, models, equipment, clock),
         executor=executor,
         health=health,
         snapshots=snapshots,

@@ -27,12 +27,11 @@ from infra.documents.port import (
 from infra.settings.model import ShadowLimits
 from ota import data, reports
 from ota.data import Path
+from ota.equipment import Known
 from ota.errors import OtaError
 from ota.models import CONFIG, FIRMWARE, Execution
 from ota.snapshot import Copy, Snapshot, Why, derived_id, id_for
 from registry.catalogue import ModelCatalogue
-from registry.devices import DeviceService
-from registry.errors import DeviceNotFoundError
 from security import audit
 from security.audit import INSIDE, Via
 from security.policy import Principal, Role
@@ -104,7 +103,7 @@ class SnapshotService:
         clock: Clock,
         *,
         shadows: ShadowService,
-        devices: DeviceService,
+        devices: Known,
         defaults: Defaults,
         limits: ShadowLimits,
     ) -> None:
@@ -258,10 +257,10 @@ class SnapshotService:
         for _ in range(SUCCESSORS_MAX):
             if thing == to:
                 return True
-            try:
-                thing = (await self._devices.device(thing)).successor
-            except DeviceNotFoundError:
+            found = (await self._devices.devices([thing])).get(thing)
+            if found is None:
                 return False
+            thing = found.successor
         return False
 
     async def _vocabulary(self, snapshot: Snapshot, to: str, part: str) -> Mapping[Path, object] | None:

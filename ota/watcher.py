@@ -18,6 +18,7 @@ from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.holdoff import HoldOff
 from infra.presence import Presence
 from ota import data, reports
+from ota.equipment import Known
 from ota.evidence import Facts, Wanted, judge, may_be_late, wakes_at_ms
 from ota.executions import ThingJobs, amended
 from ota.installed import InstalledService
@@ -27,7 +28,6 @@ from ota.reports import Report
 from ota.snapshot import Why
 from ota.snapshots import PROGRAM, Defaults, SnapshotService
 from ota.states import ACTIVE, AFTER_GO
-from registry.devices import DeviceService
 from registry.models import Standing
 from registry.service import RegistryService
 from shadow.decisions import NEVER_MADE, Accepted, Outcome, Shadow
@@ -75,7 +75,7 @@ class Watcher:
         shadows: ShadowService,
         snapshots: SnapshotService,
         installed: InstalledService,
-        devices: DeviceService,
+        devices: Known,
         registry: RegistryService,
         presence: Presence,
         defaults: Defaults,

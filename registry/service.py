@@ -108,6 +108,11 @@ class RegistryService:
         things = (one.record.thing for one in page.kept if one.record is not None)
         return ThingPage(tuple(thing for thing in things if kind in (None, thing.kind)), page.next)
 
+    async def of_model(self, model: str, limit: int, cursor: str | None = None) -> ThingPage:
+        """Return a page of the things of a model of the catalogue, revoked and suspended ones too."""
+        page = await self._store.things_of_model(model, limit, cursor)
+        return ThingPage(tuple(one.record.thing for one in page.kept if one.record is not None), page.next)
+
     async def revoke(self, name: str, by: Principal, via: Via = INSIDE) -> Thing:
         """Make a thing count for nothing, whatever its certificate says; there is no way back but removal."""
         now_ms = self._clock.now_ms()

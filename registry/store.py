@@ -16,7 +16,7 @@ THINGS: Final = "things"
 PREMISES: Final = "premises"
 ATTACHMENTS: Final = "attachments"
 COLLECTIONS: Final = (
-    Collection(THINGS, ("premises", "kind", "enrolled_premises", "enrolled_kind")),
+    Collection(THINGS, ("premises", "kind", "model", "enrolled_premises", "enrolled_kind")),
     Collection(PREMISES, ("account",)),
     Collection(ATTACHMENTS, ("gateway", "thing")),
 )
@@ -93,6 +93,11 @@ class RegistryStore:
         page = await self._store.find(THINGS, prefix + field, low, high, limit=limit, cursor=cursor)
         return Page(tuple(_kept_thing(one) for one in page.documents), page.next)
 
+    async def things_of_model(self, model: str, limit: int, cursor: str | None) -> Page[ThingRecord]:
+        """Return a page of the live things of a model."""
+        page = await self._store.find(THINGS, "model", model, model, limit=limit, cursor=cursor)
+        return Page(tuple(_kept_thing(one) for one in page.documents), page.next)
+
     async def put_thing(self, record: ThingRecord, before: int, entry: Entry) -> bool:
         """Write a record over revision ``before`` with its audit entry; False: somebody was first."""
         thing = record.thing
@@ -155,7 +160,7 @@ def _found_by(thing: Thing) -> dict[str, IndexValue]:
     if enrolled(thing):
         # In the index, so that who sees only these is never handed a page of others to pick from.
         index |= {ENROLLED + field: value for field, value in index.items()}
-    return index
+    return index | {"model": thing.model}
 
 
 def _attachment_write(record: AttachmentRecord, before: int, entry: Entry) -> Write:

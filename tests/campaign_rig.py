@@ -33,6 +33,7 @@ from registry import devices as device_records
 from registry.catalogue import ModelCatalogue
 from registry.collections import COLLECTIONS
 from registry.devices import DeviceService
+from registry.gateways import GatewayService
 from registry.lifecycle import Device
 from registry.models import NewThing, Owner, ThingKind
 from registry.service import RegistryService
@@ -237,6 +238,7 @@ def _process(world: World) -> Process:
         shadows=shadows,
         registry=registry,
         devices=DeviceService(store, clock, registry),
+        gateways=GatewayService(store, clock, registry),
         models=ModelCatalogue(store, clock),
         presence=presence,
         outbox=Outbox(store, clock, random.Random(0), metrics),

@@ -254,6 +254,7 @@ async def _over(
         shadows=shadows,
         registry=registry,
         devices=devices,
+        gateways=GatewayService(store, clock, registry),
         models=models,
         presence=Presence(),
         outbox=outbox,

@@ -71,7 +71,7 @@ async def test_what_a_device_runs_is_shown_beside_what_it_was_asked_to_take(rig)
 
 async def test_a_device_that_has_said_nothing_runs_nothing_that_we_know_of(rig):
     body = (await rig.by[Role.CUSTOMER].get(f"{THING}/firmware")).json()
-    assert body == {"thing": HALL, "reported": {}, "executions": [], "installed": []}
+    assert body == {"thing": HALL, "reported": {}, "needs": [], "executions": [], "installed": []}
 
 
 @covers("I3FR6.1")

@@ -11,15 +11,13 @@ import pytest
 
 from gnomon import access, uploads
 from gnomon.access import Access
-from ota.envelope import public_of
-from ota.keys import parse_key
-from ota.verification import KeyRole
 from tests import ota_base as base
-from tests.api.rig import HALL, Rig
+from tests.api.released import provide
+from tests.api.rig import HALL
 from tests.api.served import Run, Served, served
 from tests.covers import covers
 from tests.fakes import FakeClock
-from tests.release_rig import MANIFEST, MODEL, OFFICER, OTHER, sealed
+from tests.release_rig import MANIFEST, sealed
 
 PIECE = 1_000
 CUT_AFTER = 3_000
@@ -27,17 +25,10 @@ CUT_AFTER = 3_000
 Upload = Callable[..., str]
 
 
-async def prepare(rig: Rig) -> None:
-    """Trust the vendor's key, and describe the model."""
-    key = parse_key(public_of(base.VENDOR_KEY), KeyRole.IMAGE, "acme", base.NOW_S * 1_000)
-    await rig.services.ota.keys.add(key, OFFICER)
-    await rig.services.models.put(MODEL, OTHER)
-
-
 @pytest.fixture
 def where(tmp_path: Path) -> Iterator[Served]:
     clock = FakeClock(base.NOW_S * 1_000)
-    with served(tmp_path, demo=True, things=(HALL,), clock=clock, prepare=prepare) as where:
+    with served(tmp_path, demo=True, things=(HALL,), clock=clock, prepare=provide) as where:
         yield where
 
 

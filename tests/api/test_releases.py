@@ -11,15 +11,14 @@ import pytest
 
 from ota import key_list
 from ota.envelope import public_of
-from ota.keys import parse_key
-from ota.verification import KeyRole
 from security.policy import Action, Principal, Role
 from tests import ota_base as base
 from tests.api.device_rig import device
+from tests.api.released import provide
 from tests.api.rig import Rig, api, slug
 from tests.covers import covers
 from tests.fakes import FakeClock
-from tests.release_rig import MANIFEST, MODEL, OFFICER, OTHER, sealed
+from tests.release_rig import MANIFEST, OFFICER, OTHER, sealed
 
 RELEASES = "/v1/ota/releases"
 KEYS = "/v1/ota/keys"
@@ -36,10 +35,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 @pytest.fixture
 async def ready(rig: Rig) -> Rig:
     """Register the vendor's key, describe the model, send the image; have a second operator and officer."""
-    await rig.services.ota.keys.add(
-        parse_key(public_of(base.VENDOR_KEY), KeyRole.IMAGE, "acme", base.NOW_S * 1_000), OFFICER
-    )
-    await rig.services.models.put(MODEL, OTHER)
+    await provide(rig)
     await rig.by[Role.OPERATOR].put(f"/v1/ota/images/{MANIFEST.sha256}", content=base.IMAGE)
     return rig
 

@@ -241,12 +241,15 @@ async def test_the_report_says_what_runs_and_what_of_it_needs_which_release(tmp_
     async with world(tmp_path, devices=3) as one:
         await one.runs([name(0)], FW)
         await one.add(["stranger"], taking_part=False)
-        lines = await one.ota.needs.report(release_rig.MODEL.id)
-        assert [(line.version, line.counter, line.devices, line.needs) for line in lines] == [
+        report = await one.ota.needs.report(release_rig.MODEL.id)
+        assert [(line.version, line.counter, line.devices, line.needs) for line in report.lines] == [
             ("2.3.0.0", 2, 2, one.release),
             ("2.4.0.0", 3, 1, ""),
         ]
-        assert await one.ota.needs.of_thing(name(1)) == ((one.release, None),)
+        assert (report.needed, report.not_enrolled) == (2, 1)
+        assert [(view.id, why) for view, why in await one.ota.needs.of_thing(name(1))] == [
+            (one.release, None)
+        ]
 
 
 async def test_equipment_that_takes_no_firmware_is_a_target_at_its_end_and_its_owner_is_told(tmp_path):
