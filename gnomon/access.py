@@ -79,7 +79,10 @@ class Access:
         *,
         session_file: Path | None = None,
         wait: Callable[[float], None] | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
+        """``tell`` takes what a person should know who would else wonder why nothing happens."""
+        self._tell = tell
         self._credentials = credentials
         self._wait = wait or _sleep
         self._clock = clock
@@ -346,8 +349,11 @@ class Access:
         if seed is None:
             return self._typed_code(question)
         step = max(self._step + 1, self._step_now)
-        while step > self._step_now + totp.STEPS_AROUND:
-            self._wait(1)
+        left_s = (step - totp.STEPS_AROUND) * totp.STEP_S - self._clock.now_ms() // MS_PER_S
+        if left_s > 0:
+            if self._tell is not None:
+                self._tell(f"A code counts once: this waits {left_s} s for the next one.")
+            self._wait(left_s)
         self._shown(step)
         return totp.code_at(seed.reveal(), step)
 

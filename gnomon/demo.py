@@ -58,7 +58,7 @@ async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
     await settle_in(services, plan, certificates)
     await demo_devices.know(services, plan)
     labels, firmware = (services.settings.directory / "demo" / name for name in ("labels", "firmware"))
-    write_labels(labels)
+    write_labels(plan, labels)
     await demo_firmware.provide(services, firmware, MAKES)
     simulation = Simulation(
         plan,

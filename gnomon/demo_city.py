@@ -67,10 +67,13 @@ async def install(services: Services, home: Home, gateway: GatewayPlan, director
     await _know_gateway(services, home, gateway)
 
 
-def write_labels(directory: Path) -> None:
+def write_labels(plan: Plan, directory: Path) -> None:
     """Write down what stands on the labels of the equipment that customers have bought."""
     private_files.make_directory(directory)
+    homes = {home.premises for home in plan.homes}
     for scene in SCENES.values():
+        if scene.home.premises not in homes:
+            continue
         file = directory / f"{scene.home.premises}.txt"
         private_files.replace(file, _labels(scene).encode())
 

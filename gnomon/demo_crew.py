@@ -16,6 +16,7 @@ from gnomon import demo_devices
 from gnomon.demo_city import install
 from gnomon.services import Services
 from provisioning.states import SessionState
+from registry.errors import PremisesNotFoundError
 
 LOOK_S: Final = 2.0
 BRINGS: Final = {NO_METER: with_new_meter, BRIDGE: with_bridge}
@@ -31,7 +32,10 @@ async def work(services: Services, simulation: Simulation, certificates: Path) -
 
 
 async def _is_awaited(services: Services, premises: str) -> bool:
-    session = (await services.registry.premises(premises)).open_session
+    try:
+        session = (await services.registry.premises(premises)).open_session
+    except PremisesNotFoundError:  # a small city
+        return False
     if not session:
         return False
     return (await services.provisioning.sessions.session(session)).state is SessionState.AWAITING_REMEDY

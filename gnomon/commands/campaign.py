@@ -85,13 +85,17 @@ def list_(credentials: Path, state: str | None) -> None:
     help="Only at these hours, in the local time of the premises.",
 )
 @click.option("--retries", type=click.IntRange(0, 10), default=None, help="Tries more for who fails.")
+@click.option("--submit", "at_once", is_flag=True, help="Submit it at once, as it is.")
 @as_option
-def create(credentials: Path, release: str, **how: Any) -> None:  # noqa: ANN401 - click's
+def create(credentials: Path, release: str, *, at_once: bool, **how: Any) -> None:  # noqa: ANN401 - click's
     """Make a draft of a campaign that brings RELEASE to all devices that need it."""
     with _rollout(credentials) as rollout:
         made = rollout.create(_body(release, **how))
-        click.echo(f"{made['id']}  {made['state']}")
-        click.echo(f"next: gnomon campaign dry-run {made['id']}; then submit, and have it approved", err=True)
+        if at_once:
+            _submit(rollout, made["id"])
+            return
+    click.echo(f"{made['id']}  {made['state']}")
+    click.echo(f"next: gnomon campaign dry-run {made['id']}; then submit, and have it approved", err=True)
 
 
 @campaign.command(name="dry-run")
@@ -118,8 +122,7 @@ def dry_run(credentials: Path, id: str) -> None:
 def submit(credentials: Path, id: str) -> None:
     """Freeze the targets and the order, for a second person to approve."""
     with _rollout(credentials) as rollout:
-        one = rollout.submit(id)
-    click.echo(f"{one['id']}  {one['state']}  {one['targets']} devices")
+        _submit(rollout, id)
 
 
 @campaign.command()
@@ -219,6 +222,12 @@ def retry(credentials: Path, id: str, thing: str) -> None:
 def _rollout(credentials: Path) -> Iterator[Rollout]:
     with opened(credentials) as access:
         yield Rollout(access)
+
+
+def _submit(rollout: Rollout, id: str) -> None:
+    one = rollout.submit(id)
+    click.echo(f"{one['id']}  {one['state']}  {one['targets']} devices")
+    click.echo(f"waits for a second operator: gnomon campaign approve {one['id']}", err=True)
 
 
 def _body(release: str, **how: Any) -> Document:  # noqa: ANN401 - click's

@@ -31,6 +31,8 @@ from security.trust.keyfiles import PASSPHRASE_CHARS_MAX, PASSPHRASE_CHARS_MIN, 
 DAY_S: Final = 86_400
 LIFE_DAYS_MAX: Final = LIFE_S_MAX // DAY_S
 PUBLIC_SUFFIX: Final = ".pub"
+ABOUT_SUFFIX, MANIFEST_SUFFIX = ".toml", ".cose"
+"""What lies beside an image and has its name."""
 
 _File = click.Path(path_type=Path, dir_okay=False)
 GIVEN: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -88,16 +90,19 @@ def keygen(file: Path, passphrase_file: Path | None) -> None:
 
 @image.command()
 @click.argument("file", type=GIVEN)
-@click.option("--about", type=GIVEN, required=True, help="TOML file that describes the image.")
+@click.option("--about", type=GIVEN, help="TOML file that describes it. Default: FILE, but with .toml.")
 @click.option("--key", "key_file", type=GIVEN, required=True, help="The vendor's private key.")
-@click.option("--out", type=_File, required=True, help="File to write the signed manifest to.")
+@click.option("--out", type=_File, help="File to write the manifest to. Default: FILE, but with .cose.")
 @_passphrase_option
-def sign(file: Path, about: Path, key_file: Path, out: Path, passphrase_file: Path | None) -> None:
-    """Say what the image in FILE is, and sign it.
+def sign(
+    file: Path, about: Path | None, key_file: Path, out: Path | None, passphrase_file: Path | None
+) -> None:
+    """Say what the image in FILE is, and sign it: that is its manifest.
 
     The description has vendor, model, hw (UUIDs), label, version, counter and config_schema; and may have
     data (preserve, reset or chosen), block, life_days, min_from and requires.
     """
+    about, out = about or file.with_suffix(ABOUT_SUFFIX), out or file.with_suffix(MANIFEST_SUFFIX)
     with telling():
         key = _private_key(key_file, passphrase_from(passphrase_file))
         try:

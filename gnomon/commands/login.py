@@ -54,7 +54,13 @@ def opened(path: Path) -> Iterator[Access]:
 @contextmanager
 def connected(credentials: Credentials, session: Path | None) -> Iterator[Access]:
     """Reach the service with these credentials; tell at the end what it had to tell."""
-    access = Access(credentials, SystemClock(), ask, session_file=session)
+    access = Access(
+        credentials,
+        SystemClock(),
+        ask,
+        session_file=session,
+        tell=lambda text: click.echo(text, err=True),
+    )
     try:
         yield access
     finally:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import click
 
 from gnomon.access import Access
-from gnomon.commands.image import GIVEN, read_envelope, read_image
+from gnomon.commands.image import GIVEN, MANIFEST_SUFFIX, read_envelope, read_image
 from gnomon.commands.login import as_option, opened, pages
 from gnomon.commands.options import telling
 from gnomon.uploads import send
@@ -29,23 +29,25 @@ _id: Final = click.argument("id")
 
 @click.command()
 @click.argument("file", type=GIVEN)
-@click.option("--manifest", type=GIVEN, required=True, help="What the vendor signed about it.")
+@click.option(
+    "--manifest", type=GIVEN, help="What the vendor signed about it. Default: FILE, but with .cose."
+)
 @click.option("--afr-signature", type=GIVEN, help="The vendor's signature of the image, for FreeRTOS agents.")
 @as_option
-def upload(file: Path, manifest: Path, afr_signature: Path | None, credentials: Path) -> None:
+def upload(file: Path, manifest: Path | None, afr_signature: Path | None, credentials: Path) -> None:
     """Send the image in FILE with its manifest, and have both checked: that makes a release.
 
     After a cut the same command goes on where it broke off; again it is the same release. No device gets it
     before a second operator lets it out.
     """
     with telling():
-        body = _body(file, manifest, afr_signature)
+        body = _body(file, manifest or file.with_suffix(MANIFEST_SUFFIX), afr_signature)
     with opened(credentials) as access:
         _send(access, file)
         made = access.request("POST", RELEASES, body, key=_key(body))
-    click.echo(f"release    {_line(made)}")
+    click.echo(_line(made))
     if made["state"] == ReleaseState.VERIFIED:
-        click.echo(f"waits for a second operator: gnomon image release {made['id']}")
+        click.echo(f"waits for a second operator: gnomon image release {made['id']}", err=True)
 
 
 @click.command()
@@ -85,7 +87,7 @@ def _send(access: Access, file: Path) -> None:
     size = file.stat().st_size
     with click.progressbar(length=size, label=f"sending {file.name}", file=sys.stderr) as bar:
         is_new = send(access, file, lambda there: bar.update(there - bar.pos))
-    click.echo(f"image      {size} bytes, {'sent' if is_new else 'was there'}")
+    click.echo(f"{size} bytes, {'sent' if is_new else 'was there'}", err=True)
 
 
 def _body(file: Path, manifest: Path, afr_signature: Path | None) -> dict[str, str]:

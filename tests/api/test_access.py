@@ -1,5 +1,6 @@
 """Accounts against a service that runs: tokens kept fresh, second factors shown for one act."""
 
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_two_programs_that_show_the_same_code_both_get_in(where: Served, files: 
         tokens.add(one.token())
         one.close()
     assert len(tokens) == 2
+
+
+def test_who_waits_for_the_next_code_is_told_why_nothing_happens(where: Served, files: Path):
+    told = list[str]()
+    credentials = read_credentials(files / "security.toml")
+    one = Access(credentials, where.clock, _nobody_asks, wait=where.clock.advance, tell=told.append)
+    for login in ("ann", "bob"):
+        body = {"login": login, "role": "rep"}
+        one.request("POST", "/v1/people", body, confirms=Action.PRINCIPAL_WRITE)
+    one.close()
+    (line,) = told
+    assert re.fullmatch(r"A code counts once: this waits \d+ s for the next one\.", line)
 
 
 def test_an_act_is_confirmed_by_a_code_of_its_own(opened: Open):

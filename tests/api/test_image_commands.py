@@ -92,7 +92,8 @@ class Link:
 
 
 def id_in(told: str) -> str:
-    return told.split("release    ")[1].split(maxsplit=1)[0]
+    (line,) = (line for line in told.splitlines() if " counter " in line)
+    return line.split()[0]
 
 
 @covers("S3.1-s")

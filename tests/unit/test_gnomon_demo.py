@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from fleet.plan import GatewayPlan, Home, Plan, city
+from fleet.provisioning import BRIDGE, SCENES
 from fleet.statistics import Histogram, Statistics
-from gnomon import demo, demo_city, demo_devices
+from gnomon import demo, demo_city, demo_crew, demo_devices
 from gnomon.proofs import RegistryProofs
 from infra.documents.memory import MemoryStore
 from infra.settings import Settings
@@ -201,6 +202,18 @@ async def test_a_run_that_ended_while_settling_is_finished_by_the_next(town):
     lost.unlink()
     await town.settle()
     assert lost.exists()
+
+
+def test_labels_lie_there_for_the_homes_of_the_city_that_are_about_to_call(tmp_path):
+    demo_city.write_labels(city(51, seed=1), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pr-0050.txt", "pr-0051.txt"]
+    assert "account 9900-0050-" in (tmp_path / "pr-0050.txt").read_text()
+
+
+async def test_a_city_too_small_for_a_scene_has_a_crew_that_is_never_called(town):
+    registry = await town.settle()
+    services: Any = SimpleNamespace(registry=registry)
+    assert not await demo_crew._is_awaited(services, SCENES[BRIDGE].home.premises)
 
 
 # ---------------------------------------------------------------------- customers, figures

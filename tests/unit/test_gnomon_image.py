@@ -50,6 +50,13 @@ def sign(run, desk, said=None, key="acme.key", **options):
     return run("sign", desk / "fw.bin", "--about", about, "--key", desk / key, "--out", out, *more, said=said)
 
 
+def test_description_and_manifest_lie_beside_the_image_unless_it_is_said_where(run, desk):
+    run("sign", desk / "fw.bin", "--key", desk / "acme.key", said="fw.toml: No such file")
+    (desk / "fw.toml").write_text(ABOUT)
+    run("sign", desk / "fw.bin", "--key", desk / "acme.key")
+    run("verify", desk / "fw.cose", "--vendor", "acme", "--public", desk / "acme.key.pub")
+
+
 def test_what_one_signs_the_other_verifies(run, desk):
     sign(run, desk)
     told = run(
