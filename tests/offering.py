@@ -1,6 +1,8 @@
 """Devices that are offered what may be wrong in one way, and a look into their flash at what came of it."""
 
 import hashlib
+from collections.abc import Callable
+from copy import deepcopy
 
 import msgspec
 
@@ -61,9 +63,16 @@ class once:  # noqa: N801 - reads as a word
         return list(self.instead) if self.asked == 1 else [data]
 
 
+def always(index: int, instead: bytes) -> Callable[[int, int, bytes], list[bytes]]:
+    """Serve something else in the place of one block of the image whenever it is asked for."""
+    return lambda file, at, data: [data if file or at != index else instead]
+
+
 def starts(bench: Bench) -> bytes:
     """Return the image that would run if the power went now and came back, whatever the device says."""
-    store, slot = boot(bench.flash)
+    flash = deepcopy(bench.flash)
+    flash.fuse.cut_at = None
+    store, slot = boot(flash)
     image = store.record.images[slot]
     assert image is not None, "what starts is an image"
-    return bench.flash.slots[slot].read(image.blocks)
+    return flash.slots[slot].read(image.blocks)
