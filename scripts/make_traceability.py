@@ -20,7 +20,7 @@ STILL_PLANNED: Final = {
     "A1": "images and their signing keys",
     "A4": "messages of events, and the answers to them",
     "A5": "text and price on displays",
-    "A9": "forged firmware, an oversized event",
+    "A9": "an oversized event",
     "A10": "the page",
     "A11": "connectivity check, self-test and local upgrade on site",
     "A12": "the page for the telephone call",

@@ -70,6 +70,16 @@ class Score:
         if not held:
             self.missing.append(what)
 
+    def add(self, other: "Score") -> None:
+        """Take over what was scored elsewhere."""
+        self.tried += other.tried
+        self.succeeded += other.succeeded
+        self.honest_acts += other.honest_acts
+        self.examples = [*self.examples, *other.examples][:EXAMPLES_MAX]
+        self.failed_acts += other.failed_acts
+        self.missing += other.missing
+        self.measured |= other.measured
+
     def measure(self, **figures: Any) -> None:
         self.measured.update(figures)
 

@@ -5,6 +5,7 @@ from typing import Final
 from tests.attack import (
     canaries,
     enrolment,
+    firmware,
     floods,
     gateways,
     identities,
@@ -29,6 +30,7 @@ MODULES: Final = (
     enrolment,
     tokens,
     canaries,
+    firmware,
 )
 """Importing them registers their attacks."""
 ATTACKS: Final = registered()
@@ -40,7 +42,6 @@ SETTINGS: Final[dict[str, object]] = {
 """As much is written down as can be, so that what must not be would show."""
 
 LATER: Final[tuple[tuple[str, str, str], ...]] = (
-    ("B9 to B12", "firmware: downgrade, tampering, freeze, a stolen key", "firmware"),
     (
         "B18 to B20, B27, B41",
         "load events, replays, false meter values, webhooks, clocks",

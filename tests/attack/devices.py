@@ -251,7 +251,7 @@ def _expires_at_the_gate(score: Score) -> None:
 
 
 def _mixed(score: Score) -> None:
-    """Put together what is right by itself: parts of two offers, files of a third, a document that changes."""
+    """Put together what is right by itself: parts of two offers, files of a third, a changing document."""
     older = paired(manifest_with({6: "2.3.9", 7: 0x0002_0003_0009_0001}).manifest)
     for name, offer in {
         "manifest of one, order of another": Offer(older.manifest, OFFER.order, OFFER.proof),
@@ -291,7 +291,7 @@ def _another_document(score: Score, other: Release) -> None:
 
 
 def stolen_keys(score: Score, quick: bool) -> None:
-    """Sign with one of the two keys, with both in the wrong places, with none; flip bits of both envelopes."""
+    """Sign with one of two keys, with both in the wrong places, with none; flip bits of both envelopes."""
     for fault in faults.OFFERS:
         if fault.step in {"V1", "V2", "V3", "V4", "V6"}:
             _refused(score, fault)

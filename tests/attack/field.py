@@ -7,11 +7,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tests.attack.attacks import Size
 from tests.system.child import Gnomon
 from tests.system.mqtt import Thing, connected
+
+if TYPE_CHECKING:
+    from tests.attack.firmware_house import House
 
 REFUSALS_WRITTEN_S_MAX: Final = 8.0
 """Refusals are folded, and written every 5 s."""
@@ -31,6 +34,8 @@ class Field:
     holes: tuple[str, ...] = ()
     """What was planted in the service, for attacks that need processes of their own."""
     rng: Random = field(default_factory=lambda: Random(1))
+    house: "House | None" = None
+    """What firmware was set up, once an attack has needed some."""
 
     def size(self, full: int, quick: int) -> int:
         """Return how much to do of something."""

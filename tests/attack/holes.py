@@ -25,7 +25,9 @@ from api.guards import ByToken
 from api.problems import FORBIDDEN, ApiError
 from broker_bridge import dispatch, topics
 from broker_bridge.role import Bridge
+from infra.blobs import Upload
 from infra.documents.sqlite import SqliteStore
+from ota import verification
 from registry.models import Standing
 from registry.standings import Standings
 from security.audit import LOG
@@ -400,6 +402,90 @@ def bearer_logged() -> None:
         return await honest(by, scope)
 
     _replace("api.guards.ByToken.__call__", identify)
+
+
+@hole("B9")
+def counter_of_firmware_not_checked() -> None:
+    """Let devices go back to what is older."""
+    _replace("ota.verification._check_counter", lambda *_: None)
+
+
+@hole("B9")
+def class_of_firmware_not_checked() -> None:
+    """Let devices take what is made for others."""
+    _replace("ota.verification._check_class", lambda *_: None)
+
+
+@hole("B9")
+def counter_of_releases_not_checked() -> None:
+    """Take releases whose counter is below one that is out."""
+    _replace("ota.releases.ReleaseService._require_counter", _nothing)
+
+
+@hole("B10")
+def blocks_not_judged() -> None:
+    """Let devices keep whatever comes, and find out when all of it is there."""
+    _replace("ota.verification.LeafList.judge", lambda *_: True)
+
+
+@hole("B10")
+def image_not_read_back() -> None:
+    """Let devices believe that what they wrote stands in their flash."""
+    for module in ("boot", "firmware"):
+        _replace(f"fleet.{module}.sound", lambda *_: True)
+
+
+@hole("B10")
+def name_of_an_image_not_held_against_it() -> None:
+    """Keep an image under the name that its sender gave it, whatever it is."""
+    honest = Upload._finish
+
+    def finish(upload: Upload) -> bool:
+        with mock.patch("infra.blobs._digest", return_value=upload.sha256):
+            return honest(upload)
+
+    _replace("infra.blobs.Upload._finish", finish)
+
+
+@hole("B11")
+def time_of_firmware_not_checked() -> None:
+    """Let devices take what is over, or not yet to be."""
+    _replace("ota.verification._check_time", lambda *_: None)
+
+
+@hole("B11")
+def target_not_checked() -> None:
+    """Let devices take what others were meant to get."""
+    _replace("ota.verification._check_target", lambda *_: None)
+
+
+@hole("B11")
+def order_for_any_manifest() -> None:
+    """Let an order count for whatever lies beside it."""
+    _replace("ota.verification._check_match", lambda *_: None)
+
+
+@hole("B12")
+def one_signature_is_enough() -> None:
+    """Let the vendor's signature count alone."""
+    honest = verification._check_signature
+
+    def check(sealed: Any, key: Any, codes: Any) -> None:
+        if codes is not verification._ORDER:
+            honest(sealed, key, codes)
+
+    _replace("ota.verification._check_signature", check)
+
+
+@hole("B12")
+def role_of_a_key_not_asked() -> None:
+    """Let every key sign everything."""
+    honest = verification._known
+
+    def known(sealed: Any, codes: Any, keys: Any) -> Any:
+        return honest(sealed, codes, {kid: _with(one, role=codes.role) for kid, one in keys.items()})
+
+    _replace("ota.verification._known", known)
 
 
 async def _nothing(*_: Any, **__: Any) -> None: ...
