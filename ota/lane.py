@@ -8,12 +8,15 @@ other processes lose or win by compare-and-set. (spec: ota, 1; design: D4, D5)
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
+from infra import intake
 from infra.clock import Clock
 from infra.documents.port import DocumentStore, StoreBrokenError, StoreUnavailableError
+from infra.intake import Intake
 from infra.telemetry import Metrics
 from ota.errors import ExecutionBusyError, LaneFullError
 from ota.execution_store import Act, ExecutionPage, ExecutionStore, Held, jobs_of
@@ -77,11 +80,6 @@ class Commit(NamedTuple):
 Listener = Callable[[Sequence[Commit]], None]
 
 
-class _Submission(NamedTuple):
-    changes: Sequence[Change[Any]]
-    answers: asyncio.Future[list[Any]]
-
-
 @dataclass(slots=True)
 class _Round:
     """What is decided towards one commit."""
@@ -108,11 +106,9 @@ class ExecutionLane:
         self._clock = clock
         self._metrics = metrics
         self._listeners: list[Listener] = []
-        self._waiting: list[_Submission] = []
-        self._waiting_changes = 0
-        self._arrived = asyncio.Event()
-        self._writing = asyncio.Lock()
-        self._ended: BaseException | None = None
+        self._intake: Intake[Change[Any], Any] = Intake(
+            self._serve, batch_max=BATCH_CHANGES_MAX, waiting_max=WAITING_CHANGES_MAX
+        )
         metrics.gauge(
             "things_with_jobs", "Things whose jobs are kept in memory", lambda: self._store.things_kept
         )
@@ -130,38 +126,28 @@ class ExecutionLane:
         An answer that is not :class:`Failed` stands on what is durable. Raises
         :class:`infra.documents.port.StoreBrokenError` when the process must stop.
         """
-        if self._ended is not None:
-            raise self._ended
-        if self._waiting_changes + len(changes) > WAITING_CHANGES_MAX:
+        if not self._intake.has_room(len(changes)):
             return [Failed(LaneFullError()) for _ in changes]
-        submissions = [
-            _Submission(
-                changes[first : first + BATCH_CHANGES_MAX], asyncio.get_running_loop().create_future()
-            )
+        portions = [
+            self._intake.put(changes[first : first + BATCH_CHANGES_MAX])
             for first in range(0, len(changes), BATCH_CHANGES_MAX)
         ]
-        self._waiting += submissions
-        self._waiting_changes += len(changes)
-        if changes:
-            self._arrived.set()
-        return [answer for submission in submissions for answer in await submission.answers]
+        return [answer for portion in portions for answer in await portion]
 
     async def run(self) -> None:
         """Serve until cancelled. What was taken is finished, or its callers are told."""
-        while True:
-            await self._arrived.wait()
-            taken = self._take()
-            try:
-                async with self._writing:
-                    await self._serve(taken)
-            except BaseException as error:
-                self._end(error, taken)
-                raise
+        try:
+            await self._intake.run()
+        except (asyncio.CancelledError, StoreBrokenError):
+            raise
+        except BaseException as error:
+            _log.error("execution_lane_failed", exc_info=error)
+            raise
 
     async def create(self, executions: Sequence[Execution]) -> None:
         """Make executions that are not there yet; one that is there stays as it is."""
         for first in range(0, len(executions), BATCH_CHANGES_MAX):
-            async with self._writing:
+            async with self._intake.serving:
                 made = await self._store.create(executions[first : first + BATCH_CHANGES_MAX])
             self._tell([Commit(None, one) for one in made])
 
@@ -206,49 +192,12 @@ class ExecutionLane:
 
     # ------------------------------------------------------------------ a batch
 
-    def _take(self) -> list[_Submission]:
-        taken: list[_Submission] = []
-        changes = 0
-        for submission in self._waiting:
-            if taken and changes + len(submission.changes) > BATCH_CHANGES_MAX:
-                break
-            taken.append(submission)
-            changes += len(submission.changes)
-        del self._waiting[: len(taken)]
-        self._waiting_changes -= changes
-        if not self._waiting:
-            self._arrived.clear()
-        return taken
-
-    async def _serve(self, taken: Sequence[_Submission]) -> None:
-        answers = iter(await self._carry_out([change for one in taken for change in one.changes]))
-        for submission in taken:
-            its_answers = [next(answers) for _ in submission.changes]
-            if not submission.answers.done():
-                submission.answers.set_result(its_answers)
-
-    async def _carry_out(self, changes: Sequence[Change[Any]]) -> list[Any]:
-        answers: dict[int, Any] = {}
-        try:
-            await self._settle(changes, range(len(changes)), answers)
-        except StoreBrokenError:
-            raise
-        except Exception:  # noqa: BLE001 - our bug: alone each can fail only for itself
-            for position in range(len(changes)):
-                if position not in answers:
-                    await self._settle_alone(changes, position, answers)
-        return [answers[position] for position in range(len(changes))]
-
-    async def _settle_alone(
-        self, changes: Sequence[Change[Any]], position: int, answers: dict[int, Any]
-    ) -> None:
-        try:
-            await self._settle(changes, [position], answers)
-        except StoreBrokenError:
-            raise
-        except Exception as error:  # noqa: BLE001 - answered, and the lane goes on
+    async def _serve(self, changes: Sequence[Change[Any]]) -> list[Any]:
+        def failed(position: int, error: Exception) -> Failed:
             _log.error("change_of_jobs_failed", thing=changes[position].thing, exc_info=error)
-            answers[position] = Failed(error)
+            return Failed(error)
+
+        return await intake.settled(len(changes), partial(self._settle, changes), failed)
 
     async def _settle(
         self, changes: Sequence[Change[Any]], waiting: Sequence[int], answers: dict[int, Any]
@@ -313,15 +262,6 @@ class ExecutionLane:
                 listener(commits)
             except Exception as error:  # noqa: BLE001 - what is committed is not decided again for this
                 _log.error("listener_of_jobs_failed", exc_info=error)
-
-    def _end(self, error: BaseException, taken: Sequence[_Submission]) -> None:
-        cancelled = isinstance(error, asyncio.CancelledError)
-        self._ended = StoreUnavailableError("the service is stopping") if cancelled else error
-        if not cancelled and not isinstance(error, StoreBrokenError):
-            _log.error("execution_lane_failed", exc_info=error)
-        for submission in (*taken, *self._waiting):
-            if not submission.answers.done():
-                submission.answers.set_exception(self._ended)
 
 
 def _decide(one: _Round, position: int, change: Change[Any], now_ms: int) -> None:

@@ -8,13 +8,15 @@ two of our own writers ever race. Writers in other processes lose or win by comp
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 
 import structlog
 
 from infra.clock import Clock
 from infra.documents.port import Cut, Entry, StoreBrokenError, StoreError, StoreUnavailableError
 from infra.ids import Ids
+from infra.intake import Intake, settled
 from infra.live import Live
 from infra.settings.model import ShadowLimits
 from infra.telemetry import Metrics
@@ -61,11 +63,6 @@ Listener = Callable[[Sequence[Outcome]], None]
 _log = structlog.get_logger(__name__)
 
 
-class _Submission(NamedTuple):
-    commands: Sequence[Command]
-    outcomes: asyncio.Future[list[Outcome]]
-
-
 class ShadowService:
     """Carries out commands durably and tells its listeners; see :meth:`submit`."""
 
@@ -79,11 +76,9 @@ class ShadowService:
         self._metrics = metrics
         self._live = live
         self._listeners: list[Listener] = []
-        self._waiting: list[_Submission] = []
-        self._waiting_commands = 0
-        self._arrived = asyncio.Event()
-        self._lane = asyncio.Lock()
-        self._ended: BaseException | None = None
+        self._intake: Intake[Command, Outcome] = Intake(
+            self._serve, batch_max=BATCH_COMMANDS_MAX, waiting_max=WAITING_COMMANDS_MAX
+        )
         self._settled: dict[ShadowId, int] = {}
         self.archive = Archive(store, limits)
 
@@ -100,30 +95,13 @@ class ShadowService:
         An accepted outcome is durable. Never raises for a bad or an unlucky command; raises
         :class:`infra.documents.port.StoreBrokenError` when the process must stop.
         """
-        if self._ended is not None:
-            raise self._ended
-        if self._waiting_commands + len(commands) > WAITING_COMMANDS_MAX:
+        if not self._intake.has_room(len(commands)):
             return self._refuse(commands, TooManyRequestsError("the service is overloaded; send again later"))
-        submission = _Submission(commands, asyncio.get_running_loop().create_future())
-        self._waiting.append(submission)
-        self._waiting_commands += len(commands)
-        self._arrived.set()
-        return await submission.outcomes
+        return await self._intake.put(commands)
 
     async def run(self) -> None:
         """Serve the lane until cancelled. What was taken is finished, or its callers are told."""
-        while True:
-            await self._arrived.wait()
-            taken = self._take()
-            try:
-                async with self._lane:
-                    await self._serve(taken)
-            except BaseException as error:
-                self._ended = _ended(error)
-                for submission in (*taken, *self._waiting):
-                    if not submission.outcomes.done():
-                        submission.outcomes.set_exception(self._ended)
-                raise
+        await self._intake.run()
 
     async def sweep(self) -> None:
         """Empty delivered outboxes, every ``outbox_sweep_s``, until cancelled."""
@@ -154,7 +132,7 @@ class ShadowService:
             while True:
                 ids, cursor = await self._store.older(log, until_ms, cursor)
                 for id in sorted(ids):
-                    async with self._lane:
+                    async with self._intake.serving:
                         await self._trim_carefully(id, until_ms)
                 if cursor is None:
                     break
@@ -177,7 +155,7 @@ class ShadowService:
 
     async def forget(self, thing: str) -> None:
         """Remove all shadows of a thing with history and tombstones: it left the registry."""
-        async with self._lane:
+        async with self._intake.serving:
             live, deleted = await self._store.ids_of(thing)
             for id in (*live, *deleted):
                 await self._erase(id)
@@ -215,47 +193,21 @@ class ShadowService:
         quiet_since_ms = self._clock.now_ms() - int(self._limits.outbox_sweep_s * 1_000)
         waiting = list(self._settled.items())
         for first in range(0, len(waiting), SWEEP_SHADOWS_MAX):
-            async with self._lane:
+            async with self._intake.serving:
                 await self._sweep(dict(waiting[first : first + SWEEP_SHADOWS_MAX]), quiet_since_ms)
 
     # ------------------------------------------------------------------ the lane
 
-    def _take(self) -> list[_Submission]:
-        taken: list[_Submission] = []
-        commands = 0
-        for submission in self._waiting:
-            if taken and commands + len(submission.commands) > BATCH_COMMANDS_MAX:
-                break
-            taken.append(submission)
-            commands += len(submission.commands)
-        del self._waiting[: len(taken)]
-        self._waiting_commands -= commands
-        if not self._waiting:
-            self._arrived.clear()
-        return taken
+    async def _serve(self, commands: Sequence[Command]) -> list[Outcome]:
+        def failed(position: int, error: Exception) -> Outcome:  # row 17: answered 500, and the lane goes on
+            command = commands[position]
+            return self._refuse([command], self._failed(command, error))[0]
 
-    async def _serve(self, taken: Sequence[_Submission]) -> None:
-        commands = [command for submission in taken for command in submission.commands]
-        outcomes = iter(await self._carry_out(commands))
-        for submission in taken:
-            its_outcomes = [next(outcomes) for _ in submission.commands]
-            if not submission.outcomes.done():
-                submission.outcomes.set_result(its_outcomes)
+        outcomes = await settled(len(commands), partial(self._settle, commands), failed)
         self._store.shrink()
+        return outcomes
 
-    async def _carry_out(self, commands: Sequence[Command]) -> list[Outcome]:
-        outcomes: dict[int, Outcome] = {}
-        try:
-            await self._settle_together(commands, range(len(commands)), outcomes)
-        except StoreBrokenError:
-            raise
-        except Exception:  # noqa: BLE001 - our bug: alone each can fail only for itself
-            for position in range(len(commands)):
-                if position not in outcomes:
-                    await self._settle_alone(commands, position, outcomes)
-        return [outcomes[position] for position in range(len(commands))]
-
-    async def _settle_together(
+    async def _settle(
         self, commands: Sequence[Command], waiting: Sequence[int], outcomes: dict[int, Outcome]
     ) -> None:
         """Add the outcomes of what waits; each of them is announced."""
@@ -273,17 +225,6 @@ class ShadowService:
             reason = STORE_SILENT
         refused = self._refuse([commands[position] for position in waiting], UnavailableError(reason))
         outcomes.update(zip(waiting, refused, strict=True))
-
-    async def _settle_alone(
-        self, commands: Sequence[Command], position: int, outcomes: dict[int, Outcome]
-    ) -> None:
-        try:
-            await self._settle_together(commands, [position], outcomes)
-        except StoreBrokenError:
-            raise
-        except Exception as error:  # noqa: BLE001 - row 17: answered 500, and the lane goes on
-            command = commands[position]
-            (outcomes[position],) = self._refuse([command], self._failed(command, error))
 
     def _refuse(self, commands: Sequence[Command], error: ShadowError) -> list[Outcome]:
         now_ms = self._clock.now_ms()
@@ -430,7 +371,7 @@ class ShadowService:
         """Learn what became of commits of unknown fate, say it, and let none of them land later."""
         waiting = list(self._store.unsure)
         for first in range(0, len(waiting), SWEEP_SHADOWS_MAX):
-            async with self._lane:
+            async with self._intake.serving:
                 some = [id for id in waiting[first : first + SWEEP_SHADOWS_MAX] if id in self._store.unsure]
                 before = await self._store.load(some)
                 await self._say_what_is_unsure(before)
@@ -503,10 +444,3 @@ def _extras(
         )
         for id, rows in entries.items()
     }
-
-
-def _ended(error: BaseException) -> BaseException:
-    """Return what a caller hears whose command was under way when the lane ended."""
-    if isinstance(error, asyncio.CancelledError):
-        return StoreUnavailableError("the service is stopping")
-    return error
