@@ -1,4 +1,4 @@
-"""The part of ``gnomon image`` that speaks to the service: images sent, and who lets devices have them."""
+"""The part of ``gnomon image`` that speaks to the service: images sent, let out, and who needs them."""
 
 import base64
 import hashlib
@@ -9,18 +9,21 @@ from urllib.parse import quote
 
 import click
 
+from api.firmware_reports import REASONS
 from gnomon.access import Access
 from gnomon.commands.image import GIVEN, MANIFEST_SUFFIX, read_envelope, read_image
-from gnomon.commands.login import as_option, opened, pages
+from gnomon.commands.login import as_option, opened, pages, whole_pages
 from gnomon.commands.options import telling
 from gnomon.uploads import send
 from ota import manifest as manifests
 from ota.envelope import Typ
 from ota.errors import FieldError
+from ota.needs_report import NEEDED
 from ota.states import ReleaseState
 from security.policy import Action
 
 RELEASES: Final = "/v1/ota/releases"
+REPORT: Final = "/v1/ota/firmware-report"
 STATES: Final = [state.value for state in ReleaseState]
 KEY_CHARS: Final = 32
 
@@ -80,7 +83,45 @@ def list_(credentials: Path, state: str | None) -> None:
             click.echo(f"{_line(one)}  {one['manifest']['size']:>9} bytes  by {one['author']}")
 
 
-COMMANDS: Final = (upload, release, withdraw, list_)
+@click.command()
+@_id
+@click.option(
+    "--reason", type=click.Choice(REASONS), default=NEEDED, show_default=True, help="Name those of this one."
+)
+@as_option
+def needs(id: str, reason: str, credentials: Path) -> None:
+    """Say who needs the release ID, and for which reasons others do not."""
+    with opened(credentials) as access:
+        for number, page in enumerate(whole_pages(access, _path(id, "needs"), reason=reason)):
+            if not number:
+                click.echo(f"needed     {page['needed']}")
+                click.echo(f"not        {_counts(page['reasons'])}")
+                click.echo(f"no part    {page['not_enrolled']}")
+            for one in page["items"]:
+                way = f"  first {one['by_way_of']}" if "by_way_of" in one else ""
+                click.echo(f"{one['thing']:<24} {one['kind']:<8} {_runs(one)}{way}")
+
+
+@click.command()
+@click.option("--model", default="", help="Only of this model.")
+@as_option
+def report(model: str, credentials: Path) -> None:
+    """Say what meters, gateways and devices run, and what of it needs an upgrade.
+
+    Each line is a model and kind, what it runs, how many do, and which release they need or what keeps them
+    from a newer one.
+    """
+    with opened(credentials) as access:
+        page: dict[str, Any] = {}
+        for page in whole_pages(access, REPORT, model=model):
+            for one in page["items"]:
+                what = one.get("needs") or one.get("reason") or "up to date"
+                click.echo(f"{one['model']:<20} {one['kind']:<8} {_runs(one)} {one['devices']:>7}  {what}")
+    click.echo(f"needed     {page['needed']}")
+    click.echo(f"no part    {page['not_enrolled']}")
+
+
+COMMANDS: Final = (upload, release, withdraw, list_, needs, report)
 
 
 def _send(access: Access, file: Path) -> None:
@@ -114,6 +155,14 @@ def _key(body: dict[str, str]) -> str:
 
 def _path(id: str, act: str) -> str:
     return f"{RELEASES}/{quote(id, safe='')}/{act}"
+
+
+def _runs(one: dict[str, Any]) -> str:
+    return f"{one.get('version', '?'):<12} counter {one['counter']:<4}"
+
+
+def _counts(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in reasons.items()) or "0"
 
 
 def _line(one: dict[str, Any]) -> str:

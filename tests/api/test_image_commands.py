@@ -11,24 +11,39 @@ import pytest
 
 from gnomon import access, uploads
 from gnomon.access import Access
+from registry.models import NewThing, Owner, ThingKind
 from tests import ota_base as base
 from tests.api.released import provide
-from tests.api.rig import HALL
+from tests.api.rig import HALL, HOME, OPERATOR, Rig
 from tests.api.served import Run, Served, served
 from tests.covers import covers
 from tests.fakes import FakeClock
 from tests.release_rig import MANIFEST, sealed
 
+OLD = {"sha256": "0123" * 16, "version": "2.3.0.0", "counter": 2}
+NEW = {"sha256": MANIFEST.sha256, "version": "2.4.0.0", "counter": 3}
 PIECE = 1_000
 CUT_AFTER = 3_000
 
 Upload = Callable[..., str]
 
 
+async def prepare(rig: Rig) -> None:
+    """Let there be a gateway and a switch of the utility's, and a switch that is a customer's own."""
+    await provide(rig)
+    for name, kind, owner, fw in (
+        ("gw:1", ThingKind.GATEWAY, Owner.UTILITY, OLD),
+        ("switch:1", ThingKind.DEVICE, Owner.UTILITY, NEW),
+        ("theirs", ThingKind.DEVICE, Owner.CUSTOMER, OLD),
+    ):
+        await rig.services.registry.register(NewThing(name, kind, "acme-t1", HOME, owner=owner), OPERATOR)
+        await rig.report(name, {"fw": fw, "hw": MANIFEST.hw[0], "schema": 5}, "firmware")
+
+
 @pytest.fixture
 def where(tmp_path: Path) -> Iterator[Served]:
     clock = FakeClock(base.NOW_S * 1_000)
-    with served(tmp_path, demo=True, things=(HALL,), clock=clock, prepare=provide) as where:
+    with served(tmp_path, demo=True, things=(HALL,), clock=clock, prepare=prepare) as where:
         yield where
 
 
@@ -113,6 +128,37 @@ def test_one_operator_brings_an_image_and_another_lets_it_out(
     assert "withdrawn" in run("image", "withdraw", id, "--reason", "the display stays dark", *first).stdout
     gone = run("image", "release", id, *second, ok=False).output
     assert "refused (409)" in gone
+
+
+@covers("I3FR7")
+def test_operators_read_who_needs_it_and_what_all_equipment_runs(
+    run: Run, upload: Upload, first: tuple[str, str], second: tuple[str, str], files: Path
+):
+    id = id_in(upload())
+    needs = run("image", "needs", id, *first).stdout.splitlines()
+    assert [line.split() for line in needs] == [
+        ["needed", "1"],
+        ["not", "ALREADY_CURRENT", "1"],
+        ["no", "part", "1"],
+        ["gw:1", "gateway", "2.3.0.0", "counter", "2"],
+    ]
+    others = run("image", "needs", id, "--reason", "ALREADY_CURRENT", *first).stdout.splitlines()
+    assert others[3].split() == ["switch:1", "device", "2.4.0.0", "counter", "3"]
+    run("image", "release", id, *second)
+    report = run("image", "report", *first).stdout
+    assert [line.split() for line in report.splitlines()] == [
+        ["acme-t1", "device", "2.4.0.0", "counter", "3", "1", "up", "to", "date"],
+        ["acme-t1", "gateway", "2.3.0.0", "counter", "2", "1", id],
+        ["needed", "1"],
+        ["no", "part", "1"],
+    ]
+    assert run("image", "report", "--model", "acme-t1", *first).stdout == report
+    missing = run("image", "report", "--model", "acme-t0", *first, ok=False).output
+    assert "refused (404)" in missing
+    assert (
+        "Your role may not do this"
+        in run("image", "report", "--as", str(files / "rep.toml"), ok=False).output
+    )
 
 
 def test_again_it_is_the_same_release_and_nothing_is_sent(upload: Upload, second: tuple[str, str], run: Run):
