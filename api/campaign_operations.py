@@ -13,6 +13,7 @@ from api.campaign_schemas import (
     ExecutionDocument,
     ExecutionList,
     NoteBody,
+    RemarkBody,
 )
 from api.logins import json_body
 from api.operations import (
@@ -25,9 +26,11 @@ from api.operations import (
     Answer,
     Content,
     Operation,
+    in_header,
     in_path,
     in_query,
 )
+from api.replies import MERGE_PATCH
 from ota.states import CampaignState, ExecutionState
 from security.policy import Action
 
@@ -39,6 +42,15 @@ CAMPAIGN: Final = in_path(
     "campaign", "Id of a campaign", {"type": "string", "pattern": "^[0-9a-f-]{36}$"}, _ID
 )
 _TARGET: Final = in_path("target", "Name of a thing that is a target", NAME, "hall-thermostat")
+LAST_EVENT_ID: Final = in_header("Last-Event-ID", "The `id` had last", {"type": "string"}, "5f0c1e8d2b7a4c3f")
+SEEN: Final = (
+    in_header(
+        "If-Match",
+        "Only if it is this version still",
+        {"type": "string", "pattern": '^"[0-9]{1,16}"$'},
+        '"2"',
+    ),
+)
 _BODY: Final = {"release": _RELEASE, "data": "preserve", "waves": [{"devices": 10}, {"percent": 100}]}
 _COUNTS: Final = {"waiting": 7_200, "active": 800, "SUCCEEDED": 1_998, "FAILED": 2}
 _CLOCKS: Final = {
@@ -67,7 +79,15 @@ _CAMPAIGN: Final[dict[str, Any]] = {
     "waves": [{"devices": 10}, {"percent": 100}],
     "per_hour": 10_000,
     "max_in_flight": 833,
+    "time_zone": "Europe/Zurich",
     "blackout": True,
+    "thresholds": {
+        "pause_percent": 3,
+        "abort_percent": 10,
+        "rejected_percent": 20,
+        "least": 20,
+        "extras": [],
+    },
     "prestage": False,
     "deadline_s": 300,
     "soak_s": 900,
@@ -89,6 +109,19 @@ _EXECUTION: Final = {
     "ended_at": "2026-09-21T12:00:41.200Z",
     "seconds": 41.2,
 }
+_SUMMARY: Final = {
+    "id": _ID,
+    "state": "RUNNING",
+    "release": _RELEASE,
+    "path": "remote",
+    "data": "preserve",
+    "targets": 10_000,
+    "done": 2_000,
+    "author": "p-abcdefghij234567",
+    "approver": "p-bcdefghijk234567",
+    "started_at": _AT,
+}
+_PATCH: Final = {"type": "object", "description": "Any members of a CampaignBody"}
 _NOTE: Final = {"note": "customers report that it beeps"}
 _WHOLE: Final = {
     200: Answer("The campaign", Content("application/json", CampaignDocument, _CAMPAIGN), ("ETag",))
@@ -129,7 +162,7 @@ LIST_CAMPAIGNS: Final = Operation(
             "state", "Only in this state", {"type": "string", "enum": [one.value for one in CampaignState]}
         ),
     ),
-    answers={200: Answer("A page", Content("application/json", CampaignList, {"items": [_CAMPAIGN]}))},
+    answers={200: Answer("A page", Content("application/json", CampaignList, {"items": [_SUMMARY]}))},
     refusals=(problems.INVALID_CURSOR,),
 )
 CREATE_CAMPAIGN: Final = Operation(
@@ -160,11 +193,12 @@ GET_CAMPAIGN: Final = Operation(
 EDIT_CAMPAIGN: Final = Operation(
     id="editCampaign",
     tag=TAG,
-    summary="Change a draft: all that is wanted of it is said anew",
-    description="What was submitted is a draft again, and has to be submitted anew.",
+    summary="Change a draft",
+    description="A merge patch (RFC 7396) of what `createCampaign` takes: what it does not name stays, and"
+    " null is what the settings say. What was submitted is a draft again, and has to be submitted anew.",
     action=Action.CAMPAIGN_CREATE,
     parameters=(CAMPAIGN, *EXPECTED[:1]),
-    bodies=json_body(CampaignBody, _BODY),
+    bodies=(Content(MERGE_PATCH.decode(), _PATCH, {"per_hour": 5_000}),),
     answers=_WHOLE,
     refusals=(
         *_STEP,
@@ -217,21 +251,37 @@ SUBMIT_CAMPAIGN: Final = Operation(
     tag=TAG,
     summary="Freeze the targets and the order, for another person to approve",
     action=Action.CAMPAIGN_CREATE,
-    parameters=(CAMPAIGN,),
+    parameters=(CAMPAIGN, *SEEN),
+    bodies=json_body(RemarkBody, {"note": "as asked for by the makers"}),
+    body_required=False,
     answers=_WHOLE,
-    refusals=(*_STEP, problems.RELEASE_NOT_FOUND, problems.CAMPAIGN_UNFIT),
+    refusals=(
+        *_STEP,
+        *_JSON,
+        problems.RELEASE_NOT_FOUND,
+        problems.CAMPAIGN_UNFIT,
+        problems.PRECONDITION_FAILED,
+    ),
     own_check=True,
 )
 APPROVE_CAMPAIGN: Final = Operation(
     id="approveCampaign",
     tag=TAG,
     summary="Approve what another person has submitted",
-    description="The order is signed with it: by the key of the service, or as it comes in the body.",
+    description="The order is signed with it: by the key of the service, or as it comes in the body. With"
+    " `If-Match` only what you have seen is approved.",
     action=Action.CAMPAIGN_APPROVE,
-    parameters=(CAMPAIGN,),
+    parameters=(CAMPAIGN, *SEEN),
     bodies=json_body(ApproveBody, {}),
     answers=_WHOLE,
-    refusals=(*_STEP, *_JSON, problems.SAME_PERSON, problems.CAMPAIGN_UNFIT, problems.TOO_MANY_CAMPAIGNS),
+    refusals=(
+        *_STEP,
+        *_JSON,
+        problems.SAME_PERSON,
+        problems.CAMPAIGN_UNFIT,
+        problems.TOO_MANY_CAMPAIGNS,
+        problems.PRECONDITION_FAILED,
+    ),
     own_check=True,
     held=True,
 )
@@ -257,9 +307,10 @@ WATCH_CAMPAIGN: Final = Operation(
     id="watchCampaign",
     tag=TAG,
     summary="Watch how far it is",
-    description="Server-sent events `progress`: counts and clocks, when they change, once a second at most.",
+    description="Server-sent events `progress`: counts and clocks, when they change, once a second at most."
+    " Who comes back with `Last-Event-ID` is told nothing twice.",
     action=Action.FLEET_READ,
-    parameters=(CAMPAIGN,),
+    parameters=(CAMPAIGN, LAST_EVENT_ID),
     answers={200: Answer("Events", Content("text/event-stream", {"type": "string"}))},
     refusals=(problems.CAMPAIGN_NOT_FOUND, problems.TOO_MANY_STREAMS),
     stream=True,
@@ -269,10 +320,12 @@ LIST_EXECUTIONS: Final = Operation(
     id="listExecutions",
     tag=TAG,
     summary="List the targets of a campaign with what became of each",
-    description="Equipment that takes part no more is counted in the campaign and not named here.",
+    description="Equipment that takes part no more is counted in the campaign and not named here, so a page"
+    " may hold fewer than `limit` and still have a `next`.",
     action=Action.FLEET_READ,
     parameters=(
         CAMPAIGN,
+        LIMIT,
         CURSOR,
         in_query(
             "state", "Only in this state", {"type": "string", "enum": [one.value for one in ExecutionState]}
@@ -300,8 +353,10 @@ CANCEL_EXECUTION: Final = Operation(
     summary="Take one target out, unless it is activating already",
     action=Action.CAMPAIGN_ABORT,
     parameters=(CAMPAIGN, _TARGET),
+    bodies=json_body(RemarkBody, {"note": "it stands in a cellar without signal"}),
+    body_required=False,
     answers=_ONE_TARGET,
-    refusals=(*_STEP, problems.TARGET_NOT_FOUND),
+    refusals=(*_STEP, *_JSON, problems.TARGET_NOT_FOUND),
     own_check=True,
 )
 RETRY_EXECUTION: Final = Operation(
@@ -310,7 +365,9 @@ RETRY_EXECUTION: Final = Operation(
     summary="Give one target that failed another try",
     action=Action.CAMPAIGN_CREATE,
     parameters=(CAMPAIGN, _TARGET),
+    bodies=json_body(RemarkBody, {"note": "it stands in a cellar without signal"}),
+    body_required=False,
     answers=_ONE_TARGET,
-    refusals=(*_STEP, problems.TARGET_NOT_FOUND),
+    refusals=(*_STEP, *_JSON, problems.TARGET_NOT_FOUND),
     own_check=True,
 )

@@ -3,21 +3,28 @@
 (spec: ota, 9, 11, 14)
 """
 
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from api.reading import Instant, ms_of, rfc3339
 from api.schemas import Name, Time
+from infra.clock import MS_PER_S
 from infra.settings.model import OtaSettings
+from ota import order as orders
 from ota.calendar import Window
 from ota.campaign import (
     DEADLINE_S_MAX,
     DEADLINE_S_MIN,
     NAMES_MAX,
     NOTE_CHARS_MAX,
+    RAMP_FACTOR_MAX,
+    RAMP_PER_MIN_MAX,
     RETRIES_MAX,
+    TARGETS_MAX,
     WAVES,
     WAVES_MAX,
     WINDOWS_MAX,
@@ -31,16 +38,19 @@ from ota.campaign import (
     Thresholds,
     Wave,
 )
-from ota.campaigns import DryRun
+from ota.campaigns import DryRun, order_of
 from ota.clocks import Figures, clocks_of
+from ota.data import RESET
+from ota.envelope import encode
 from ota.models import NEVER, Attempt, Execution, job_id
 from ota.pace import Ramp
 from ota.states import ACTIVE, CampaignState, ExecutionState
 from registry.models import Owner
 
-MS_PER_S: Final = 1_000
 S_PER_DAY: Final = 86_400
 MINUTES_PER_HOUR: Final = 60
+NAMES_SHOWN_MAX: Final = 1_000
+"""Of each list of a selector."""
 
 _LIMITS: Final = Thresholds()
 
@@ -78,7 +88,7 @@ class SelectorBody(Struct, forbid_unknown_fields=True):
 class WaveBody(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A share of the targets, those of earlier waves included: a number of devices, or percent of all."""
 
-    devices: Annotated[int, Meta(ge=0, le=20_000)] = 0
+    devices: Annotated[int, Meta(ge=0, le=TARGETS_MAX)] = 0
     percent: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
@@ -115,13 +125,39 @@ class ThresholdsBody(Struct, forbid_unknown_fields=True):
     least: Annotated[Count, Meta(description="Nothing counts before so many ended")] = _LIMITS.least
     extras: Annotated[list[CriterionBody], Meta(max_length=8)] = []
 
+    def value(self) -> Thresholds:
+        return Thresholds(
+            pause_percent=self.pause_percent,
+            abort_percent=self.abort_percent,
+            rejected_percent=self.rejected_percent,
+            least=self.least,
+            extras=tuple(Criterion(one.failure, one.percent, one.least) for one in self.extras),
+        )
+
+    @classmethod
+    def of(cls, limits: Thresholds) -> "ThresholdsBody":
+        return cls(
+            limits.pause_percent,
+            limits.abort_percent,
+            limits.rejected_percent,
+            limits.least,
+            [CriterionBody(one.failure, one.percent, one.least) for one in limits.extras],
+        )
+
 
 class RampBody(Struct, forbid_unknown_fields=True):
     """A pace that grows: ``per_min`` at first, ``factor`` times as much with every ``every`` offers."""
 
-    per_min: Count = 50
-    factor: Annotated[float, Meta(ge=1, le=5)] = 2.0
+    per_min: Annotated[int, Meta(ge=1, le=RAMP_PER_MIN_MAX)] = 50
+    factor: Annotated[float, Meta(ge=1, le=RAMP_FACTOR_MAX)] = 2.0
     every: Count = 1_000
+
+    def value(self) -> Ramp:
+        return Ramp(self.per_min, self.factor, self.every)
+
+    @classmethod
+    def of(cls, ramp: Ramp) -> "RampBody":
+        return cls(ramp.per_min, ramp.factor, ramp.every)
 
 
 class CampaignBody(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -133,7 +169,7 @@ class CampaignBody(Struct, forbid_unknown_fields=True, kw_only=True):
     data: Data = "preserve"
     waves: Annotated[list[WaveBody], Meta(max_length=WAVES_MAX)] = []
     per_hour: Count | None = None
-    max_in_flight: Annotated[int, Meta(ge=1, le=20_000)] | None = None
+    max_in_flight: Annotated[int, Meta(ge=1, le=TARGETS_MAX)] | None = None
     ramp: RampBody | None = None
     windows: Annotated[list[HoursBody], Meta(max_length=WINDOWS_MAX)] = []
     activation_windows: Annotated[list[HoursBody], Meta(max_length=WINDOWS_MAX)] = []
@@ -150,8 +186,6 @@ class CampaignBody(Struct, forbid_unknown_fields=True, kw_only=True):
 
     def terms(self, settings: OtaSettings) -> Terms:
         """Return what is wanted, with what the settings say of the rest."""
-        limits = self.thresholds
-        extras = tuple(Criterion(one.failure, one.percent, one.least) for one in limits.extras)
         return Terms(
             release=self.release,
             selector=self.selector.value(),
@@ -160,18 +194,12 @@ class CampaignBody(Struct, forbid_unknown_fields=True, kw_only=True):
             waves=tuple(Wave(one.devices, one.percent) for one in self.waves) or WAVES,
             per_hour=_or(self.per_hour, settings.devices_per_hour),
             max_in_flight=_or(self.max_in_flight, settings.in_flight),
-            ramp=None if self.ramp is None else Ramp(self.ramp.per_min, self.ramp.factor, self.ramp.every),
+            ramp=None if self.ramp is None else self.ramp.value(),
             windows=tuple(one.value() for one in self.windows),
             activation=tuple(one.value() for one in self.activation_windows),
             time_zone=settings.time_zone,
             blackout=self.blackout,
-            thresholds=Thresholds(
-                pause_percent=limits.pause_percent,
-                abort_percent=limits.abort_percent,
-                rejected_percent=limits.rejected_percent,
-                least=limits.least,
-                extras=extras,
-            ),
+            thresholds=self.thresholds.value(),
             prestage=self.prestage,
             start_at_ms=NEVER if self.start_at is None else ms_of(self.start_at),
             activate_at_ms=NEVER if self.activate_at is None else ms_of(self.activate_at),
@@ -185,6 +213,32 @@ class CampaignBody(Struct, forbid_unknown_fields=True, kw_only=True):
             retries=_or(self.retries, settings.retries),
             retry_rolled_back=self.retry_rolled_back,
             notes=self.notes,
+        )
+
+    @classmethod
+    def of(cls, terms: Terms) -> "CampaignBody":
+        """Return the body that says these terms: what a change of them is made to."""
+        return cls(
+            release=terms.release,
+            selector=SelectorBody.of(terms.selector),
+            path=terms.path,
+            data="reset" if terms.data == RESET else "preserve",
+            waves=[WaveBody(one.devices, one.percent) for one in terms.waves],
+            per_hour=terms.per_hour,
+            max_in_flight=terms.max_in_flight,
+            ramp=None if terms.ramp is None else RampBody.of(terms.ramp),
+            windows=[HoursBody.of(one) for one in terms.windows],
+            activation_windows=[HoursBody.of(one) for one in terms.activation],
+            blackout=terms.blackout,
+            thresholds=ThresholdsBody.of(terms.thresholds),
+            prestage=terms.prestage,
+            start_at=_instant(terms.start_at_ms),
+            activate_at=_instant(terms.activate_at_ms),
+            deadline_s=terms.deadline_s,
+            soak_s=terms.soak_s,
+            retries=terms.retries,
+            retry_rolled_back=terms.retry_rolled_back,
+            notes=terms.notes,
         )
 
 
@@ -228,7 +282,7 @@ class ClocksDocument(Struct, kw_only=True):
         )
 
 
-class ProgressDocument(Struct, kw_only=True):
+class ProgressDocument(Struct, kw_only=True, omit_defaults=True):
     """How far it is: every target is in exactly one of ``counts``."""
 
     state: CampaignState
@@ -236,13 +290,34 @@ class ProgressDocument(Struct, kw_only=True):
     targets: int
     counts: dict[str, int]
     clocks: ClocksDocument
+    stop: StopDocument | None = None
 
     @classmethod
     def of(cls, campaign: Campaign, counts: Mapping[str, int], clocks: ClocksDocument) -> "ProgressDocument":
-        targets = 0 if campaign.frozen is None else campaign.frozen.targets
         return cls(
-            state=campaign.state, wave=campaign.wave, targets=targets, counts=dict(counts), clocks=clocks
+            state=campaign.state,
+            wave=campaign.wave,
+            targets=_targets(campaign),
+            counts=dict(counts),
+            clocks=clocks,
+            stop=_stop(campaign),
         )
+
+
+class SelectorDocument(SelectorBody, omit_defaults=True):
+    """Which devices are looked at; names are those of equipment that takes part, of each list the first."""
+
+    unnamed: Annotated[int, Meta(description="So many more are in it that are not named here")] = 0
+
+    @classmethod
+    def seen(cls, selector: Selector, in_sight: Collection[str], *, places: bool) -> "SelectorDocument":
+        """Return a selector as somebody sees it for whom these things are there."""
+        things = _seen(selector.things, in_sight)
+        pinned = _seen(selector.pinned, in_sight)
+        premises = list(selector.premises[:NAMES_SHOWN_MAX]) if places else []
+        shown = len(things) + len(pinned) + len(premises)
+        there = len(selector.things) + len(selector.pinned) + len(selector.premises)
+        return cls(things, premises, selector.owner, pinned, there - shown)
 
 
 class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
@@ -251,15 +326,18 @@ class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
     id: Id
     job: Annotated[str, Meta(description="What devices call it")]
     release: Id
-    selector: SelectorBody
+    selector: SelectorDocument
     path: Path
     data: Data
     waves: list[WaveBody]
     per_hour: int
     max_in_flight: int
+    ramp: RampBody | None = None
     windows: list[HoursBody] = []
     activation_windows: list[HoursBody] = []
+    time_zone: Annotated[str, Meta(description="Of these hours")]
     blackout: bool
+    thresholds: ThresholdsBody
     prestage: bool
     start_at: Time | None = None
     activate_at: Time | None = None
@@ -270,34 +348,43 @@ class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
     notes: str = ""
     author: str
     approver: str = ""
-    revision: int
+    revision: Annotated[int, Meta(description="Of the order: rises with each submit")]
+    order: Annotated[
+        str,
+        Meta(description="Frozen: what an approver's own key signs, CBOR, base64. Later: what was signed"),
+    ] = ""
     excluded: dict[str, int]
     warnings: dict[str, int]
-    stop: StopDocument | None = None
     started_at: Time | None = None
     ended_at: Time | None = None
 
     @classmethod
-    def whole(cls, campaign: Campaign, base: ProgressDocument) -> "CampaignDocument":
-        terms, frozen = campaign.terms, campaign.frozen
+    def whole(
+        cls, campaign: Campaign, progress: ProgressDocument, selector: SelectorDocument
+    ) -> "CampaignDocument":
+        terms, frozen, said = campaign.terms, campaign.frozen, CampaignBody.of(campaign.terms)
         return cls(
-            state=base.state,
-            wave=base.wave,
-            targets=base.targets,
-            counts=base.counts,
-            clocks=base.clocks,
+            state=progress.state,
+            wave=progress.wave,
+            targets=progress.targets,
+            counts=progress.counts,
+            clocks=progress.clocks,
+            stop=progress.stop,
             id=campaign.id,
             job=job_id(campaign.id),
             release=terms.release,
-            selector=SelectorBody.of(terms.selector),
+            selector=selector,
             path=terms.path,
-            data="reset" if terms.data == "reset" else "preserve",
-            waves=[WaveBody(one.devices, one.percent) for one in terms.waves],
+            data=said.data,
+            waves=said.waves,
             per_hour=terms.per_hour,
             max_in_flight=terms.max_in_flight,
-            windows=[HoursBody.of(one) for one in terms.windows],
-            activation_windows=[HoursBody.of(one) for one in terms.activation],
+            ramp=said.ramp,
+            windows=said.windows,
+            activation_windows=said.activation_windows,
+            time_zone=terms.time_zone,
             blackout=terms.blackout,
+            thresholds=said.thresholds,
             prestage=terms.prestage,
             start_at=_time(terms.start_at_ms),
             activate_at=_time(terms.activate_at_ms),
@@ -309,9 +396,46 @@ class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
             author=campaign.author,
             approver=campaign.approver,
             revision=campaign.revision,
+            order=_order(campaign),
             excluded={} if frozen is None else dict(frozen.excluded),
             warnings={} if frozen is None else dict(frozen.warnings),
-            stop=None if campaign.stop is None else StopDocument.of(campaign.stop),
+            started_at=_time(campaign.started_at_ms),
+            ended_at=_time(campaign.ended_at_ms),
+        )
+
+
+class CampaignSummary(Struct, kw_only=True, omit_defaults=True):
+    """A campaign in a list."""
+
+    id: Id
+    state: CampaignState
+    release: Id
+    path: Path
+    data: Data
+    targets: int
+    done: Annotated[int, Meta(description="Targets that are neither waiting nor active")]
+    notes: str = ""
+    author: str
+    approver: str = ""
+    stop: StopDocument | None = None
+    started_at: Time | None = None
+    ended_at: Time | None = None
+
+    @classmethod
+    def of(cls, campaign: Campaign, done: int) -> "CampaignSummary":
+        terms = campaign.terms
+        return cls(
+            id=campaign.id,
+            state=campaign.state,
+            release=terms.release,
+            path=terms.path,
+            data="reset" if terms.data == RESET else "preserve",
+            targets=_targets(campaign),
+            done=done,
+            notes=terms.notes,
+            author=campaign.author,
+            approver=campaign.approver,
+            stop=_stop(campaign),
             started_at=_time(campaign.started_at_ms),
             ended_at=_time(campaign.ended_at_ms),
         )
@@ -320,7 +444,7 @@ class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
 class CampaignList(Struct, omit_defaults=True):
     """A page of campaigns."""
 
-    items: list[CampaignDocument]
+    items: list[CampaignSummary]
     next: str | None = None
 
 
@@ -346,16 +470,26 @@ class DryRunDocument(Struct):
         )
 
 
+Note = Annotated[str, Meta(max_length=NOTE_CHARS_MAX)]
+
+
 class ApproveBody(Struct, forbid_unknown_fields=True):
     """An order that was signed elsewhere; without one the service signs with its own key."""
 
     order: Annotated[str, Meta(max_length=5_464, description="COSE_Sign1, base64")] = ""
+    note: Note = ""
 
 
 class NoteBody(Struct, forbid_unknown_fields=True):
-    """Why."""
+    """Why: it stands in the audit trail."""
 
     note: Annotated[str, Meta(min_length=1, max_length=NOTE_CHARS_MAX)]
+
+
+class RemarkBody(Struct, forbid_unknown_fields=True):
+    """Why, if there is something to say."""
+
+    note: Note = ""
 
 
 class AttemptDocument(Struct, omit_defaults=True, kw_only=True):
@@ -451,12 +585,36 @@ def _clock(minutes: int) -> str:
     return f"{minutes // MINUTES_PER_HOUR:02d}:{minutes % MINUTES_PER_HOUR:02d}"
 
 
+def _targets(campaign: Campaign) -> int:
+    return 0 if campaign.frozen is None else campaign.frozen.targets
+
+
+def _stop(campaign: Campaign) -> StopDocument | None:
+    return None if campaign.stop is None else StopDocument.of(campaign.stop)
+
+
+def _seen(names: tuple[str, ...], in_sight: Collection[str]) -> list[str]:
+    return [name for name in names[:NAMES_SHOWN_MAX] if name in in_sight]
+
+
+def _order(campaign: Campaign) -> str:
+    """Return the order that was signed, or the one that waits for it."""
+    frozen = campaign.frozen
+    if campaign.order or frozen is None or not frozen.ordered:
+        return b64encode(campaign.order).decode()
+    return b64encode(encode(orders.write(order_of(campaign, frozen)))).decode()
+
+
 def _or(given: int | None, default: int) -> int:
     return default if given is None else given
 
 
 def _seconds(ms: int | None) -> float | None:
     return None if ms is None else ms / MS_PER_S
+
+
+def _instant(ms: int) -> datetime | None:
+    return datetime.fromtimestamp(ms / MS_PER_S, UTC) if ms else None
 
 
 def _time(ms: int | None) -> str | None:

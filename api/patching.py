@@ -34,6 +34,19 @@ class Operation(msgspec.Struct, omit_defaults=True):
 Patch = Annotated[list[Operation], msgspec.Meta(max_length=OPERATIONS_MAX)]
 
 
+def merge_patched(value: Any, patch: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a value with a merge patch carried out on it (RFC 7396)."""
+    if type(patch) is not dict:
+        return patch
+    result: dict[str, Any] = dict(value) if type(value) is dict else {}
+    for name, inner in patch.items():
+        if inner is None:
+            result.pop(name, None)
+        else:
+            result[name] = merge_patched(result.get(name), inner)
+    return result
+
+
 def apply_patch(desired: Tree, patch: list[Operation]) -> Tree:
     """Return the desired state after all of ``patch``, which speaks of ``{"desired": …}``; or raise."""
     steps = _prepared(patch)

@@ -660,7 +660,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     ota.AuthorApprovesError: SAME_PERSON,
     ota.CampaignUnfitError: CAMPAIGN_UNFIT,
     ota.TooManyCampaignsError: TOO_MANY_CAMPAIGNS,
-    ota.LaneFullError: TOO_MANY_REQUESTS,
+    ota.LaneFullError: OVERLOADED,
     ota.ExecutionBusyError: UNAVAILABLE,
     SnapshotNotFoundError: SNAPSHOT_NOT_FOUND,
     NotItsSuccessorError: NOT_ITS_SUCCESSOR,

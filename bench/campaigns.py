@@ -59,7 +59,7 @@ async def measure(one: World, names: list[str]) -> None:
     )
     draft = await campaigns.create(terms, ANN)
     with measured("dry_run", devices):
-        await campaigns.dry_run(draft.id)
+        await campaigns.dry_run(draft.id, ANN)
     with measured("submit", devices):
         await campaigns.submit(draft.id, ANN)
     await campaigns.approve(draft.id, OTTO)

@@ -244,9 +244,9 @@ def edit(campaign: Campaign, terms: Terms, by: str, now_ms: int) -> Campaign:
     return replace(after, terms=terms, hands=after.hands | {by}, frozen=None)
 
 
-def submit(campaign: Campaign, frozen: Frozen, by: str, now_ms: int) -> Campaign:
+def submit(campaign: Campaign, frozen: Frozen, by: str, now_ms: int, reason: str = "") -> Campaign:
     """Return a draft that waits for a second person: its targets and its order stand."""
-    after = _stepped(campaign, CampaignTrigger.SUBMIT, by, now_ms)
+    after = _stepped(campaign, CampaignTrigger.SUBMIT, by, now_ms, reason)
     return replace(after, frozen=frozen, revision=frozen.revision, hands=after.hands | {by})
 
 

@@ -115,6 +115,12 @@ class CampaignStore:
         won = await self._records.put(campaign.id, campaign, before.revision, entry)
         return Kept(campaign, before.revision + 1) if won else None
 
+    async def tell(self, campaign: Campaign, action: str, by: Principal, via: Via) -> None:
+        """Write a row about what changes nothing."""
+        at_ms, version = self._clock.now_ms(), campaign.version
+        row = audit.act(by, via, action, f"{NOUN}/{campaign.id}", at_ms=at_ms, before=version, after=version)
+        await self._store.append([audit.entry(row, 0, life=at_ms)])
+
     async def remove(self, kept: Kept[Campaign], by: Principal, via: Via, action: str) -> bool:
         """Forget a draft; False: it has changed meanwhile."""
         id, revision = kept.record.id, kept.revision

@@ -5,9 +5,11 @@ is carried out is carried out by ``executor``: an act here is one commit, and wa
 """
 
 import hashlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -105,10 +107,10 @@ class CampaignPage:
 
 @dataclass(frozen=True, slots=True)
 class TargetPage:
-    """Targets in a fixed order; a page may hold fewer than asked for and still have a ``next``."""
+    """Targets in the order of their places; ``next`` is the place to go on after, None = no more."""
 
     executions: tuple[Execution, ...]
-    next: str | None
+    next: int | None
 
 
 class CampaignService:
@@ -177,11 +179,14 @@ class CampaignService:
         return found
 
     async def executions(
-        self, id: str, cursor: str | None = None, keep: Callable[[Execution], bool] | None = None
+        self, id: str, limit: int, after: int = -1, keep: Callable[[Execution], bool] | None = None
     ) -> TargetPage:
-        """Return a page of the targets that are to be kept."""
-        page = await self._lane.page_of_campaign(id, cursor)
-        return TargetPage(tuple(one for one in page.executions if keep is None or keep(one)), page.next)
+        """Return a page of the targets that are to be kept, those whose places come after this one."""
+        targets = (await self._rolls.roll(id)).targets()
+        start = bisect_right(targets, after, key=lambda one: one.place)
+        kept = (one for one in islice(targets, start, None) if keep is None or keep(one))
+        found = tuple(islice(kept, limit + 1))
+        return TargetPage(found[:limit], found[limit - 1].place if len(found) > limit else None)
 
     async def wanted(self, campaigns: Collection[str]) -> Mapping[str, Wanted]:
         """Return what those campaigns that were approved want of each of their targets: it never changes."""
@@ -252,6 +257,7 @@ class CampaignService:
 
     async def create(self, terms: Terms, by: Principal, via: Via = INSIDE, key: str = "") -> Campaign:
         """Make a draft. The same ``key`` of the same caller with the same terms is the same draft."""
+        await self._check_terms(terms)
         id = self._id(by, key)
         digest = hashlib.sha256(_encode(terms)).hexdigest() if key else ""
 
@@ -268,6 +274,7 @@ class CampaignService:
         self, id: str, terms: Terms, by: Principal, via: Via = INSIDE, *, if_match: int | None = None
     ) -> Campaign:
         """Put other terms in place of a draft's; what was frozen is not any more."""
+        await self._check_terms(terms)
 
         def decide(before: Campaign) -> Campaign:
             check_version(before.version, if_match)
@@ -283,15 +290,18 @@ class CampaignService:
         if not await self.store.remove(kept, by, via, "campaign.delete"):
             raise RecordBusyError("campaign")
         await self._drop_names(kept.record)
+        self._tell()
 
-    async def dry_run(self, id: str) -> DryRun:
-        """Return what submitting it now would freeze."""
+    async def dry_run(self, id: str, by: Principal, via: Via = INSIDE) -> DryRun:
+        """Return what submitting it now would freeze; that somebody looked has its row."""
         campaign = await self.campaign(id)
         release = await self._releases.view(campaign.terms.release)
-        return self._summary(campaign.terms, await self._look(campaign.terms, release, id))
+        found = self._summary(campaign.terms, await self._look(campaign.terms, release, id))
+        await self.store.tell(campaign, "campaign.dry_run", by, via)
+        return found
 
     async def submit(
-        self, id: str, by: Principal, via: Via = INSIDE, *, if_match: int | None = None
+        self, id: str, by: Principal, via: Via = INSIDE, *, note: str = "", if_match: int | None = None
     ) -> Campaign:
         """Freeze the targets and the order, for a second person to approve."""
         kept = await self.store.load(id)
@@ -306,9 +316,9 @@ class CampaignService:
 
         def decide(before: Campaign) -> Campaign:
             check_version(before.version, kept.record.version)
-            return acts.submit(before, frozen, by.name, self._clock.now_ms())
+            return acts.submit(before, frozen, by.name, self._clock.now_ms(), note)
 
-        return await self._change(id, decide, "campaign.submit", by, via)
+        return await self._change(id, decide, "campaign.submit", by, via, note)
 
     # The second person
 
@@ -461,6 +471,11 @@ class CampaignService:
     def _tell(self) -> None:
         for listener in self.listeners:
             listener()
+
+    async def _check_terms(self, terms: Terms) -> None:
+        """Raise unless there can be such a campaign, and its release is there."""
+        acts.check(terms)
+        await self._releases.view(terms.release)
 
     async def _look(self, terms: Terms, release: ReleaseView, id: str) -> _Found:
         need = need_of(terms, release)

@@ -182,10 +182,6 @@ class ExecutionLane:
         """Return the executions of a campaign that changed at that time or later."""
         return await _all(lambda cursor: self._store.touched_since(campaign, ms, cursor))
 
-    async def page_of_campaign(self, campaign: str, cursor: str | None = None) -> ExecutionPage:
-        """Return a page of the executions of a campaign."""
-        return await self._store.of_campaign(campaign, cursor)
-
     async def pending(self, cursor: str | None = None) -> ExecutionPage:
         """Return a page of the executions of which somebody is still to be told something."""
         return await self._store.pending(cursor)

@@ -6,7 +6,7 @@ care system, a call of a port. What is named and does not exist fails ``tests/un
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,8 +16,12 @@ import msgspec
 from api import est, images, pins, signing_keys
 from api.openapi import resolve
 from api.operations import Operation
-from broker_bridge.topics import answer_base
+from broker_bridge.topics import answer_base, jobs_base
 from infra.lanes import OutboxItem
+from ota import job_requests
+from ota.job_requests import JobOperation
+from ota.models import FIRMWARE, job_id
+from ota.reports import Report
 from programs import shadow as program
 from programs.catalogue import builtin
 from programs.models import Tariff
@@ -39,6 +43,9 @@ PROGRAM_ID: Final = "<program>"
 TARIFF_ID: Final = "<tariff>"
 EUI64: Final = "00124B0014B5D2A1"
 THING: Final = "dev-7f3"
+CAMPAIGN: Final = "6f1c7a52-0d5e-4c5b-9d1e-2f8f6a1b3c4d"
+PLAIN: Final = b'{"status":"IN_PROGRESS"}'
+"""The least that a device says of its job."""
 
 
 class UnknownError(Exception):
@@ -206,6 +213,31 @@ def told_of_program(ack: str, *fields: str) -> Way:
     return _shadow("thing", program.SHADOW, where, ", ".join([names, *fields]))
 
 
+def told_of_job() -> Way:
+    """Return what a device says of its job; the answer to it holds the offer where it asks for that."""
+    said = {
+        "status": "IN_PROGRESS",
+        "statusDetails": {"fs": "5"},
+        "expectedVersion": 2,
+        "executionNumber": 1,
+        "includeJobExecutionState": True,
+        "includeJobDocument": True,
+        "stepTimeoutInMinutes": 5,
+        "clientToken": "t",
+    }
+    body = msgspec.json.encode(said)
+    ask, plain = (job_requests.parse(JobOperation.UPDATE, job_id(CAMPAIGN), one) for one in (body, PLAIN))
+    read = [one for one in type(plain).__slots__ if getattr(ask, one) != getattr(plain, one)]
+    if len(read) != len(said):  # the status is the same in both, and the digest differs for it
+        raise UnknownError(f"a job's update: {read}")
+    return Way(f"`{jobs_base('<thing>')}/<job>`", ", ".join(said))
+
+
+def told_of_firmware() -> Way:
+    """Return what a device reports of the firmware it runs: all that the code reads of it."""
+    return _shadow("thing", FIRMWARE, "reported", ", ".join(field.name for field in fields(Report)))
+
+
 def classic(section: str) -> Way:
     """Return a device's own shadow."""
     return Way(
@@ -351,13 +383,15 @@ def exchanges() -> tuple[Exchange, ...]:
         Exchange("X35", "events", "OpenADR notification", "programs → VEN"),
         Exchange("X36", "1/4", "image, manifest", "vendor → ota",
                  (rest("putImage"), rest("createRelease"))),
-        Exchange("X37", "1/4", "campaign, signed order", "operator → ota"),
-        Exchange("X38", "1/4", "offer, state of upgrade", "ota ⇄ device"),
+        Exchange("X37", "1/4", "campaign, signed order", "operator → ota",
+                 (rest("createCampaign"), rest("approveCampaign"))),
+        Exchange("X38", "1/4", "offer, state of upgrade", "ota ⇄ device", (told_of_job(),)),
         Exchange("X39", "1/4", "image blocks, key list", "ota → device",
                  (loaded(images.GET_OWN_IMAGE, images.PATH),
                   loaded(signing_keys.GET_KEY_LIST, signing_keys.KEYS_PATH))),
-        Exchange("X40", "1/7", "firmware state", "device → ota"),
-        Exchange("X41", "1/5", "configuration snapshot, restore", "ota → store → successor"),
-        Exchange("X42", "3.1", "on-site upgrade", "field tool → device → ota"),
+        Exchange("X40", "1/7", "firmware state", "device → ota", (told_of_firmware(),)),
+        Exchange("X41", "1/5", "configuration snapshot, restore", "ota → store → successor",
+                 (rest("listSnapshots"), rest("restoreSnapshot", answer=True))),
+        Exchange("X42", "3.1", "on-site upgrade", "field tool → device → ota", (rest("putInstalled"),)),
         Exchange("X43", "any", "audit", "every privileged act → audit", (rest("listAuditEntries"),)),
     )  # fmt: skip

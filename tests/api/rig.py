@@ -100,6 +100,8 @@ class Rig:
     home: Process
     """Provisioning, with a home at the other end; nobody lives there until it is settled in."""
     care: EmbeddedCare
+    presence: Presence
+    """Who is connected, as firmware knows it."""
 
     async def confirmed(
         self, role: Role, action: Action, method: str, path: str, body: bytes = b"", **headers: str
@@ -215,7 +217,7 @@ async def _over(
     shadow_limits: ShadowLimits | None,
     clock: FakeClock,
 ) -> AsyncIterator[Rig]:
-    ids, live, metrics = SeededIds(), Live(), Metrics()
+    ids, live, metrics, presence = SeededIds(), Live(), Metrics(), Presence()
     settings = Settings(
         directory=directory,
         api=ApiSettings(compat_http=compat_http),
@@ -256,7 +258,7 @@ async def _over(
         devices=devices,
         gateways=GatewayService(store, clock, registry),
         models=models,
-        presence=Presence(),
+        presence=presence,
         outbox=outbox,
         limits=settings.limits,
         images_url="https://utility.example/v1/ota/images/",
@@ -376,6 +378,7 @@ async def _over(
             confirmations,
             home,
             care,
+            presence,
         )
 
 

@@ -39,7 +39,7 @@ async def rig(tmp_path):
         yield made
 
 
-@covers("I3FR6.1")
+@covers("I3FR6.1", "X40")
 async def test_what_a_device_runs_is_shown_beside_what_it_was_asked_to_take(rig):
     await rig.report(
         HALL, {"fw": {"sha256": NEW, "version": "2.4.0.0"}, "healthy": True, "boot": 18}, "firmware"
@@ -74,7 +74,7 @@ async def test_a_device_that_has_said_nothing_runs_nothing_that_we_know_of(rig):
     assert body == {"thing": HALL, "reported": {}, "needs": [], "executions": [], "installed": []}
 
 
-@covers("I3FR6.1")
+@covers("I3FR6.1", "X42")
 async def test_an_installation_on_site_is_told_of_once_and_not_differently(rig):
     installed = rig.services.ota.installed
     device = rig.by[Role.DEVICE]
@@ -91,7 +91,7 @@ async def test_an_installation_on_site_is_told_of_once_and_not_differently(rig):
     assert len(rows) == 1
 
 
-@covers("I3FR3.1")
+@covers("I3FR3.1", "X41")
 async def test_a_customer_takes_a_snapshot_and_gives_it_back(rig):
     await rig.report(HALL, {"setpoint_c": 21})
     customer = rig.by[Role.CUSTOMER]

@@ -71,7 +71,7 @@ async def noted(rig: BridgeRig, campaign: str = CAMPAIGN) -> None:
 # ---------------------------------------------------------------------------- requests
 
 
-@covers("I3FR6.1")
+@covers("I3FR6.1", "X38")
 async def test_a_thing_works_through_its_job_on_its_own_topics(rig):
     await rig.register("hall")
     async with running(rig):

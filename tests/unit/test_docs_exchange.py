@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker_bridge.topics import parse
+from broker_bridge.topics import parse, parse_firmware
 from provisioning import records
 from scripts import exchanges, make_exchange
 from scripts.make_traceability import shown
@@ -39,7 +39,8 @@ def test_every_topic_of_it_is_one_that_is_served():
     }
     assert topics
     for topic in topics:
-        assert parse(f"{topic}/update") is not None, topic
+        served = parse(f"{topic}/update") or parse_firmware(f"{topic}/update")
+        assert served is not None, topic
 
 
 def test_every_kind_of_record_is_in_it():

@@ -18,7 +18,7 @@ from tests.api.rig import api
 
 OPENAPI = Path(__file__).with_name("openapi.json")
 PROBLEMS = Path(__file__).with_name("problems.txt")
-SMALL = re.compile(rb"([{\[])\n\s+([^{}\[\]]{1,90}?)\n\s*([}\]])")
+SMALL = re.compile(rb"([{\[])\n\s+([^{}\[\]]{1,150}?)\n\s*([}\]])")
 """A list or an object of few words is one line: the file stays small, and what changed in it easy to see."""
 
 
