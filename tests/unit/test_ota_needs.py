@@ -89,7 +89,7 @@ async def test_a_meter_that_was_only_registered_is_found_and_brought_its_firmwar
             draft = await one.ota.campaigns.create(
                 one.ota.campaigns.terms(release=one.release, selector=selector), SYSTEM
             )
-            assert (await one.ota.campaigns.dry_run(draft.id)).included == 2 - len(selector.things)
+            assert (await one.ota.campaigns.dry_run(draft.id, SYSTEM)).included == 2 - len(selector.things)
         campaign = await one.running(selector=Selector(things=(METER,)))
         assert [one.status for one in await one.targets(campaign.id)] == ["QUEUED"]
 
