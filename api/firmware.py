@@ -414,7 +414,7 @@ PUT_INSTALLED: Final = Operation(
     parameters=(THING,),
     bodies=json_body(InstalledBody, _NOTE),
     answers={200: Answer("As it is kept", Content("application/json", InstalledDocument, _NOTED))},
-    refusals=(*_BODY, problems.INSTALLATION_TOLD),
+    refusals=(*_BODY, problems.INSTALLATION_TOLD, problems.INSTALLATIONS_FULL),
 )
 LIST_SNAPSHOTS: Final = Operation(
     id="listSnapshots",

@@ -21,7 +21,7 @@ from infra.machines import IllegalTransitionError
 from infra.outbox import UnknownItemError
 from infra.versions import OutdatedVersionError
 from ota import errors as ota
-from ota.installed import OtherNoteError
+from ota.installed import NotesFullError, OtherNoteError
 from ota.packing import NoBundleError
 from ota.snapshots import NotItsSuccessorError, SnapshotNotFoundError
 from programs import errors as programs
@@ -150,6 +150,12 @@ INSTALLATION_TOLD = _kind(
     "installation-told",
     "This installation was told of before, and differently",
     "The first note stands; look at the journal of the field tool.",
+)
+INSTALLATIONS_FULL = _kind(
+    409,
+    "installations-full",
+    "As many installations on site are kept of this thing as may be",
+    "Nothing: what the device itself reports counts, and closes what is open.",
 )
 STALE_SEQUENCE = _kind(409, "stale-sequence", "Stale sequence", "Forget this report; a newer one is stored.")
 PATCH_NOT_APPLICABLE = _kind(
@@ -665,6 +671,7 @@ _BY_ERROR: Final[Mapping[type[Exception], Kind]] = {
     SnapshotNotFoundError: SNAPSHOT_NOT_FOUND,
     NotItsSuccessorError: NOT_ITS_SUCCESSOR,
     OtherNoteError: INSTALLATION_TOLD,
+    NotesFullError: INSTALLATIONS_FULL,
     NoBundleError: BUNDLE_NOT_FOUND,
     care.BadSearchError: INVALID_REQUEST,
     care.CareError: CCS_UNAVAILABLE,

@@ -20,8 +20,8 @@ from security.audited import Audited
 from security.policy import Principal
 
 INSTALLED: Final = Collection("ota_installed", ("thing",))
-SHOWN_MAX: Final = 100
-"""Notes of one thing that are looked at: a crew comes a few times in a device's life."""
+NOTES_MAX: Final = 100
+"""Notes of one thing that are kept: a crew comes a few times in a device's life."""
 
 
 class Result(StrEnum):
@@ -37,6 +37,14 @@ class OtherNoteError(OtaError):
 
     def __init__(self) -> None:
         super().__init__("this installation was told of before, and differently: the first note stands")
+
+
+class NotesFullError(OtaError):
+    """As much was told of the thing as is kept: nothing is let go for more."""
+
+    def __init__(self, thing: str) -> None:
+        super().__init__(f"{NOTES_MAX} installations of {thing} on site are kept, and no more")
+        self.thing = thing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +85,7 @@ class InstalledService:
 
         Raises:
             OtherNoteError: something else was told of it before.
+            NotesFullError: there is no room for another one.
         """
 
         def decide(before: Installed | None) -> Installed:
@@ -86,6 +95,8 @@ class InstalledService:
                 raise OtherNoteError
             return before
 
+        if await self._records.load(_id(new)) is None and not await self._has_room(new.thing):
+            raise NotesFullError(new.thing)
         kept = await self._audited.change(_id(new), decide, "installed.note", by, via)
         for listener in self.listeners:
             listener(new.thing)
@@ -93,7 +104,7 @@ class InstalledService:
 
     async def of_thing(self, thing: str) -> tuple[Installed, ...]:
         """Return what was told of a thing, the newest first."""
-        found = await self._records.load_by("thing", [thing], SHOWN_MAX)
+        found = await self._records.load_by("thing", [thing], NOTES_MAX)
         return tuple(sorted(found, key=lambda one: (one.started_at, one.noted_at_ms), reverse=True))
 
     async def on_site(self, thing: str) -> frozenset[str]:
@@ -102,8 +113,11 @@ class InstalledService:
 
     async def forget(self, thing: str) -> None:
         """Erase the notes of a thing that has gone."""
-        while found := await self._store.find_in(INSTALLED.name, "thing", [thing], limit=SHOWN_MAX):
+        while found := await self._store.find_in(INSTALLED.name, "thing", [thing], limit=NOTES_MAX):
             await self._store.commit([Write(INSTALLED.name, one.id, one.revision, None) for one in found])
+
+    async def _has_room(self, thing: str) -> bool:
+        return await self._store.count(INSTALLED.name, "thing", thing, thing, at_most=NOTES_MAX) < NOTES_MAX
 
 
 def _id(new: Installed) -> str:

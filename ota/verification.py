@@ -223,11 +223,6 @@ class LeafList:
         return index >= 0 and self._leaves[at : at + HASH_BYTES] == leaf_hash(block)
 
 
-def block_refused() -> Refused:
-    """Return what ends a job after :data:`BLOCK_FAILURES_MAX` bad copies of one block (V15)."""
-    return Refused("V15", "block_hash")
-
-
 def check_image(manifest: Manifest, size: int, sha256: str) -> None:
     """Compare what was **read back** from the slot with what the vendor signed (V16)."""
     if (size, sha256) != (manifest.size, manifest.sha256):

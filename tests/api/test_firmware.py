@@ -91,6 +91,14 @@ async def test_an_installation_on_site_is_told_of_once_and_not_differently(rig):
     assert len(rows) == 1
 
 
+async def test_so_many_installations_of_a_device_are_kept_and_no_more(rig, monkeypatch):
+    monkeypatch.setattr("ota.installed.NOTES_MAX", 1)
+    device = rig.by[Role.DEVICE]
+    assert (await device.put(f"{THING}/installed", json=NOTE)).status_code == 200
+    another = await device.put(f"{THING}/installed", json=NOTE | {"order": "b" * 64})
+    assert (another.status_code, another.json()["type"]) == (409, "/docs/problems#installations-full")
+
+
 @covers("I3FR3.1", "X41")
 async def test_a_customer_takes_a_snapshot_and_gives_it_back(rig):
     await rig.report(HALL, {"setpoint_c": 21})

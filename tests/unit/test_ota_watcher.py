@@ -17,7 +17,7 @@ from ota.errors import LaneFullError
 from ota.evidence import Wanted
 from ota.execution_store import EXECUTIONS
 from ota.executions import ThingJobs, amended, moved
-from ota.installed import INSTALLED, Installed, InstalledService, OtherNoteError, Result
+from ota.installed import INSTALLED, Installed, InstalledService, NotesFullError, OtherNoteError, Result
 from ota.lane import Change, Commit, Decision, ExecutionLane, Failed
 from ota.models import Execution
 from ota.snapshots import SNAPSHOTS, SnapshotService
@@ -362,6 +362,19 @@ async def test_a_note_is_idempotent_and_another_one_of_the_same_installation_is_
         assert [b"installed.note" in row.body for row in rows.entries].count(True) == 2
         await one.installed.forget("hall")
         assert await one.installed.of_thing("hall") == ()
+
+
+async def test_so_many_notes_of_a_thing_are_kept_and_none_is_let_go_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("ota.installed.NOTES_MAX", 2)
+    async with world() as one:
+        first = await one.installed.note(noted(), CREW)
+        await one.installed.note(noted(started_at=1_789_999_999), CREW)
+        with pytest.raises(NotesFullError):
+            await one.installed.note(noted(started_at=1_789_999_998), CREW)
+        assert await one.installed.note(noted(), CREW) == first
+        assert len(await one.installed.of_thing("hall")) == 2
 
 
 async def test_one_that_failed_on_site_says_nothing_of_its_way():
