@@ -94,6 +94,8 @@ class _Work:
     ways: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By which names a device is reached: its own, or its gateways'."""
     ways_at_ms: int = NEVER
+    turn: int = 0
+    """The place from which on absent devices are looked at next."""
     held: dict[str, int] = field(default_factory=dict)
     """Devices that somebody else holds, and until when they are left alone."""
 
@@ -299,14 +301,15 @@ class Executor:
     async def _devices(
         self, campaign: Campaign, roll: Roll, work: _Work, around: Around
     ) -> Mapping[str, Seen]:
-        """Return what is known of the devices that may be offered something next."""
+        """Return what is known of the devices that may be offered something next, and of some absent ones."""
         now_ms = self._clock.now_ms()
-        zones = _offered_zones(campaign, roll, now_ms)
-        if around.unfit or not zones:
+        if around.unfit or campaign.state is not CampaignState.RUNNING:
             return {}
+        absent = self._absent(roll, work) if await self._find_ways(roll, work, now_ms) else []
+        zones = _offered_zones(campaign, roll, now_ms)
         most = min(_affordable(campaign, roll, now_ms) + SPARE_LOOKS, LOOKS_MAX)
-        await self._find_ways(roll, work, now_ms)
-        things = self._next(campaign, roll, work, now_ms, zones, most)
+        here = self._next(campaign, roll, work, now_ms, zones, most) if zones else []
+        things = [*here, *absent]
         if not things:
             return {}
         release = await self._releases.view(campaign.terms.release)
@@ -315,12 +318,16 @@ class Executor:
         need = need_of(campaign.terms, release)
         seen = {
             thing: _seen(
-                facts.get(thing), need, campaign.id, thing in quiet, self._came_at_ms(work.ways[thing])
+                facts.get(thing),
+                need,
+                campaign.id,
+                thing in quiet,
+                self._came_at_ms(work.ways.get(thing, ())),
             )
             for thing in things
         }
-        work.held |= {thing: now_ms + HELD_MS for thing, one in seen.items() if one.busy or one.quiet}
-        return seen
+        work.held |= {thing: now_ms + HELD_MS for thing in here if seen[thing].busy or seen[thing].quiet}
+        return seen | {thing: replace(seen[thing], here=False) for thing in absent}
 
     def _next(
         self,
@@ -347,13 +354,25 @@ class Executor:
                     break
         return found
 
+    def _absent(self, roll: Roll, work: _Work) -> list[str]:
+        """Return some that wait and are not here, in turn: who has fallen out of the scope may never come."""
+        absent = [
+            one
+            for one in roll.targets()
+            if one.state is ExecutionState.PLANNED
+            and not any(map(self._presence.is_here, work.ways.get(one.thing, ())))
+        ]
+        some = [one for one in absent if one.place >= work.turn][:LOOKS_MAX] or absent[:LOOKS_MAX]
+        work.turn = some[-1].place + 1 if some else 0
+        return [one.thing for one in some]
+
     def _came_at_ms(self, names: Collection[str]) -> int:
         return max((self._came.get(name, NEVER) for name in names), default=NEVER)
 
-    async def _find_ways(self, roll: Roll, work: _Work, now_ms: int) -> None:
-        """See by which names devices are reached, and to those that are not there any more."""
+    async def _find_ways(self, roll: Roll, work: _Work, now_ms: int) -> bool:
+        """See by which names devices are reached, and to those that are gone; False: it was done just now."""
         if work.ways and now_ms < work.ways_at_ms + REACH_MS:
-            return
+            return False
         # Of those that are over, too: they may be tried once more.
         things = [one.thing for one in roll.targets()]
         ways: dict[str, tuple[str, ...]] = {}
@@ -364,6 +383,7 @@ class Executor:
         if gone := [one.thing for one in roll.targets() if one.thing not in ways and one.state not in FINAL]:
             # Nobody is left to say anything of them, so a hint that was lost never comes again.
             await self._looker.look(gone)
+        return True
 
     # Counting
 

@@ -268,8 +268,9 @@ def _running(
     room = campaign.terms.max_in_flight - (
         len(found.active) + len(found.offered) - len(expired) - len(recalled)
     )
-    offers, offer_ms = _offers(now_ms, campaign, found.planned, devices, around, wave, room)
-    moves = (*expired, *recalled, *(_again(one, now_ms) for one in found.again), *offers)
+    skipped, fit = _unfit(found.planned, devices)
+    offers, offer_ms = _offers(now_ms, campaign, fit, devices, around, wave, room)
+    moves = (*expired, *recalled, *(_again(one, now_ms) for one in found.again), *skipped, *offers)
     return Plan(opened, moves, _first(over_ms, wave_wake_ms, expiry_ms, grace_ms, offer_ms))
 
 
@@ -420,6 +421,19 @@ def _late_starters(
     return _recalled(late, now_ms, grace_ms), None if first is None else first + grace_ms
 
 
+def _unfit(planned: Iterable[Execution], devices: Mapping[str, Seen]) -> tuple[list[Move], list[Execution]]:
+    """Return the moves of those that get nothing any more, here or not and by whatever way; and the rest."""
+    moves: list[Move] = []
+    fit: list[Execution] = []
+    for one in planned:
+        seen = devices.get(one.thing)
+        if seen is not None and seen.unfit:
+            moves.append(Move(one.thing, one.attempt, ExecutionTrigger.SKIP, seen.unfit))
+        else:
+            fit.append(one)
+    return moves, fit
+
+
 def _offers(
     now_ms: int,
     campaign: Campaign,
@@ -429,7 +443,7 @@ def _offers(
     wave: int,
     room: int,
 ) -> tuple[list[Move], int | None]:
-    """Return the offers to be made, and the targets that get none any more; and when to look again."""
+    """Return the offers to be made, and when to look again."""
     terms = campaign.terms
     if terms.path is Path.LOCAL or around.unhealthy_since_ms:
         return [], None
@@ -438,24 +452,20 @@ def _offers(
     per_hour = pace.pace(terms.per_hour, terms.ramp, campaign.offered)
     bucket = pace.filled(campaign.bucket, per_hour, now_ms)
     most, moves = min(room, pace.affords(bucket)), list[Move]()
-    offers = 0
     for one in planned:
         seen = devices.get(one.thing)
         if one.wave > wave or seen is None or waking[one.time_zone] > now_ms:
             continue
-        if seen.unfit:
-            moves.append(Move(one.thing, one.attempt, ExecutionTrigger.SKIP, seen.unfit))
-        elif not seen.here:
+        if not seen.here:
             continue
-        elif not is_due(one, seen.came_at_ms, now_ms):
+        if not is_due(one, seen.came_at_ms, now_ms):
             wakes.append(one.retry_at_ms)
         elif seen.busy or (seen.quiet and terms.blackout):
             wakes.append(now_ms + BUSY_LOOK_MS)
-        elif offers < most:
-            offers += 1
+        elif len(moves) < most:
             moves.append(Move(one.thing, one.attempt, ExecutionTrigger.OFFER))
-        elif room > offers:
-            wakes.append(pace.next_offer_ms(pace.taken(bucket, offers), per_hour))
+        elif room > len(moves):
+            wakes.append(pace.next_offer_ms(pace.taken(bucket, len(moves)), per_hour))
             break
         else:
             break

@@ -131,6 +131,13 @@ class World:
                 process.presence.came(name)
         await self.runs(names)
 
+    async def change_device(self, name: str, **changes: Any) -> None:
+        """Have a device be another one in the registry."""
+        records = Records(self.store, device_records.DEVICES, Device, device_records._found_by)
+        kept = await records.load(name)
+        assert kept is not None
+        assert await records.put(name, replace(kept.record, **changes), kept.revision)
+
     async def report(self, thing: str, shadow: str, state: Any) -> None:
         origin = Origin(thing, Role.DEVICE, Channel.MQTT)
         command = update({"reported": state}, ShadowId(thing, shadow), origin)

@@ -683,6 +683,40 @@ async def test_a_device_that_was_removed_keeps_no_campaign_open_though_nobody_to
         assert states == {name(0): (S.REMOVED, "thing_removed"), name(1): (S.QUEUED, "")}
 
 
+@pytest.mark.parametrize("path", How)
+async def test_a_device_that_was_replaced_while_it_waited_keeps_no_campaign_open_though_it_never_comes(
+    tmp_path, path
+):
+    async with world(tmp_path) as one:
+        await one.add([name(0)], owner=Owner.UTILITY, here=False)
+        await one.add([name(1)], here=False)
+        await one.add([name(2)], here=False)
+        campaign = await one.running(path=path)
+        await one.change_device(name(0), lifecycle=Lifecycle.REPLACED)
+        await one.processes[0].registry.set_taking_part(name(1), False, SYSTEM)
+        one.clock.advance(61)
+        await one.processes[0].tick()
+        states = {each.thing: (each.state, each.reason) for each in await one.targets(campaign.id)}
+        assert states == {
+            name(0): (S.SKIPPED, "RETIRED"),
+            name(1): (S.SKIPPED, "NOT_ENROLLED"),
+            name(2): (S.PLANNED, ""),
+        }
+
+
+async def test_absent_devices_are_looked_at_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr("ota.executor.LOOKS_MAX", 2)
+    async with world(tmp_path) as one:
+        await one.add([name(number) for number in range(5)], here=False)
+        campaign = await one.running()
+        last = (await one.targets(campaign.id))[-1]
+        await one.processes[0].registry.set_taking_part(last.thing, False, SYSTEM)
+        for _ in range(3):
+            one.clock.advance(61)
+            await one.processes[0].tick()
+        assert (await one.states(campaign.id))[last.thing] is S.SKIPPED
+
+
 async def test_an_absent_device_is_offered_nothing_until_it_is_seen(tmp_path):
     async with world(tmp_path, devices=2) as one:
         process = one.processes[0]
