@@ -14,7 +14,7 @@ An independent witness of the protocol: it imports nothing of `shadow`,
 
 and for firmware:
 
-    flash, boot     what survives a power cut, and who starts which image
+    flash, boot     what survives a power cut, and who starts which image; `flash_file` is for those of a city
     transfer        one file by windows, every block judged
     offers          may this be installed? (the checks are those of `ota`, the one thing shared)
     firmware        the state machine; `hardware` carries it from one start to the next

@@ -17,6 +17,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -35,6 +36,7 @@ from fleet.connection import OPENING_MAX, Certificates, Connection, Endpoint, Id
 from fleet.device import Device, GoDark, Output, Subscribe, Surroundings
 from fleet.figures import run_and_print
 from fleet.firmware import Setting
+from fleet.flash_file import Kept
 from fleet.hardware import Hardware, new_hardware
 from fleet.jobs import parse_any
 from fleet.makes import MAKES
@@ -50,6 +52,7 @@ from ota.verification import Keys
 LOOK_S: Final = 0.25  # how often devices are looked at that asked to be woken
 TICKS_MAX: Final = 200  # before messages have their turn again
 NO_KEYS: Final[Keys] = MappingProxyType({})  # nothing is installed
+NO_FLASHES: Final[Mapping[str, Kept]] = MappingProxyType({})
 
 Identities = Callable[[str, Will], Identity]  # the credentials of a thing, by its name
 
@@ -124,8 +127,12 @@ class Simulation:
         speed: float = 1.0,
         statistics: Statistics | None = None,
         keys: Keys = NO_KEYS,
+        flashes: Mapping[str, Kept] = NO_FLASHES,
     ) -> None:
-        """``keys``: whose signatures its devices believe; read at each job, so it may change meanwhile."""
+        """``keys``: whose signatures its devices believe; read at each job, so it may change meanwhile.
+
+        ``flashes``: those of an earlier city; who has none is new from the factory.
+        """
         self.statistics = statistics or Statistics()
         self._endpoint, self._identities, self._clock, self._seed = endpoint, identities, clock, seed
         seconds = clock.now_ms() // MS_PER_S
@@ -138,6 +145,7 @@ class Simulation:
             since_s=clock.now_ms() / MS_PER_S,
         )
         self._firmware = Setting(keys=keys, epoch=seconds, pool={})
+        self._flashes = dict(flashes)
         self._lost: set[str] = set()  # connections of things that are dark
         self._climate = Climate(weather_phase=self._chance("weather").uniform(0, 6))
         self._posts: dict[str, Post] = {}
@@ -155,6 +163,11 @@ class Simulation:
     def devices(self) -> Mapping[str, Device]:
         """Return every thing of the city by name."""
         return {name: carried.device for name, carried in self._carried.items()}
+
+    @property
+    def flashes(self) -> Mapping[str, Kept]:
+        """Return what survives a power cut, by the names of the things."""
+        return self._flashes
 
     async def run(self) -> None:
         """Connect everything and keep it alive; returns after ``stop``, once all have said goodbye."""
@@ -365,7 +378,14 @@ class Simulation:
     def _hardware(self, name: str, model: str) -> Hardware | None:
         """Return what a device's firmware runs on; None for a model that takes no new one."""
         make = MAKES.get(model)
-        return None if make is None else new_hardware(make, self._firmware, self._chance(f"{name} flash"))
+        if make is None:
+            return None
+        hardware = new_hardware(make, self._firmware, self._chance(f"{name} flash"))
+        kept = self._flashes.get(name)
+        if kept is not None and kept.model == model:
+            return replace(hardware, flash=kept.flash)
+        self._flashes[name] = Kept(model, hardware.flash)
+        return hardware
 
     def _appliance(self, name: str, kind: DeviceKind) -> Appliance:
         chance = self._chance(name)

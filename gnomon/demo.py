@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from fleet.connection import Certificates, Endpoint
+from fleet.flash_file import pack, unpack
 from fleet.makes import MAKES
 from fleet.plan import Plan, city
 from fleet.provisioning import with_scenes
@@ -26,6 +27,7 @@ from gnomon.demo_city import DEMO, devices, settle_in, write_labels
 from gnomon.roles import System, interruptible, running, stop_signal, tasks, welcome
 from gnomon.services import Services
 from infra.settings import Settings
+from security import private_files
 from shadow.commands import Channel, Origin, update
 from shadow.document import ShadowId
 
@@ -57,7 +59,9 @@ async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
     certificates = services.settings.directory / "demo" / "certificates"
     await settle_in(services, plan, certificates)
     await demo_devices.know(services, plan)
-    labels, firmware = (services.settings.directory / "demo" / name for name in ("labels", "firmware"))
+    labels, firmware, flashes = (
+        services.settings.directory / "demo" / name for name in ("labels", "firmware", "flashes")
+    )
     write_labels(plan, labels)
     await demo_firmware.provide(services, firmware, MAKES)
     simulation = Simulation(
@@ -67,6 +71,7 @@ async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
         clock=services.clock,
         seed=seed,
         keys=await demo_firmware.followed(services.ota.keys),
+        flashes=unpack(flashes.read_bytes() if flashes.exists() else b""),
     )
     console.print(welcome(system), soft_wrap=True, highlight=False)
     console.print(_describe(plan), highlight=False)
@@ -79,7 +84,10 @@ async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
         _show(console, system, simulation.statistics),
         demo_crew.work(services, simulation, certificates),
     ):
-        await _live(simulation)
+        try:
+            await _live(simulation)
+        finally:
+            private_files.replace(flashes, pack(simulation.flashes))
 
 
 async def _live(simulation: Simulation) -> None:

@@ -5,15 +5,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fleet.plan import city
 from tests.covers import covers
 from tests.system.child import ROOT, Gnomon
+from tests.system.mqtt import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("broker_program")]
 
 HOMES = 8
+MODEL = "norland-t1-wifi"
+RESTART_S_MAX = 20.0
 WALK_S_MAX = 240
 
 
@@ -47,8 +52,29 @@ def typed(commands: str, directory: Path) -> str:
 
 @covers("S3.1-s")
 def test_the_city_is_upgraded_by_what_the_readme_types(tmp_path):
-    with Gnomon(tmp_path, command=("demo", "--homes", str(HOMES))):
+    with Gnomon(tmp_path, command=("demo", "--homes", str(HOMES))) as gnomon:
         said = typed(of_the_readme("Upgrade the city"), tmp_path)
-    assert "COMPLETED" in said
-    assert re.search(r"SUCCEEDED\s+[1-9]", said), said
-    assert not re.search(r"FAILED|REJECTED|TIMED_OUT|ROLLED_BACK", said), said
+        assert "COMPLETED" in said
+        assert re.search(r"SUCCEEDED\s+[1-9]", said), said
+        assert not re.search(r"FAILED|REJECTED|TIMED_OUT|ROLLED_BACK", said), said
+        before = firmware_of(gnomon)
+        assert any(one["version"] == "2.0.0.0" for one in before.values())
+        gnomon.stop()
+        gnomon.start()
+        until(
+            lambda: all(one["boot"] > before[name]["boot"] for name, one in firmware_of(gnomon).items()),
+            "all have started again",
+            RESTART_S_MAX,
+        )
+        after = firmware_of(gnomon)
+        assert {name: one["version"] for name, one in after.items()} == {
+            name: one["version"] for name, one in before.items()
+        }
+
+
+def firmware_of(gnomon: Gnomon) -> dict[str, dict[str, Any]]:
+    """Return what thermostats with a certificate of their own say that they run."""
+    plan = city(HOMES, seed=1)
+    names = [one.name for home in plan.homes for one in home.devices if one.model == MODEL]
+    pages = {name: gnomon.http.get(f"/v1/things/{name}/firmware") for name in names}
+    return {name: page.json()["reported"] for name, page in pages.items() if page.is_success}
