@@ -78,6 +78,10 @@ _HARMLESS: Final = frozenset(
 class Looker(Protocol):
     """Looks at what devices show, and moves their targets by it."""
 
+    def hint(self, thing: str) -> None:
+        """Look soon: something may have been shown that was not seen to."""
+        ...
+
     async def look(self, things: Collection[str]) -> None:
         """See to it before it is said that their time is up."""
         ...
@@ -184,7 +188,7 @@ class Executor:
             await self._create(kept)
             return
         roll = await self._rolls.roll(campaign.id)
-        await self._recount(campaign, work)
+        await self._recount(campaign, roll, work)
         around = await self._around(campaign)
         if (
             work.planned_at == (kept.revision, roll.changes, around)
@@ -326,6 +330,9 @@ class Executor:
             )
             for thing in things
         }
+        for thing, one in facts.items():
+            if one.report.runs(need.manifest.sha256):
+                self._looker.hint(thing)
         work.held |= {thing: now_ms + HELD_MS for thing in here if seen[thing].busy or seen[thing].quiet}
         return seen | {thing: replace(seen[thing], here=False) for thing in absent}
 
@@ -387,11 +394,14 @@ class Executor:
 
     # Counting
 
-    async def _recount(self, campaign: Campaign, work: _Work) -> None:
+    async def _recount(self, campaign: Campaign, roll: Roll, work: _Work) -> None:
         """Count the documents, and compare with what was kept: they are to be the same."""
         now_ms = self._clock.now_ms()
         if work.recounted_ms == NEVER:
             work.recounted_ms = now_ms  # just read
+            for one in roll.targets():
+                if one.state in ACTIVE:
+                    self._looker.hint(one.thing)  # what was shown before this process began woke nobody
         if now_ms < work.recounted_ms + RECOUNT_MS:
             return
         work.recounted_ms = now_ms

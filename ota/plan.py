@@ -212,8 +212,9 @@ def _before(now_ms: int, campaign: Campaign, around: Around) -> Plan:
 def _paused(now_ms: int, campaign: Campaign, found: _Survey) -> Plan:
     assert campaign.stop is not None, "what is paused has a reason"
     over_ms = campaign.stop.at_ms + campaign.terms.pause_ttl_s * MS_PER_S
-    if now_ms >= over_ms:
-        return _ending(now_ms, campaign, found, PAUSED_TOO_LONG)
+    # Those that were let go on come to their end also while it is paused.
+    if reason := PAUSED_TOO_LONG if now_ms >= over_ms else _aborts(campaign, found):
+        return _ending(now_ms, campaign, found, reason)
     moves, wake_ms = _expiring(now_ms, campaign, found.active)
     return Plan((), (*_recalled(found.offered, now_ms), *moves), _first(over_ms, wake_ms))
 

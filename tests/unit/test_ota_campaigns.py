@@ -886,6 +886,35 @@ async def test_a_clock_over_its_time_is_timed_out_but_not_before_a_look_at_what_
 # Several processes, and none
 
 
+async def test_a_process_that_has_just_started_sees_to_what_the_last_one_did_not(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        campaign = await one.running()
+        await one.step(campaign.id, [name(0)], X.START, X.STAGED, X.GO, boot=1)
+        await one.step(campaign.id, [name(0)], X.CONFIRM, claimed_at_ms=one.clock.now_ms())
+        one.processes.clear()  # its hints and its timers are gone
+        later = await one.open()
+        await later.tick()
+        await later.ota.watcher.round()
+        one.clock.advance(61)
+        await later.ota.watcher.round()
+        found = await later.ota.lane.load(campaign.id, name(0))
+        assert found is not None
+        assert (found.state, found.reason) == (S.FAILED, "health_missing")
+
+
+@pytest.mark.parametrize("path", How)
+async def test_an_image_that_came_otherwise_and_woke_nobody_is_found(tmp_path, path):
+    async with world(tmp_path) as one:
+        await one.add([name(0)], here=False)
+        campaign = await one.running(path=path)
+        await one.runs([name(0)], FW)
+        one.ota.watcher._hints.clear()
+        one.clock.advance(61)
+        await one.processes[0].tick()
+        await one.ota.watcher.round()
+        assert (await one.states(campaign.id))[name(0)] is S.SUCCEEDED
+
+
 async def test_two_executors_offer_no_more_than_one_may(tmp_path):
     async with world(tmp_path, exclusive=False, settings=OtaSettings(devices_per_hour=3_600)) as one:
         await one.open()

@@ -143,6 +143,17 @@ def test_the_ladder_of_thresholds(over, bad, state):
     assert acted(one, planned.campaign, planned.offers, START_MS).state is state
 
 
+def test_what_ends_badly_while_it_is_paused_aborts_it_too():
+    for bad, state in ((19, CampaignState.PAUSED), (20, CampaignState.ABORTED)):
+        one = acts.pause(replace(campaign(1_000), wave=4), "a look", "ann", START_MS, automatic=False)
+        found = ended(targets(one), 0, S.ROLLED_BACK, bad, reason="boot_loop")
+        found = ended(found, bad, S.SUCCEEDED, 200 - bad)
+        planned = plan(START_MS, one, found, HERE, WELL)
+        after = acted(one, planned.campaign, 0, START_MS)
+        assert after.state is state
+        assert bool(planned.moves) is (state is CampaignState.ABORTED), "what was not let go on is stopped"
+
+
 def test_rejections_pause_from_a_fifth_of_twenty_on():
     one = replace(campaign(1_000), wave=4)
     for rejected, actions in ((3, 0), (4, 1)):
