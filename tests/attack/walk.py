@@ -4,11 +4,12 @@
 """
 
 import asyncio
+import functools
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -73,8 +74,9 @@ class Walked(msgspec.Struct, frozen=True):
         return [one for one in self.found if "cost" in one or "or otherwise" in one or "looked it up" in one]
 
 
-def in_a_process(planted: Sequence[str]) -> Walked:
-    """Walk in a child with these holes."""
+@functools.cache
+def in_a_process(planted: tuple[str, ...]) -> Walked:
+    """Walk in a child with these holes; what several attacks look at is walked once."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.attack.walk", *(f"{HOLE}{name}" for name in planted)],
         cwd=ROOT,
