@@ -13,9 +13,11 @@ device again by making a new machine from it. Nothing is installed but what `off
 
 import math
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+
+from cryptography import x509
 
 from fleet.boot import FileStatus, Image, boot, config_digest, sound
 from fleet.flash import Flash
@@ -32,9 +34,10 @@ from fleet.jobs import (
     stream_topic,
     write_get,
 )
+from fleet.keyring import Keyring
 from fleet.loading import IMAGE, Load, Outcome, Pool
 from fleet.makes import Make
-from fleet.offers import FAILED, MODES, SUCCEEDED, Checked, Refusal, examine, once_more
+from fleet.offers import FAILED, MODES, SUCCEEDED, Checked, Refusal, examine, keys_named, once_more
 from fleet.reports import FACTS, Progress, ReportAnswer, config_report, firmware_report, read_answer
 from fleet.requests import Requests
 from fleet.topics import Answer, Route, request_topic
@@ -99,7 +102,10 @@ SOUND: Final = Faults()
 class Setting:
     """What a device shares with its fleet, and how it takes part."""
 
-    keys: Keys
+    keys: Keys = field(default_factory=dict)
+    """Whose signatures it is told to believe."""
+    roots: Sequence[x509.Certificate] = ()
+    """Those that vouch for key lists: with any, it believes these lists and nobody else."""
     epoch: int = 0
     """Of its reports: rises with each start of the fleet."""
     faults: Faults = SOUND
@@ -135,7 +141,9 @@ class Firmware:
         "_make",
         "_name",
         "_number",
+        "_offered",
         "_requests",
+        "_ring",
         "_route",
         "_server_s",
         "_setting",
@@ -173,6 +181,9 @@ class Firmware:
         self._route: Route | None = None
         self._epoch, self._number = setting.epoch + record.boots, 0
         self._checked: Checked | None = None
+        self._ring = Keyring(flash.keys, setting.keys, setting.roots, chance)
+        self._offered: Execution | None = None
+        """What waits for the key list that it names."""
         self._load: Load | None = None
         self._version = self._server_s = self.fails = self.unavailable = 0
         self._since = now
@@ -210,6 +221,7 @@ class Firmware:
         """Whether nothing is under way and everything was answered."""
         record = self._store.record
         busy = record.state in COMING or self.is_trial or self.restart or math.isfinite(self._start_at)
+        busy = busy or self._offered is not None
         return not busy and not record.end and not len(self._requests)
 
     @property
@@ -240,6 +252,7 @@ class Firmware:
         """Speak by this route; what waited for an answer is asked again."""
         self._route = route
         self._requests.again(now)
+        self._ring.again(now)
         if self._load is not None:
             self._load.again(now)
         self._report(now)
@@ -272,6 +285,8 @@ class Firmware:
         """Do what is due."""
         if self.restart:
             return
+        if self._ring.given_up(now):
+            self._go_on(now)
         if now >= self._confirm_by:
             self._fall_back("health_timeout", now)
         elif now >= self._load_by:
@@ -289,16 +304,20 @@ class Firmware:
         if route is None or self.restart or self._is_deaf:
             return
         yield from self._requests.due(now, route)
-        if self._load is not None and self._checked is not None and self.download is None:
-            asked = self._load.ask(now)
-            if asked is not None:
-                yield stream_topic(route, self._checked.stream), write_get(asked)
+        if (asked := self._ring.ask(now)) is not None:
+            yield stream_topic(route, self._ring.stream), write_get(asked)
+        load, checked = self._load, self._checked
+        if load is None or checked is None or self.download is not None:
+            return
+        if (asked := load.ask(now)) is not None:
+            yield stream_topic(route, checked.stream), write_get(asked)
 
     def wake_at(self) -> float:
         """Return when ``tick`` or ``due`` have something to do if nothing happens before."""
         at = min(self._confirm_by, self._load_by, self._start_at, self._gate_at)
         if self._route is None or self._is_deaf:
             return at
+        at = min(at, self._ring.wake_at)
         if self._load is not None and self.download is None:
             at = min(at, self._load.wake_at)
         return min(at, self._requests.wake_at())
@@ -347,14 +366,28 @@ class Firmware:
         self._consider(message.execution, now)
 
     def _consider(self, execution: Execution | None, now: float) -> None:
-        """Check a job; what was loaded for another one is thrown away."""
-        before = self._store.record
+        """Check a job, by the keys that it names; what was loaded for another one is thrown away."""
+        before, self._offered = self._store.record, None
         if before.state in COMING and (execution is None or execution.job_id != before.job):
             self._abandon(now)
         if execution is None or self._is_over(execution):
+            self._ring.stop()
             return
+        if self._ring.wants(keys_named(execution), now):
+            self._offered = execution
+        else:
+            self._examine(execution, now)
+
+    def _go_on(self, now: float) -> None:
+        """Check the job that waited for a key list, by whatever is held now."""
+        execution, self._offered = self._offered, None
+        if execution is not None:
+            self._examine(execution, now)
+
+    def _examine(self, execution: Execution, now: float) -> None:
         record = self._store.record
-        found = examine(execution, self._name, self._make, record, self._setting.keys, int(now))
+        keys = self._ring.keys(max(int(now), record.floor))
+        found = examine(execution, self._name, self._make, record, keys, int(now))
         if isinstance(found, Refusal):
             self._finish(found.state, found.end, found.code, now, execution)
             return
@@ -402,7 +435,19 @@ class Firmware:
         elif self._load is None:  # otherwise it goes on, and keeps waiting if it was told to
             self._load = Load(checked, self._store, self._chance, self._setting.pool)
 
+    def _on_key_list(self, event: str, payload: bytes, now: float) -> None:
+        block = read_block(payload)
+        if event == "rejected":
+            is_over = self._ring.refused(is_missing=read_refusal(payload) == "ResourceNotFound")
+        else:
+            is_over = block is not None and self._ring.take(block.p, max(int(now), self._store.record.floor))
+        if is_over:
+            self._go_on(now)
+
     def _on_stream(self, answer: StreamAnswer, payload: bytes, now: float) -> None:
+        if answer.stream == self._ring.stream:
+            self._on_key_list(answer.event, payload, now)
+            return
         checked, load = self._checked, self._load
         if checked is None or load is None or answer.stream != checked.stream:
             return

@@ -118,13 +118,14 @@ class Slot:
 class Flash:
     """All that survives a power cut."""
 
-    __slots__ = ("configs", "fuse", "record", "slots")
+    __slots__ = ("configs", "fuse", "keys", "record", "slots")
 
     def __init__(self, fuse: Fuse) -> None:
         self.fuse = fuse
         self.record = Pages(fuse)
         self.slots = {name: Slot(fuse) for name in SLOTS}
         self.configs = {name: Pages(fuse) for name in SLOTS}
+        self.keys = Pages(fuse)
 
 
 def _whole(page: bytes) -> tuple[int, bytes | None]:

@@ -26,6 +26,8 @@ class _Line(msgspec.Struct, frozen=True, array_like=True):
     configs: dict[str, list[bytes]]
     slots: dict[str, dict[int, int]]
     """By the number of a block its place among the blocks of the file."""
+    keys: list[int]
+    """Of the two copies of the key list the place of each."""
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):
@@ -45,6 +47,7 @@ def pack(flashes: Mapping[str, Kept]) -> bytes:
                 name: {index: places.setdefault(block, len(places)) for index, block in slot.blocks.items()}
                 for name, slot in one.flash.slots.items()
             },
+            [places.setdefault(page, len(places)) for page in one.flash.keys.pages],
         )
         for name, one in flashes.items()
     }
@@ -65,6 +68,7 @@ def _flash(line: _Line, blocks: list[bytes]) -> Flash:
     flash.record.pages = line.record
     for slot, pages in line.configs.items():
         flash.configs[slot].pages = pages
+    flash.keys.pages = [blocks[place] for place in line.keys]
     for slot, places in line.slots.items():
         flash.slots[slot].blocks = {index: blocks[place] for index, place in places.items()}
     return flash

@@ -119,6 +119,8 @@ class Advice(msgspec.Struct, frozen=True):
     confirm_s: Seconds = 60
     prestage: bool = False
     activate_at: Count = 0
+    keys: Count = 0
+    """Number of the key list that the signatures need."""
     jitter_s: Annotated[float, Meta(ge=0, le=86_400)] = 0
     http: str = ""
 

@@ -83,6 +83,14 @@ def examine(
     return Checked(execution.job_id, stream, advice, _image(found, advice.manifest), mode, facts, found)
 
 
+def keys_named(execution: Execution) -> int:
+    """Return the number of the key list that a job names; 0: none."""
+    try:
+        return read_document(execution.job_document).gnomon.keys
+    except UNREADABLE:
+        return 0
+
+
 def once_more(checked: Checked, record: Record, now_s: int) -> Refusal | None:
     """Ask at the gate what may have changed since (V17)."""
     try:

@@ -16,13 +16,14 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import uvloop
+from cryptography import x509
 
 from fleet.appliances import (
     Appliance,
@@ -127,9 +128,10 @@ class Simulation:
         speed: float = 1.0,
         statistics: Statistics | None = None,
         keys: Keys = NO_KEYS,
+        roots: Sequence[x509.Certificate] = (),
         flashes: Mapping[str, Kept] = NO_FLASHES,
     ) -> None:
-        """``keys``: whose signatures its devices believe; read at each job, so it may change meanwhile.
+        """``roots``: those that vouch for key lists; ``keys``: without any, whose signatures are believed.
 
         ``flashes``: those of an earlier city; who has none is new from the factory.
         """
@@ -144,7 +146,7 @@ class Simulation:
             speed=speed,
             since_s=clock.now_ms() / MS_PER_S,
         )
-        self._firmware = Setting(keys=keys, epoch=seconds, pool={})
+        self._firmware = Setting(keys=keys, roots=roots, epoch=seconds, pool={})
         self._flashes = dict(flashes)
         self._lost: set[str] = set()  # connections of things that are dark
         self._climate = Climate(weather_phase=self._chance("weather").uniform(0, 6))

@@ -8,7 +8,7 @@ I/O: this file hands it messages and time, and sends what it says. Four places a
     3  whenever time has passed: let it do and say what is due; fetch the image over HTTP if it asks
     4  it goes dark: close the connection, start it again, connect again
 
-    python -m fleet.upgrading_agent --thing gw-0001-home --model hearth-hub-2 --keys keys.json \
+    python -m fleet.upgrading_agent --thing gw-0001-home --model hearth-hub-2 \
         --ca ca.crt --cert gw.crt --key gw.key --images var/images
 """
 
@@ -29,6 +29,7 @@ from fleet.firmware import CONFIG, FIRMWARE, Download, Setting
 from fleet.hardware import Computer, new_hardware
 from fleet.http_update import DownloadError, download, https
 from fleet.jobs import own_firmware_filters, parse_any
+from fleet.keyring import read_roots
 from fleet.keys import read_keys
 from fleet.makes import MAKES
 from fleet.topics import Answer, own_filters, own_route
@@ -177,11 +178,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     parser = make_parser("fleet.upgrading_agent")
     parser.add_argument("--model", choices=sorted(MAKES), required=True)
-    parser.add_argument("--keys", type=Path, required=True, help="JSON: whose signatures it believes")
+    parser.add_argument(
+        "--keys", type=Path, help="JSON: whose signatures it believes, in place of the CA's key lists"
+    )
     parser.add_argument("--images", type=Path, help="directory for downloads; without it by MQTT only")
     options = read_options(parser)
     seconds = SystemClock().now_ms() // MS_PER_S
-    setting = Setting(keys=read_keys(options.keys), epoch=seconds, by_http=options.images is not None)
+    keys = {} if options.keys is None else read_keys(options.keys)
+    roots = read_roots(Path(options.ca)) if options.keys is None and options.ca else ()
+    setting = Setting(keys=keys, roots=roots, epoch=seconds, by_http=options.images is not None)
     agent = UpgradingAgent(options, Thermostat(), setting)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: agent.stop())

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from fleet.connection import Certificates, Endpoint
 from fleet.flash_file import pack, unpack
+from fleet.keyring import read_roots
 from fleet.makes import MAKES
 from fleet.plan import Plan, city
 from fleet.provisioning import with_scenes
@@ -70,7 +71,7 @@ async def _demonstrate(system: System, plan: Plan, seed: int) -> None:
         identities=Certificates(certificates).identity,
         clock=services.clock,
         seed=seed,
-        keys=await demo_firmware.followed(services.ota.keys),
+        roots=read_roots(certificates / "ca.crt"),
         flashes=unpack(flashes.read_bytes() if flashes.exists() else b""),
     )
     console.print(welcome(system), soft_wrap=True, highlight=False)

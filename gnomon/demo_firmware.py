@@ -18,8 +18,8 @@ from fleet.makes import FACTORY_COUNTER
 from gnomon.demo_city import DEMO
 from gnomon.services import Services
 from ota.envelope import public_of
-from ota.keys import SigningKeys, parse_key
-from ota.verification import KeyRole, Keys
+from ota.keys import parse_key
+from ota.verification import KeyRole
 from registry.catalogue import DeviceModel, ModelFirmware, Signatures
 from security import private_files
 
@@ -46,13 +46,6 @@ async def provide(services: Services, directory: Path, models: Iterable[str]) ->
         new = parse_key(public, KeyRole.IMAGE, vendor, services.clock.now_ms())
         if (await keys.ring()).key(new.kid) is None:  # one that somebody has revoked stays so
             await keys.add(new, DEMO)
-
-
-async def followed(keys: SigningKeys) -> Keys:
-    """Return the keys that devices are told of: those that count at any moment, not only now."""
-    told = dict(await keys.keys())
-    keys.listeners.append(told.update)
-    return told
 
 
 def _description(model: DeviceModel, firmware: ModelFirmware) -> str:

@@ -74,6 +74,11 @@ def write(list: KeyList, key: Ed25519PrivateKey, certificates: Sequence[bytes]) 
     return seal(payload, Typ.KEYS, key, certificates)
 
 
+def read(data: bytes) -> KeyList:
+    """Return what a list says that was verified before; whoever keeps one need not do so again."""
+    return _read(open_envelope(data, Typ.KEYS).payload)
+
+
 def verify(data: bytes, roots: Sequence[x509.Certificate], now_s: int, held: int) -> KeyList:
     """Return a list that may take the place of the one with the number ``held`` (0: there is none).
 

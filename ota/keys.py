@@ -160,8 +160,6 @@ class SigningKeys:
         self._box = box
         self._authority = authority
         self._directory = directory
-        self.listeners: list[Callable[[Keys], None]] = []
-        """Told of the keys that devices are told of, before whoever changed them here goes on."""
 
     # ------------------------------------------------------------------ reading
 
@@ -172,7 +170,7 @@ class SigningKeys:
 
     async def keys(self) -> Keys:
         """Return the keys that devices are told of, by their kid."""
-        return _on_the_list(await self.ring())
+        return {bytes.fromhex(one.kid): _told(one) for one in (await self.ring()).keys if one.is_on_the_list}
 
     async def number(self) -> int:
         """Return the number of the list that devices are to have."""
@@ -243,10 +241,7 @@ class SigningKeys:
                 return start
             return self._listed(after, key, vouching)
 
-        ring = await self._audited.change(RING, decided, action, by, via, reason=reason)
-        for tell in self.listeners:
-            tell(_on_the_list(ring))
-        return ring
+        return await self._audited.change(RING, decided, action, by, via, reason=reason)
 
     def _listed(self, ring: Ring, key: Ed25519PrivateKey, vouching: tuple[bytes, bytes]) -> Ring:
         """Return a ring with the next number, and the list that says so."""
@@ -289,10 +284,6 @@ def _there(ring: Ring, kid: str) -> SigningKey:
     key = ring.key(kid)
     assert key is not None, "written a moment ago"
     return key
-
-
-def _on_the_list(ring: Ring) -> Keys:
-    return {bytes.fromhex(one.kid): _told(one) for one in ring.keys if one.is_on_the_list}
 
 
 def _told(key: SigningKey) -> TrustedKey:

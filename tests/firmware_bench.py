@@ -2,11 +2,13 @@
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 from uuid import UUID
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleet.boot import FileStatus, Store
@@ -126,6 +128,7 @@ class Bench:
         service: OtaStandIn | None = None,
         by_http: bool = False,
         keys: Keys = TRUSTED,
+        roots: Sequence[x509.Certificate] = (),
         thing: str = THING,
         now_s: int = NOW_S,
     ) -> None:
@@ -137,7 +140,7 @@ class Bench:
         self.is_online = True
         self.states: list[FileStatus] = []
         self.thing = thing
-        setting = Setting(keys=keys, faults=faults, by_http=by_http)
+        setting = Setting(keys=keys, roots=roots, faults=faults, by_http=by_http)
         self.hardware = new_hardware(make, setting, self.chance, cut_at=cut_at, flip_at=flip_at)
         self.flash = self.hardware.flash
         self.computer = Computer(self.thing, self.hardware, self, self.chance)

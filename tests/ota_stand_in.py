@@ -56,6 +56,8 @@ class OtaStandIn(StandIn):
         self.jobs: dict[str, Job] = {}
         self.gate = lambda _job: ("go", 0)
         self.wire = lambda _file, _index, data: [data]
+        self.key_lists: dict[str, bytes] = {}
+        """By stream: they need no job."""
         self.requests: list[tuple[str, str]] = []
 
     def offer(self, thing: str, job: Job) -> SendList:
@@ -155,6 +157,9 @@ class OtaStandIn(StandIn):
         assert (operation, fmt) == ("get", "cbor")
         job, body = self.jobs.get(thing), cbor2.loads(payload)
         base = f"{head.replace('/up/', '/down/', 1)}/streams/{stream}"
+        if stream.startswith("keys-"):
+            self.requests.append((thing, stream))
+            return self._on_key_list(base, self.key_lists.get(stream))
         if job is None or job.stream != stream or job.status != "IN_PROGRESS" or body["f"] not in job.files:
             return [(f"{base}/rejected/cbor", cbor2.dumps({"o": "ResourceNotFound", "m": ""}))]
         data, size = job.files[body["f"]], body["l"]
@@ -166,6 +171,14 @@ class OtaStandIn(StandIn):
                 answer = {"f": body["f"], "l": len(copy), "i": index, "p": copy}
                 messages.append((f"{base}/data/cbor", cbor2.dumps(answer)))
         return messages
+
+    def _on_key_list(self, base: str, content: bytes | None) -> SendList:
+        if content is None:
+            return [(f"{base}/rejected/cbor", cbor2.dumps({"o": "ResourceNotFound", "m": ""}))]
+        copies = self.wire(-1, 0, content)
+        return [
+            (f"{base}/data/cbor", cbor2.dumps({"f": 0, "l": len(one), "i": 0, "p": one})) for one in copies
+        ]
 
 
 def wanted_blocks(body: dict[str, Any]) -> list[int]:

@@ -42,6 +42,13 @@ def test_an_image_and_its_configuration_are_there_again():
     assert kept.flash.slots[slot].blocks == flash.slots[slot].blocks
 
 
+def test_the_key_list_is_there_again():
+    flash = upgraded()
+    flash.keys.write(b"a list")
+    ((_, kept),) = unpack(pack({"han-0003": Kept("T1", flash)})).items()
+    assert kept.flash.keys.read() == b"a list"
+
+
 def test_equal_blocks_are_held_once():
     one, flash = Kept("T1", upgraded()), upgraded()
     single = len(pack({"a": one}))

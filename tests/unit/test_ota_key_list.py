@@ -1,53 +1,19 @@
 """A list of keys is believed as a whole or not at all, and never an older one than is held."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ota.envelope import Typ, kid_of, open_envelope, seal
 from ota.errors import FieldError, KeyListError
-from ota.key_list import KEYS_MAX, KeyList, verify, write
+from ota.key_list import KEYS_MAX, verify, write
 from ota.verification import KeyRole, TrustedKey
-from security.trust import certificates
 from tests import ota_base as base
-
-NOW = datetime.fromtimestamp(base.NOW_S, UTC)
-LIST_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
-ROOT = certificates.make_root(NOW)
-ISSUING = certificates.make_issuing(ROOT, NOW)
-OTHER = certificates.make_root(NOW)
-LIST = KeyList(7, base.NOW_S - 10, base.NOW_S + 86_400, tuple(base.KEYS.values()))
-
-
-def certify(issuer, usage=ExtendedKeyUsageOID.CODE_SIGNING, key=LIST_KEY, days=30):
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "list key")])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(issuer.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(5)
-        .not_valid_before(NOW - timedelta(minutes=1))
-        .not_valid_after(NOW + timedelta(days=days))
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    )
-    return builder.sign(issuer.key, hashes.SHA256()).public_bytes(Encoding.DER)
-
-
-def der(pair):
-    return pair.certificate.public_bytes(Encoding.DER)
-
-
-CHAIN = (certify(ISSUING), der(ISSUING))
-SEALED = write(LIST, LIST_KEY, CHAIN)
+from tests.key_lists import CHAIN, ISSUING, LIST, LIST_KEY, OTHER, ROOT, SEALED, certify, der
 
 
 def verified(data, roots=(ROOT.certificate,), now_s=base.NOW_S, held=0):
