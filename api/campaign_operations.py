@@ -294,8 +294,10 @@ RESUME_CAMPAIGN: Final = _act(
     "resumeCampaign",
     "Go on after a pause",
     Action.CAMPAIGN_RESUME,
-    refusals=(problems.SAME_PERSON,),
-    description="After a pause that no person made it takes another person than who wrote it.",
+    refusals=(problems.SAME_PERSON, problems.CAMPAIGN_UNFIT),
+    description="After a pause that no person made it takes another person than who wrote it. What would have"
+    " to stop again at once does not go on: its release was withdrawn or is over, a key was revoked, its"
+    " order is over.",
 )
 ABORT_CAMPAIGN: Final = _act(
     "abortCampaign",

@@ -28,6 +28,7 @@ from ota.campaign_ports import Releases, ReleaseView, Signer
 from ota.campaign_store import NOUN, CampaignStore, Names
 from ota.clocks import Figures
 from ota.data import RESET
+from ota.envelope import Typ, open_envelope
 from ota.errors import (
     CampaignNotFoundError,
     CampaignUnfitError,
@@ -47,6 +48,7 @@ from ota.models import Execution
 from ota.needs import DeviceFacts, Need, Reason
 from ota.order import Order
 from ota.packing import Contents, NoBundleError
+from ota.plan import ORDER_EXPIRED
 from ota.rolls import Rolls
 from ota.states import (
     ACTIVE,
@@ -71,6 +73,9 @@ WANTED_KEPT_MAX: Final = 200
 EARLY_S: Final = 3_600
 """An order holds from a little before it is made, for devices whose clocks are behind."""
 CANCELED_BY_HAND: Final = "canceled"
+RELEASE_WITHDRAWN: Final = "release_withdrawn"
+RELEASE_EXPIRED: Final = "release_expired"
+KEY_REVOKED: Final = "key_revoked"
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -350,7 +355,18 @@ class CampaignService:
         return await self._change(id, decide, Action.CAMPAIGN_APPROVE, by, via, reason)
 
     async def resume(self, id: str, note: str, by: Principal, via: Via = INSIDE) -> Campaign:
-        """Let a paused campaign go on; after one that no person paused, another person than its author."""
+        """Let a paused campaign go on; after a pause that no person made, another person than its author.
+
+        One that would have to stop again at once does not go on: meanwhile devices would be let go on.
+        """
+        found, now_ms = await self.campaign(id), self._clock.now_ms()
+        acts.resume(found, note, by.name, now_ms)  # raises what it has to
+        assert found.frozen is not None, "what is paused was frozen"
+        reason = await unfit(found, self._releases, self._signer, now_ms)
+        if now_ms >= found.frozen.not_after_s * MS_PER_S:
+            reason = ORDER_EXPIRED
+        if reason:
+            raise CampaignUnfitError((reason,))
         return await self._change(
             id,
             lambda before: acts.resume(before, note, by.name, self._clock.now_ms()),
@@ -504,6 +520,7 @@ class CampaignService:
         settings, mode, now_s = self._settings, mode_of(terms), self._clock.now_ms() // MS_PER_S
         checks = (
             (release.is_released, "release: it is not released"),
+            (now_s < release.manifest.expires, "release: what its vendor said of it holds no longer"),
             (release.manifest.allows(mode), f"data: its vendor does not allow {terms.data}"),
             (bool(names.ordered or names.replaced), "targets: nobody needs it"),
             (len(names.ordered) + len(names.replaced) <= TARGETS_MAX, f"targets: over {TARGETS_MAX:,}"),
@@ -548,6 +565,8 @@ class CampaignService:
         names = await self.store.names(campaign.id, frozen.revision, frozen.parts)
         if not names.ordered:
             return b""  # there are only devices to be replaced
+        if self._clock.now_ms() >= frozen.not_after_s * MS_PER_S:
+            raise CampaignUnfitError(("order: it was submitted too long ago, and is over",))
         order = order_of(campaign, frozen)
         if name_tree(names.ordered).root != order.targets or len(names.ordered) != order.count:
             raise CampaignUnfitError(("order: the targets are not those that were submitted",))
@@ -566,6 +585,21 @@ class CampaignService:
         """Forget who a draft meant: what was frozen last, and what a try of the next revision left behind."""
         for revision in (campaign.revision, campaign.revision + 1):
             await self.store.drop_names(campaign.id, revision)
+
+
+async def unfit(campaign: Campaign, releases: Releases, signer: Signer, now_ms: int) -> str:
+    """Return why nothing of a campaign may be carried out now; empty: what was signed for it holds (U12)."""
+    release = await releases.view(campaign.terms.release)
+    if not release.is_released:
+        return RELEASE_WITHDRAWN
+    if now_ms >= release.manifest.expires * MS_PER_S:
+        return RELEASE_EXPIRED
+    if not campaign.order:
+        return ""  # there are only devices to be replaced
+    keys = await signer.keys()
+    signed = (open_envelope(campaign.order, Typ.ORDER), open_envelope(release.envelope, Typ.MANIFEST))
+    holds = all((key := keys.get(one.kid)) is not None and not key.revoked for one in signed)
+    return "" if holds else KEY_REVOKED
 
 
 def buckets(counts: Mapping[ExecutionState, int]) -> dict[str, int]:

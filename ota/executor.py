@@ -24,10 +24,9 @@ from ota.actions import Abort, CampaignAction, Complete, Move, OpenWave, Pause, 
 from ota.campaign import Campaign, Path, wave_ends, wave_of
 from ota.campaign_ports import Releases, Signer
 from ota.campaign_store import CampaignStore, Names
-from ota.campaigns import need_of
+from ota.campaigns import need_of, unfit
 from ota.claims import OFFER_MS_MAX, Claims
 from ota.clocks import Limits, due_ms
-from ota.envelope import Typ, open_envelope
 from ota.equipment import AT_ONCE
 from ota.events import Events
 from ota.executions import Tell, ThingJobs
@@ -67,8 +66,6 @@ CAME_MAX: Final = 200_000
 
 _log: Final = structlog.get_logger(__name__)
 
-RELEASE_WITHDRAWN: Final = "release_withdrawn"
-KEY_REVOKED: Final = "key_revoked"
 _HARMLESS: Final = frozenset(
     {Reason.ALREADY_CURRENT, Reason.UNKNOWN_FIRMWARE, Reason.PINNED, Reason.OTHER_CAMPAIGN}
 )
@@ -220,20 +217,9 @@ class Executor:
 
     async def _around(self, campaign: Campaign) -> Around:
         """Return what else a plan hangs on: release and keys are to be good at every tick (U12)."""
-        unfit = ""
-        if not campaign.is_over:
-            release = await self._releases.view(campaign.terms.release)
-            if not release.is_released:
-                unfit = RELEASE_WITHDRAWN
-            elif campaign.order:
-                keys = await self._signer.keys()
-                signed = (
-                    open_envelope(campaign.order, Typ.ORDER),
-                    open_envelope(release.envelope, Typ.MANIFEST),
-                )
-                if any((key := keys.get(one.kid)) is None or key.revoked for one in signed):
-                    unfit = KEY_REVOKED
-        return Around(unfit, self._health.unhealthy_since_ms)
+        now_ms = self._clock.now_ms()
+        reason = "" if campaign.is_over else await unfit(campaign, self._releases, self._signer, now_ms)
+        return Around(reason, self._health.unhealthy_since_ms)
 
     async def _do(self, kept: Kept[Campaign], planned: Plan, now_ms: int) -> None:
         """Write the campaign, then move its targets. Whoever loses the first does not do the second."""

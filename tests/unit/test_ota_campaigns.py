@@ -636,6 +636,47 @@ async def test_a_key_that_is_revoked_pauses_what_it_signed(tmp_path):
         await one.processes[0].tick()
         paused = await one.ota.campaigns.campaign(campaign.id)
         assert (paused.state, paused.stop and paused.stop.reason) == (CampaignState.PAUSED, "key_revoked")
+        with pytest.raises(CampaignUnfitError, match="key_revoked"):
+            await one.ota.campaigns.resume(campaign.id, "go on", EVE)
+
+
+async def test_what_would_stop_again_at_once_does_not_go_on_so_that_nobody_slips_through_the_gate(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaign = await one.running(lasts_ms=100_000)
+        await one.step(campaign.id, [name(0)], X.START, X.STAGED)
+        await one.ota.campaigns.pause(campaign.id, "a look", ANN)
+        await one.ota.releases.withdraw(one.release, OTTO, reason="it melts")
+        with pytest.raises(CampaignUnfitError, match="release_withdrawn"):
+            await one.ota.campaigns.resume(campaign.id, "go on", ANN)
+        assert (await gate(one, campaign.id, name(0)))["message"] == "hold: paused"
+        one.clock.advance(100)
+        with pytest.raises(CampaignUnfitError, match="order_expired"):
+            await one.ota.campaigns.resume(campaign.id, "go on", ANN)
+
+
+async def test_an_order_that_is_over_is_approved_by_nobody(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        made = await campaigns.create(campaigns.terms(release=one.release, lasts_ms=100_000), ANN)
+        await campaigns.submit(made.id, ANN)
+        one.clock.advance(100)
+        with pytest.raises(CampaignUnfitError, match="submitted too long ago"):
+            await campaigns.approve(made.id, OTTO)
+
+
+async def test_a_release_whose_manifest_is_over_stops_its_campaigns_and_gets_no_other(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        left_s = base.MANIFEST.expires - one.clock.now_ms() // 1_000
+        one.clock.advance(left_s - 2)
+        campaign = await one.running()
+        assert campaign.state is CampaignState.RUNNING
+        one.clock.advance(2)
+        await one.processes[0].tick()
+        paused = await one.ota.campaigns.campaign(campaign.id)
+        assert (paused.state, paused.stop and paused.stop.reason) == (CampaignState.PAUSED, "release_expired")
+        other = await one.ota.campaigns.create(one.ota.campaigns.terms(release=one.release), ANN)
+        with pytest.raises(CampaignUnfitError, match="holds no longer"):
+            await one.ota.campaigns.submit(other.id, ANN)
 
 
 # Stopping
