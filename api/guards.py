@@ -5,7 +5,7 @@ shadow is the table of shadows (``security.policy``), asked where the shadow is.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -16,6 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import Scope
 
 from api.gate import DEVICE, INSIDE, PREMISES, THINGS, Gate
+from api.limits import PATH_PART_CHARS_MAX
 from api.problems import (
     CHALLENGE,
     FORBIDDEN,
@@ -24,7 +25,7 @@ from api.problems import (
     UNAUTHORIZED,
     ApiError,
 )
-from api.reading import BODY, HttpRequest, header, read_body
+from api.reading import BODY, HttpRequest, header, invalid, read_body
 from api.replies import Field
 from api.services import ApiServices, Bearer
 from infra.documents.port import StoreError
@@ -128,6 +129,7 @@ class Guard:
         # Before anything is looked up: who may do this to no target learns nothing about any.
         if not may_at_all(principal.role, action):
             raise ApiError(FORBIDDEN)
+        _refuse_impossible(scope["path_params"])
         if principal.role in BY_REACH:
             reach = principal.reach | await self._reach_of(principal)
             scope["user"] = replace(principal, reach=reach)
@@ -154,6 +156,17 @@ class Guard:
             return False
         now: Principal = scope["user"]
         return (now.name, now.role) == (before.name, before.role)
+
+
+def _refuse_impossible(parts: Mapping[str, object]) -> None:
+    """Raise if a part of the path can be no name of anything: no store would even look for it."""
+    for name, part in parts.items():
+        if isinstance(part, str) and name not in THINGS and not _is_name(part):
+            raise invalid(f"no {name} is named like that")
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= PATH_PART_CHARS_MAX and text.isprintable()
 
 
 def target_of(request: HttpRequest) -> str:

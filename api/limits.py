@@ -10,6 +10,9 @@ QUERY_FIELDS_MAX: Final = 20
 QUERY_BYTES_MAX: Final = 2_048
 """A longer query is refused before it is parsed: 400."""
 
+PATH_PART_CHARS_MAX: Final = 256
+"""Of what a path names; a longer part is refused before anything is looked up: 400."""
+
 IDEMPOTENCY_KEY_BYTES_MAX: Final = 64
 
 RETRY_AFTER_S: Final = 1

@@ -1,6 +1,7 @@
 """Who may call what: one guard, a table, and the default is no."""
 
 import asyncio
+import re
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from api.operations import Answer, Operation, Route
 from api.reading import HttpRequest
 from api.replies import Reply, no_content
 from security import policy
-from security.policy import GRANTS, TWO_PERSONS, Action, Role, Scope
+from security.policy import GRANTS, TWO_PERSONS, Action, Role, Scope, may_at_all
 from tests.api.rig import AWS, SHADOW, Rig, api
 
 OPEN = {
@@ -211,6 +212,21 @@ async def test_with_compat_things_are_made_and_removed_as_aws_does(tmp_path: Pat
             assert (gone.status_code, gone.json()) == (200, {})
         assert (await rig.by[Role.OPERATOR].get("/v1/things/lamp")).status_code == 404
         assert (await rig.stranger.post("/things/a%20b", headers=headers)).status_code == 400
+
+
+@pytest.mark.parametrize("part", ["x%00", "%1b[2J", "a" * 257, "a" * 3_000])
+async def test_a_part_of_a_path_that_can_be_no_name_is_refused_before_anything_is_looked_up(
+    rig: Rig, part: str
+):
+    asked = 0
+    for route, role in product(all_routes(rig.services), rig.by):
+        if "{" in route.path and may_at_all(role, route.operation.action):
+            url = re.sub(r"{\w+:str}", part, route.path)
+            body = None if route.method in {"GET", "HEAD"} else b"{}"
+            answer = await rig.by[role].request(route.method, url, content=body)
+            assert answer.status_code in {400, 401, 403, 404, 414, 415}, f"{role} {route.method} {route.path}"
+            asked += 1
+    assert asked > 100
 
 
 async def test_requests_without_a_token_are_bounded_in_work(rig: Rig):
