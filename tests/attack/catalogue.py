@@ -9,6 +9,7 @@ from tests.attack import (
     floods,
     gateways,
     identities,
+    images,
     records,
     rights,
     routes,
@@ -31,6 +32,7 @@ MODULES: Final = (
     tokens,
     canaries,
     firmware,
+    images,
 )
 """Importing them registers their attacks."""
 ATTACKS: Final = registered()
@@ -47,7 +49,6 @@ LATER: Final[tuple[tuple[str, str, str], ...]] = (
         "load events, replays, false meter values, webhooks, clocks",
         "programs and events",
     ),
-    ("B28, B29", "path tricks, compression bombs", "firmware"),
     ("B31", "script in names, CSRF, framing", "pages"),
     ("B33, B39, B40", "staff browsing, what is not enrolled, resale", "provisioning"),
     (

@@ -8,6 +8,8 @@ place has moved fails loudly: `mock.patch` refuses a name that is not there, and
 import asyncio
 import base64
 import dataclasses
+import gzip
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +21,7 @@ import msgspec
 import structlog
 from cryptography import x509
 
-from api import audit, schemas
+from api import audit, reading, schemas
 from api.gate import Gate, OutOfReachError
 from api.guards import ByToken
 from api.problems import FORBIDDEN, ApiError
@@ -445,6 +447,36 @@ def name_of_an_image_not_held_against_it() -> None:
             return honest(upload)
 
     _replace("infra.blobs.Upload._finish", finish)
+
+
+@hole("B28")
+def any_name_for_an_image() -> None:
+    """Let an image be called as its sender likes."""
+    _replace("infra.blobs._NAME", re.compile(".*", re.DOTALL))
+
+
+@hole("B29")
+def encoded_images_taken() -> None:
+    """Take an image in whatever encoding it comes."""
+    _hide_encoding("api.images.header")
+
+
+@hole("B29")
+def bodies_unpacked() -> None:
+    """Unpack a body that comes compressed."""
+    honest = reading._collect
+
+    async def collect(request: Any, bytes_max: int) -> bytes:
+        body = await honest(request, bytes_max)
+        return gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
+
+    _hide_encoding("api.reading.header")
+    _replace("api.reading._collect", collect)
+
+
+def _hide_encoding(place: str) -> None:
+    honest = reading.header
+    _replace(place, lambda scope, name: None if name == b"content-encoding" else honest(scope, name))
 
 
 @hole("B11")
