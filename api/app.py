@@ -46,6 +46,7 @@ from api.programs import ProgramRoutes
 from api.reading import HttpRequest, request_id, via_of
 from api.releases import Releases
 from api.replies import Reply
+from api.service_levels import ServiceLevelRoutes
 from api.services import ApiServices
 from api.sessions import Sessions
 from api.shadow_changes import ShadowChanges
@@ -119,6 +120,7 @@ def all_routes(services: ApiServices) -> tuple[Route, ...]:
         *KeyListRoute(services).routes(),
         *OutboxRoutes(services).routes(),
         *Campaigns(services, places).routes(),
+        *ServiceLevelRoutes(services).routes(),
         *Audit(services).routes(),
         *Status(services).routes(),
         *AwsShadows(services, desk).routes(),

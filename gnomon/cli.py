@@ -15,6 +15,7 @@ from gnomon.commands.campaign import campaign
 from gnomon.commands.enrol import enrol
 from gnomon.commands.field import field
 from gnomon.commands.image import image
+from gnomon.commands.levels import levels
 from gnomon.commands.listing import Group
 from gnomon.commands.options import run, settings_of, settings_options
 from gnomon.commands.person import person, token
@@ -103,3 +104,4 @@ for _command in (person, token, thing, provision, campaign, image, field, vouche
     main.add_command(_command)
 for _command in RELEASE_COMMANDS:
     image.add_command(_command)
+campaign.add_command(levels)

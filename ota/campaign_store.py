@@ -16,7 +16,7 @@ from security.audit import INSIDE, Via
 from security.audited import Audited
 from security.policy import Principal, Role
 
-CAMPAIGNS: Final = Collection("ota_campaigns", ("listed", "state", "release", "at_work"))
+CAMPAIGNS: Final = Collection("ota_campaigns", ("listed", "state", "release", "at_work", "ended_at_ms"))
 TARGETS: Final = Collection("ota_targets", ())
 NAMES_PER_PART: Final = 1_000
 PARTS_MAX: Final = TARGETS_MAX // NAMES_PER_PART
@@ -94,6 +94,11 @@ class CampaignStore:
         """Return the campaigns of which something may have to be carried out."""
         page = await self._store.find(CAMPAIGNS.name, "at_work", AT_WORK, AT_WORK, limit=LIVE_MAX)
         return [Kept(_campaign(one.body), one.revision) for one in page.documents]
+
+    async def ended_since(self, at_ms: int) -> list[Campaign]:
+        """Return the campaigns that ended at this time or later."""
+        page = await self._records.page("ended_at_ms", at_ms, self._clock.now_ms(), LIVE_MAX)
+        return list(page.records)
 
     async def note(
         self, campaign: Campaign, before: Kept[Campaign], action: str = "", reason: str = ""
@@ -178,4 +183,6 @@ def _found_by(campaign: Campaign) -> Mapping[str, IndexValue]:
     }
     if campaign.is_at_work:
         index["at_work"] = AT_WORK
+    if campaign.ended_at_ms:
+        index["ended_at_ms"] = campaign.ended_at_ms
     return index

@@ -50,6 +50,7 @@ from ota.order import Order
 from ota.packing import Contents, NoBundleError
 from ota.plan import ORDER_EXPIRED
 from ota.rolls import Rolls
+from ota.service_levels import SINCE_MS, ServiceLevels, combined
 from ota.states import (
     ACTIVE,
     CAMPAIGN,
@@ -174,6 +175,17 @@ class CampaignService:
             self._settings.deadline_s * MS_PER_S,
             self._clock.now_ms(),
             prestage=campaign.terms.prestage,
+        )
+
+    async def service_levels(self) -> ServiceLevels:
+        """Return how the fleet stands to what is set."""
+        at_work = [one.record for one in await self.store.at_work()]
+        ended = await self.store.ended_since(self._clock.now_ms() - SINCE_MS)
+        every = {one.id: one for one in (*at_work, *ended)}
+        return combined(
+            [await self.figures(one) for one in every.values()],
+            limit_ms=self._settings.deadline_s * MS_PER_S,
+            per_hour=self._settings.devices_per_hour,
         )
 
     async def execution(self, id: str, thing: str) -> Execution:
