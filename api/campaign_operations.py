@@ -71,6 +71,7 @@ _CAMPAIGN: Final[dict[str, Any]] = {
     "counts": _COUNTS,
     "clocks": _CLOCKS,
     "id": _ID,
+    "version": 5,
     "job": f"c-{_ID.replace('-', '')}",
     "release": _RELEASE,
     "selector": {"things": [], "premises": [], "owner": None, "pinned": []},

@@ -324,6 +324,7 @@ class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
     """A campaign as it is."""
 
     id: Id
+    version: Annotated[int, Meta(description="As its ETag")]
     job: Annotated[str, Meta(description="What devices call it")]
     release: Id
     selector: SelectorDocument
@@ -371,6 +372,7 @@ class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
             clocks=progress.clocks,
             stop=progress.stop,
             id=campaign.id,
+            version=campaign.version,
             job=job_id(campaign.id),
             release=terms.release,
             selector=selector,

@@ -4,7 +4,8 @@ Beside that file lies a private one with the session, so that a second factor is
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +32,7 @@ PRECONDITION_FAILED: Final = 412
 CHANGES_MAX: Final = 5
 """Tries more at what others change at the same time."""
 JSON: Final = {"Content-Type": "application/json"}
+MERGE_PATCH: Final = {"Content-Type": "application/merge-patch+json"}
 CODE: Final = "code of the second factor"
 MAYBE_CODE: Final = f"{CODE} (just Enter if the account has none)"
 NOT_TAKEN: Final = "that one was not taken; "
@@ -140,6 +142,7 @@ class Access:
         *,
         confirms: Action | None = None,
         key: str = "",
+        fields: Mapping[str, str] | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
         """Return what the service answers; ``confirms`` shows the second factor for it, if this role must.
 
@@ -150,7 +153,8 @@ class Access:
         """
         if confirms is not None and not self._must_confirm(confirms):
             confirms = None
-        answer = self._request(method, path, body, {"Idempotency-Key": key} if key else {}, confirms)
+        more = dict(fields or {}) | ({"Idempotency-Key": key} if key else {})
+        answer = self._request(method, path, body, more, confirms)
         if not answer.is_success:
             raise refusal(answer)
         return answer.json() if answer.content else None
@@ -163,24 +167,37 @@ class Access:
         """Send what is too long to be held; return what the service answers, refusals too."""
         return self._send("PUT", path, content, fields)
 
+    @contextmanager
+    def stream(self, path: str, fields: Mapping[str, str], *, silence_s: float) -> Iterator[httpx.Response]:
+        """Open an answer that is read as it comes; it broke off when nothing came for so long.
+
+        Raises:
+            AccessError: it was refused, or broke off.
+        """
+        bearer = {"Authorization": f"Bearer {self.token()}"}
+        try:
+            with self._http.stream(
+                "GET", path, headers=bearer | dict(fields), timeout=httpx.Timeout(TIMEOUT_S, read=silence_s)
+            ) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise refusal(answer)
+                yield answer
+        except httpx.HTTPError as error:
+            raise unreachable(self._credentials.url, error) from error
+
     def download(self, path: str, to: Path) -> None:
         """Write what the service has at ``path`` to a file: all of it, or the file stays as it was.
 
         Raises:
             AccessError: it was refused, or broke off.
         """
-        bearer, part = {"Authorization": f"Bearer {self.token()}"}, to.with_name(f"{to.name}.part")
+        part = to.with_name(f"{to.name}.part")
         try:
-            with self._http.stream("GET", path, headers=bearer) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    raise refusal(answer)
-                with part.open("wb") as file:
-                    for piece in answer.iter_bytes():
-                        file.write(piece)
+            with self.stream(path, {}, silence_s=TIMEOUT_S) as answer, part.open("wb") as file:
+                for piece in answer.iter_bytes():
+                    file.write(piece)
             part.replace(to)
-        except httpx.HTTPError as error:
-            raise unreachable(self._credentials.url, error) from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -203,7 +220,8 @@ class Access:
         read = self._request("GET", seen, None, {}, None)
         if not read.is_success:
             raise refusal(read)
-        return self._request(method, path, body, {"If-Match": read.headers["etag"]}, None)
+        fields = {"If-Match": read.headers["etag"]} | (MERGE_PATCH if method == "PATCH" else {})
+        return self._request(method, path, body, fields, None)
 
     def step_up(self, action: Action, target: str, content: bytes) -> str:
         """Return a token for one act, by a fresh code.
@@ -247,7 +265,7 @@ class Access:
     def _confirmed(
         self, method: str, path: str, content: bytes, fields: Mapping[str, str], confirms: Action | None
     ) -> httpx.Response:
-        sent = dict(fields) | (JSON if content else {})
+        sent = (JSON if content else {}) | dict(fields)
         if confirms is not None:
             sent["Gnomon-Step-Up"] = self.step_up(confirms, f"{method} {path}", content)
         return self._send(method, path, content, sent)

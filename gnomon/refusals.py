@@ -111,13 +111,20 @@ def _text(said: Mapping[str, Any], name: str) -> str:
 
 
 def _checks(said: Mapping[str, Any]) -> list[str]:
-    """Return all that failed of what is checked in numbered steps."""
-    checks = said.get("checks")
-    return [
-        f"  {_text(one, 'step')} {_text(one, 'code')}: {_text(one, 'detail')}"
-        for one in (checks if isinstance(checks, list) else ())
-        if isinstance(one, dict)
-    ]
+    """Return all that failed, of what is checked in steps or all at once."""
+    found = [one for name in ("checks", "problems") for one in _list(said, name)]
+    return [f"  {_check(one)}" for one in found if isinstance(one, str | dict)]
+
+
+def _check(one: str | Mapping[str, Any]) -> str:
+    if isinstance(one, str):
+        return one
+    return f"{_text(one, 'step')} {_text(one, 'code')}: {_text(one, 'detail')}"
+
+
+def _list(said: Mapping[str, Any], name: str) -> list[Any]:
+    value = said.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _reason(said: Mapping[str, Any]) -> str:

@@ -105,10 +105,15 @@ def open_envelope(data: bytes, typ: Typ) -> Envelope:
     kid, certificates = _header(header, typ)
     if len(signature) != SIGNATURE_BYTES:
         raise EncodingError(f"a signature has {SIGNATURE_BYTES} bytes")
+    return Envelope(typ, kid, payload_of(body), signature, _to_sign(protected, body), certificates)
+
+
+def payload_of(body: bytes) -> dict[Plain, Plain]:
+    """Return the payload that an envelope holds, or is to hold."""
     payload = decode(body)
     if type(payload) is not dict:
         raise EncodingError("the payload is no map")
-    return Envelope(typ, kid, payload, signature, _to_sign(protected, body), certificates)
+    return payload
 
 
 def is_signed(envelope: Envelope, public: bytes) -> bool:

@@ -3,32 +3,36 @@
 Starting takes two persons, stopping one. What is asked of a second factor is asked for by itself.
 """
 
-import threading
+import base64
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.console import Group as Rows
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
+from gnomon.commands import campaign_view as view
+from gnomon.commands.image import GIVEN, passphrase_option, read_key
 from gnomon.commands.listing import Group
 from gnomon.commands.login import as_option, opened
+from gnomon.commands.options import passphrase_from, telling
 from gnomon.rollout import Document, Rollout
-from ota.states import CampaignState
+from ota import order as orders
+from ota.envelope import Typ, payload_of, seal
+from ota.errors import EncodingError, FieldError
+from ota.order import Order
+from ota.states import CampaignState, ExecutionState
 
-LOOK_S: Final = 1.0
-OVER: Final = frozenset({CampaignState.COMPLETED, CampaignState.ABORTED})
-GOOD, OPEN = ("SUCCEEDED",), ("waiting", "active")
-BAR_WIDTH: Final = 40
-"""Characters."""
-HELD: Final = 3
-"""Exit code of ``watch`` where the campaign waits for people."""
+ABORTED, PAUSED = 1, 3
+"""Exit codes of ``watch``: it ended before its time; it waits for people."""
+STATES: Final = click.Choice([state.value for state in CampaignState])
+TARGET_STATES: Final = click.Choice([state.value for state in ExecutionState])
+
+_id: Final = click.argument("id")
+_thing: Final = click.argument("thing")
+_why: Final = click.option("--note", default="", help="Why: for the audit.")
 
 
 @click.group(cls=Group)
@@ -39,106 +43,141 @@ def campaign() -> None:
     """
 
 
-@campaign.command(name="list")
-@click.option("--state", type=click.Choice([state.value for state in CampaignState]), default=None)
-@as_option
-def list_(credentials: Path, state: str | None) -> None:
-    """List the campaigns."""
-    with _rollout(credentials) as rollout:
-        for one in rollout.campaigns(state=state or ""):
-            done = one["targets"] - sum(one["counts"].get(name, 0) for name in OPEN)
-            click.echo(f"{one['id']}  {one['state']:<9}  {done}/{one['targets']}  release {one['release']}")
+def _terms(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say what is wanted of a campaign."""
+    for option in (
+        click.option(
+            "--terms",
+            type=GIVEN,
+            help="TOML file with whatever the API takes of a campaign; options beside it count more.",
+        ),
+        click.option("--notes", help="What people should know of it."),
+        click.option("--retries", type=click.IntRange(0, 10), help="Tries more for who fails."),
+        click.option(
+            "--window",
+            "windows",
+            multiple=True,
+            metavar="HH:MM-HH:MM",
+            help="Only at these hours, in the local time of the premises. May be repeated.",
+        ),
+        click.option("--soak", "soak_s", type=click.IntRange(0), help="Seconds to watch each wave."),
+        click.option("--in-flight", "max_in_flight", type=click.IntRange(1), help="Devices at once."),
+        click.option("--per-hour", type=click.IntRange(1), help="Offers an hour."),
+        click.option("--thing", "things", multiple=True, help="Only this device. May be repeated."),
+        click.option("--premises", multiple=True, help="Only devices at these premises. May be repeated."),
+        click.option(
+            "--wave",
+            "waves",
+            multiple=True,
+            metavar="N|N%",
+            help="Devices of a wave, all before it included. May be repeated. Default: 10 1% 10% 50% 100%.",
+        ),
+        click.option(
+            "--path",
+            type=click.Choice(["remote", "local"]),
+            help="By itself over the network, or by somebody on site (gnomon field). Default: remote.",
+        ),
+        click.option(
+            "--data",
+            type=click.Choice(["preserve", "reset"]),
+            help="What becomes of settings and data on the device. Default: preserve.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @campaign.command()
 @click.argument("release")
-@click.option(
-    "--data",
-    type=click.Choice(["preserve", "reset"]),
-    default="preserve",
-    show_default=True,
-    help="What becomes of settings and data on the device.",
-)
-@click.option(
-    "--path",
-    type=click.Choice(["remote", "local"]),
-    default="remote",
-    show_default=True,
-    help="By itself over the network, or by somebody on site (gnomon field).",
-)
-@click.option(
-    "--wave",
-    "waves",
-    multiple=True,
-    metavar="N|N%",
-    help="Devices of a wave, all before it included. Default: 10 1% 10% 50% 100%.",
-)
-@click.option("--premises", multiple=True, help="Only devices at these premises.")
-@click.option("--thing", "things", multiple=True, help="Only these devices.")
-@click.option("--per-hour", type=click.IntRange(1), default=None, help="Offers an hour.")
-@click.option("--in-flight", type=click.IntRange(1), default=None, help="Devices at once.")
-@click.option(
-    "--window",
-    "windows",
-    multiple=True,
-    metavar="HH:MM-HH:MM",
-    help="Only at these hours, in the local time of the premises.",
-)
-@click.option("--retries", type=click.IntRange(0, 10), default=None, help="Tries more for who fails.")
+@_terms
 @click.option("--submit", "at_once", is_flag=True, help="Submit it at once, as it is.")
 @as_option
-def create(credentials: Path, release: str, *, at_once: bool, **how: Any) -> None:  # noqa: ANN401 - click's
+def create(credentials: Path, release: str, at_once: bool, **how: Any) -> None:  # noqa: ANN401 - click's
     """Make a draft of a campaign that brings RELEASE to all devices that need it."""
+    body = {"release": release} | _body(**how)
     with _rollout(credentials) as rollout:
-        made = rollout.create(_body(release, **how))
+        made = rollout.create(body)
         if at_once:
             _submit(rollout, made["id"])
             return
     click.echo(f"{made['id']}  {made['state']}")
-    click.echo(f"next: gnomon campaign dry-run {made['id']}; then submit, and have it approved", err=True)
+    click.echo(
+        f"next: gnomon campaign dry-run {made['id']}, then gnomon campaign submit {made['id']}", err=True
+    )
+
+
+@campaign.command()
+@_id
+@_terms
+@as_option
+def edit(credentials: Path, id: str, **how: Any) -> None:  # noqa: ANN401 - click's
+    """Change the draft ID: what no option names stays. It has to be submitted anew."""
+    with _rollout(credentials) as rollout:
+        one = rollout.edit(id, _body(**how))
+    click.echo(f"{one['id']}  {one['state']}")
+
+
+@campaign.command()
+@_id
+@as_option
+def delete(credentials: Path, id: str) -> None:
+    """Delete the draft ID."""
+    with _rollout(credentials) as rollout:
+        rollout.delete(id)
 
 
 @campaign.command(name="dry-run")
-@click.argument("id")
+@_id
 @as_option
 def dry_run(credentials: Path, id: str) -> None:
     """Show who would get it, who would not and why, and how long it would take."""
     with _rollout(credentials) as rollout:
-        found = rollout.dry_run(id)
-    click.echo(f"{found['included']:>7}  devices get it")
-    for reason, count in sorted(found["excluded"].items()):
-        click.echo(f"{count:>7}  {reason}")
-    for number, devices in enumerate(found["waves"]):
-        click.echo(f"wave {number}: {devices} devices, those before it included")
-    if found.get("forecast_end"):
-        click.echo(f"done by {found['forecast_end']} at the earliest, if started now")
-    for warning, count in sorted(found["warnings"].items()):
-        click.echo(f"WARNING {count} with {warning}", err=True)
+        view.tell_dry_run(rollout.dry_run(id))
 
 
 @campaign.command()
-@click.argument("id")
+@_id
+@_why
 @as_option
-def submit(credentials: Path, id: str) -> None:
+def submit(credentials: Path, id: str, note: str) -> None:
     """Freeze the targets and the order, for a second person to approve."""
     with _rollout(credentials) as rollout:
-        _submit(rollout, id)
+        _submit(rollout, id, note)
 
 
 @campaign.command()
-@click.argument("id")
+@_id
+@click.option("--revision", type=click.IntRange(1), help="Only if this is what was submitted last.")
+@click.option("--key", "key_file", type=GIVEN, help="Sign the order with this key of your own, here.")
+@passphrase_option
+@_why
 @as_option
-def approve(credentials: Path, id: str) -> None:
-    """Approve what another person has submitted; it starts when it is time."""
+def approve(
+    credentials: Path,
+    id: str,
+    revision: int | None,
+    key_file: Path | None,
+    passphrase_file: Path | None,
+    note: str,
+) -> None:
+    """Approve what another person has submitted; it starts when it is time.
+
+    It is told first what that is. Without a key of yours the service signs the order with its own.
+    """
     with _rollout(credentials) as rollout:
-        one = rollout.approve(id)
-    click.echo(f"{one['id']}  {one['state']}")
+        one = rollout.campaign(id)
+        if revision not in {None, one["revision"]}:
+            raise click.ClickException(f"what was submitted last is revision {one['revision']}: look at it")
+        view.tell_terms(one)
+        order = "" if key_file is None else _signed(one, key_file, passphrase_file)
+        begun = rollout.approve(id, order, note, one["version"])
+    click.echo(f"{begun['id']}  {begun['state']}")
 
 
 def _stopping(name: str, what: str, act: Callable[[Rollout, str, str], Document]) -> None:
     @campaign.command(name=name, help=what)
-    @click.argument("id")
-    @click.option("--note", required=True, help="Why: it stands in the audit trail.")
+    @_id
+    @click.option("--note", required=True, help="Why: for the audit.")
     @as_option
     def command(credentials: Path, id: str, note: str) -> None:
         with _rollout(credentials) as rollout:
@@ -151,71 +190,95 @@ _stopping("resume", "Go on; after a pause that no person made it takes a second 
 _stopping("abort", "End it for good: who has not activated keeps what it runs.", Rollout.abort)
 
 
+@campaign.command(name="list")
+@click.option("--state", type=STATES, default=None, help="Only those in this state.")
+@as_option
+def list_(credentials: Path, state: str | None) -> None:
+    """List the campaigns: id, state, targets that are done, release, notes."""
+    with _rollout(credentials) as rollout:
+        for one in rollout.campaigns(state=state or ""):
+            done = f"{one['done']}/{one['targets']}"
+            row = f"{one['id']}  {one['state']:<9}  {done:>11}  {one['release']}  {one.get('notes', '')}"
+            click.echo(row.rstrip())
+
+
 @campaign.command()
-@click.argument("id")
+@_id
 @as_option
 def show(credentials: Path, id: str) -> None:
     """Show a campaign as it is now."""
     with _rollout(credentials) as rollout:
-        Console().print(_view(rollout.campaign(id)))
+        one = rollout.campaign(id)
+        view.tell_terms(one)
+        view.tell_progress(one)
 
 
 @campaign.command()
-@click.argument("id")
+@_id
 @as_option
 def watch(credentials: Path, id: str) -> None:
-    """Show its progress live, until it is over.
+    """Show its progress live, until it is over or waits for people.
 
-    Exit code 0: completed. 1: aborted. 3: it is paused, and waits for people.
+    Exit code 0: completed. 1: aborted. 3: it is paused.
     """
-    with _rollout(credentials) as rollout:
-        one = rollout.campaign(id)
-        with Live(_view(one), console=Console(), auto_refresh=False) as live:
-            while one["state"] not in OVER and one["state"] != CampaignState.PAUSED:
-                threading.Event().wait(LOOK_S)
-                one = rollout.campaign(id)
-                live.update(_view(one), refresh=True)
+    with _rollout(credentials) as rollout, view.watching() as show_it:
+        for one in rollout.progress(id):
+            show_it(one)
+            if one["state"] == CampaignState.PAUSED or view.is_over(one):
+                break
     if one["state"] == CampaignState.PAUSED:
-        click.echo(f"paused: {one['stop']['reason']}", err=True)
-        raise click.exceptions.Exit(HELD)
+        raise click.exceptions.Exit(PAUSED)
     if one["state"] == CampaignState.ABORTED:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(ABORTED)
 
 
-@campaign.command()
-@click.argument("id")
-@click.option("--state", default="", help="Only targets in this state.")
-@click.option("--reason", default="", help="Only targets with this reason.")
+@campaign.command(name="targets")
+@_id
+@click.option("--state", type=TARGET_STATES, default=None, help="Only those in this state.")
+@click.option("--wave", type=click.IntRange(0), default=None, help="Only those of this wave.")
+@click.option("--reason", default="", help="Only those with this reason.")
 @as_option
-def executions(credentials: Path, id: str, state: str, reason: str) -> None:
-    """List the targets of a campaign, with what became of each."""
+def targets(credentials: Path, id: str, state: str | None, wave: int | None, reason: str) -> None:
+    """List the targets of a campaign: name, state, wave, seconds it took, reason."""
+    query = {"state": state or "", "wave": "" if wave is None else str(wave), "reason": reason}
     with _rollout(credentials) as rollout:
-        for one in rollout.executions(id, state=state, reason=reason):
-            took = "" if one.get("seconds") is None else f"{one['seconds']:.1f} s"
-            click.echo(f"{one['thing']:<32} {one['state']:<20} {took:>8}  {one.get('reason', '')}")
+        for one in rollout.executions(id, **query):
+            view.tell_target(one)
 
 
 @campaign.command()
-@click.argument("id")
-@click.argument("thing")
+@_id
+@_thing
 @as_option
-def cancel(credentials: Path, id: str, thing: str) -> None:
+def target(credentials: Path, id: str, thing: str) -> None:
+    """Show what became of the device THING, try by try."""
+    with _rollout(credentials) as rollout:
+        view.tell_attempts(rollout.execution(id, thing))
+
+
+@campaign.command()
+@_id
+@_thing
+@_why
+@as_option
+def cancel(credentials: Path, id: str, thing: str, note: str) -> None:
     """Take the device THING out of the campaign, unless it is activating already."""
     with _rollout(credentials) as rollout:
-        click.echo(f"{thing}  {rollout.cancel(id, thing)['state']}")
+        click.echo(f"{thing}  {rollout.cancel(id, thing, note)['state']}")
 
 
 @campaign.command()
-@click.argument("id")
-@click.argument("thing")
+@_id
+@_thing
+@_why
 @as_option
-def retry(credentials: Path, id: str, thing: str) -> None:
+def retry(credentials: Path, id: str, thing: str, note: str) -> None:
     """Give the device THING, which failed, another try."""
     with _rollout(credentials) as rollout:
-        click.echo(f"{thing}  {rollout.retry(id, thing)['state']}")
+        click.echo(f"{thing}  {rollout.retry(id, thing, note)['state']}")
 
 
-# ------------------------------------------------------------------ parts
+# ---------------------------------------------------------------------------- parts
 
 
 @contextmanager
@@ -224,24 +287,43 @@ def _rollout(credentials: Path) -> Iterator[Rollout]:
         yield Rollout(access)
 
 
-def _submit(rollout: Rollout, id: str) -> None:
-    one = rollout.submit(id)
-    click.echo(f"{one['id']}  {one['state']}  {one['targets']} devices")
-    click.echo(f"waits for a second operator: gnomon campaign approve {one['id']}", err=True)
+def _submit(rollout: Rollout, id: str, note: str = "") -> None:
+    one = rollout.submit(id, note)
+    click.echo(f"{one['id']}  {one['state']}  {one['targets']} devices  revision {one['revision']}")
+    click.echo(f"waits for a second person: gnomon campaign approve {one['id']}", err=True)
 
 
-def _body(release: str, **how: Any) -> Document:  # noqa: ANN401 - click's
-    body: Document = {"release": release, "data": how["data"], "path": how["path"]}
-    selector = {name: list(how[name]) for name in ("premises", "things") if how[name]}
-    optional = {
-        "selector": selector,
-        "waves": [_wave(text) for text in how["waves"]],
-        "windows": [_window(text) for text in how["windows"]],
-        "per_hour": how["per_hour"],
-        "max_in_flight": how["in_flight"],
-        "retries": how["retries"],
-    }
-    return body | {name: value for name, value in optional.items() if value not in (None, [], {})}
+def _body(
+    *,
+    terms: Path | None,
+    things: tuple[str, ...],
+    premises: tuple[str, ...],
+    waves: tuple[str, ...],
+    windows: tuple[str, ...],
+    **plain: Any,  # noqa: ANN401 - click's
+) -> Document:
+    """Return what the API takes, of what was said."""
+    named = {"things": list(things), "premises": list(premises)}
+    lists = {"waves": list(map(_wave, waves)), "windows": list(map(_window, windows))}
+    said = {name: value for name, value in plain.items() if value is not None}
+    said |= {name: value for name, value in lists.items() if value}
+    if selector := {name: value for name, value in named.items() if value}:
+        said["selector"] = selector
+    return _read_terms(terms) | said
+
+
+def _read_terms(file: Path | None) -> Document:
+    if file is None:
+        return {}
+    with telling():
+        try:
+            terms = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise click.ClickException(f"{file}: {error}") from error
+    for name, value in terms.items():
+        if isinstance(value, datetime) and value.tzinfo is None:
+            raise click.ClickException(f"{file}: {name}: say the offset too, as 2026-09-21T20:00:00Z")
+    return terms
 
 
 def _wave(text: str) -> Document:
@@ -258,25 +340,20 @@ def _window(text: str) -> Document:
     return {"start": start, "end": end}
 
 
-def _view(one: Document) -> Rows:
-    """Return what a person wants to see of a campaign."""
-    counts, clocks, targets = one["counts"], one["clocks"], one["targets"]
-    done = targets - sum(counts.get(name, 0) for name in OPEN)
-    head = Text.assemble((one["state"], "bold"), f"  {done} of {targets} done, wave {one['wave']}")
-    rows: list[Any] = [head, ProgressBar(total=max(targets, 1), completed=done, width=BAR_WIDTH)]
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, count in counts.items():
-        if count:
-            table.add_row(name, str(count), style=None if name in (*GOOD, *OPEN) else "red")
-    rows.append(table)
-    if clocks.get("p50_s") is not None:
-        over = Text(f", {clocks['over']} over {clocks['limit_s']} s", style="red" if clocks["over"] else "")
-        rows.append(
-            Text(f"seconds a device: p50 {clocks['p50_s']}, p99 {clocks['p99_s']}, longest {clocks['max_s']}")
-            + over
-        )
-    rows.append(Text(f"{clocks['per_hour']} an hour, {clocks['in_flight']} in flight"))
-    if one.get("stop"):
-        rows.append(Text(f"stopped: {one['stop']['reason']}", style="yellow"))
-    rows += [Text(f"{count} with {text}", style="yellow") for text, count in one["warnings"].items()]
-    return Rows(*rows)
+def _signed(one: Document, key_file: Path, passphrase_file: Path | None) -> str:
+    """Return the order of a campaign under one's own signature, if it says what the campaign says."""
+    with telling():
+        key = read_key(key_file, passphrase_from(passphrase_file))
+    try:
+        order = orders.read(payload_of(base64.b64decode(one.get("order", ""))))
+    except (ValueError, EncodingError, FieldError) as error:
+        raise click.ClickException(f"there is no order here that waits for a signature: {error}") from error
+    if not _is_about(order, one):
+        raise click.ClickException("the order says other things than the campaign: do not sign it")
+    return base64.b64encode(seal(orders.write(order), Typ.ORDER, key)).decode()
+
+
+def _is_about(order: Order, one: Document) -> bool:
+    said = (order.campaign, order.revision, order.data.name.lower(), order.per_hour, order.max_in_flight)
+    shown = tuple(one[name] for name in ("id", "revision", "data", "per_hour", "max_in_flight"))
+    return said == shown and order.count <= one["targets"]

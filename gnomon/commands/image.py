@@ -36,7 +36,7 @@ ABOUT_SUFFIX, MANIFEST_SUFFIX = ".toml", ".cose"
 
 _File = click.Path(path_type=Path, dir_okay=False)
 GIVEN: Final = click.Path(path_type=Path, dir_okay=False, exists=True)
-_passphrase_option = click.option(
+passphrase_option = click.option(
     "--passphrase-file",
     type=_File,
     help="File whose first line is the key's passphrase, readable by you alone.",
@@ -67,7 +67,7 @@ def image() -> None:
 
 @image.command()
 @click.argument("file", type=_File)
-@_passphrase_option
+@passphrase_option
 def keygen(file: Path, passphrase_file: Path | None) -> None:
     """Make a key that signs manifests or orders: the private one in FILE, the public one in FILE.pub.
 
@@ -93,7 +93,7 @@ def keygen(file: Path, passphrase_file: Path | None) -> None:
 @click.option("--about", type=GIVEN, help="TOML file that describes it. Default: FILE, but with .toml.")
 @click.option("--key", "key_file", type=GIVEN, required=True, help="The vendor's private key.")
 @click.option("--out", type=_File, help="File to write the manifest to. Default: FILE, but with .cose.")
-@_passphrase_option
+@passphrase_option
 def sign(
     file: Path, about: Path | None, key_file: Path, out: Path | None, passphrase_file: Path | None
 ) -> None:
@@ -104,7 +104,7 @@ def sign(
     """
     about, out = about or file.with_suffix(ABOUT_SUFFIX), out or file.with_suffix(MANIFEST_SUFFIX)
     with telling():
-        key = _private_key(key_file, passphrase_from(passphrase_file))
+        key = read_key(key_file, passphrase_from(passphrase_file))
         try:
             manifest = _manifest(_about(about), read_image(file))
             sealed = seal(manifests.write(manifest), Typ.MANIFEST, key)
@@ -163,7 +163,8 @@ def _private_pem(key: Ed25519PrivateKey, passphrase: str | None) -> bytes:
     return seal_key_for_a_person(key, Secret(passphrase))
 
 
-def _private_key(file: Path, passphrase: str | None) -> Ed25519PrivateKey:
+def read_key(file: Path, passphrase: str | None) -> Ed25519PrivateKey:
+    """Return a private key; who has sealed it is asked for its passphrase, unless it is given."""
     data = private_files.read(file, links=True) or b""
     if passphrase is None and b"ENCRYPTED" in data:
         passphrase = click.prompt(f"Passphrase of {file}", hide_input=True)

@@ -18,7 +18,7 @@ from registry.models import NewThing, Owner, ThingKind
 from registry.states import DeviceTrigger
 from security.policy import Action, Principal, Role
 from tests import ota_base as base
-from tests import release_rig
+from tests.api.released import release
 from tests.api.rig import OPERATOR, Rig
 from tests.release_rig import MODEL, OFFICER
 
@@ -142,14 +142,8 @@ class Fleet:
 
 
 async def fleet(rig: Rig) -> Fleet:
-    """Register the keys and the model, and let the base pair out."""
-    ota, now_ms = rig.services.ota, rig.clock.now_ms()
-    await ota.keys.add(parse_key(public_of(base.VENDOR_KEY), KeyRole.IMAGE, "acme", now_ms), OFFICER)
-    await ota.keys.add(parse_key(public_of(base.UTILITY_KEY), KeyRole.CAMPAIGN, UTILITY, now_ms), OFFICER)
-    await rig.services.models.put(MODEL, release_rig.OTHER)
-    with ota.images.receive(release_rig.MANIFEST.sha256, 0) as upload:
-        upload.write(base.IMAGE)
-        await ota.images.finish(upload, release_rig.AUTHOR)
-    made = await ota.releases.create(release_rig.new(), release_rig.AUTHOR, key="r")
-    await ota.releases.let_out(made.id, release_rig.OTHER)
-    return Fleet(rig, made.id)
+    """Let the base pair out, and know the key of a person who signs orders."""
+    id = await release(rig)
+    key = parse_key(public_of(base.UTILITY_KEY), KeyRole.CAMPAIGN, UTILITY, rig.clock.now_ms())
+    await rig.services.ota.keys.add(key, OFFICER)
+    return Fleet(rig, id)

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from gnomon.cli import main
 from infra.settings.keys import KEYS
 from infra.telemetry import Metrics
+from ota import campaigns, plan
 from provisioning.session import _IDLE as IDLE
 from provisioning.session import NEVER_IDLE, Cause
 from provisioning.states import SESSION
@@ -21,6 +22,18 @@ SECURITY = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
     "root_packages"
 ]
+STOPS = {
+    plan: (
+        "CANARY_BAD",
+        "ORDER_EXPIRED",
+        "PAUSED_TOO_LONG",
+        "SERVICE_HEALTH",
+        "TOO_MANY_BAD",
+        "TOO_MANY_REJECTED",
+        "WAVE_NOT_GOOD",
+    ),
+    campaigns: ("KEY_REVOKED", "RELEASE_WITHDRAWN"),
+}
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
@@ -51,6 +64,12 @@ def section(title):
 
 def named(text):
     return set(re.findall(r"`([a-z_]+)`", text))
+
+
+def test_every_reason_for_which_a_campaign_stops_by_itself_is_explained():
+    rows = [line.split("|")[1] for line in section("Campaigns").splitlines() if line.startswith("| `")]
+    stops = {getattr(module, name) for module, names in STOPS.items() for name in names}
+    assert named(" ".join(rows)) - {"stop"} == stops
 
 
 def test_every_event_of_the_log_is_explained_and_none_that_there_is_not():
