@@ -8,7 +8,7 @@ import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
@@ -96,11 +96,30 @@ class DryRun:
     """At the earliest, started now."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Found:
-    names: Names
-    excluded: Counter[str]
-    warnings: Counter[str]
+    """Devices that were looked at, sorted out."""
+
+    ordered: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    excluded: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def names(self) -> Names:
+        """Return who is meant, in the order in which it is signed."""
+        return Names(tuple(sorted(self.ordered)), tuple(sorted(self.replaced)))
+
+    def add(self, facts: DeviceFacts, need: Need, campaign: str, now_ms: int) -> None:
+        """Sort out one more."""
+        reason = needs.why_not(facts, need, campaign)
+        if reason is None:
+            self.ordered.append(facts.device.id)
+            self.warnings.update(str(one) for one in needs.warnings_of(facts, need, now_ms))
+            return
+        if reason is Reason.OTA_NONE:
+            self.replaced.append(facts.device.id)
+        self.excluded[str(reason)] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,7 +435,8 @@ class CampaignService:
         self, id: str, thing: str, by: Principal, via: Via = INSIDE, note: str = ""
     ) -> Execution:
         """End one target that was not let go on."""
-        return await self._move(id, thing, ExecutionTrigger.CANCEL, by, via, note, reason=CANCELED_BY_HAND)
+        act = Act(by, via, "campaign.cancel_target", note)
+        return await self._move(id, thing, ExecutionTrigger.CANCEL, act, reason=CANCELED_BY_HAND)
 
     async def retry(self, id: str, thing: str, by: Principal, via: Via = INSIDE, note: str = "") -> Execution:
         """Plan one target that failed once more, whatever its retries."""
@@ -424,7 +444,8 @@ class CampaignService:
         moved(await self.execution(id, thing), ExecutionTrigger.RETRY, self._clock.now_ms())
         kept_open = await self._keep_open(id)
         by_ms = kept_open.open_until_ms - acts.HAND_MS_MAX
-        return await self._move(id, thing, ExecutionTrigger.RETRY, by, via, note, by_ms=by_ms)
+        act = Act(by, via, "campaign.retry_target", note)
+        return await self._move(id, thing, ExecutionTrigger.RETRY, act, by_ms=by_ms)
 
     async def _keep_open(self, id: str) -> Campaign:
         """Have a campaign not end before one of its targets is planned once more."""
@@ -440,15 +461,11 @@ class CampaignService:
         id: str,
         thing: str,
         trigger: ExecutionTrigger,
-        by: Principal,
-        via: Via,
-        note: str,
+        act: Act,
         *,
         reason: str = "",
         by_ms: int | None = None,
     ) -> Execution:
-        act = Act(by, via, f"campaign.{trigger}_target", note)
-
         def decide(jobs: ThingJobs, now_ms: int) -> Decision[Execution | Exception]:
             before = jobs.find(id)
             if before is None:
@@ -506,22 +523,18 @@ class CampaignService:
         await self._releases.view(terms.release)
 
     async def _look(self, terms: Terms, release: ReleaseView, id: str) -> _Found:
-        need = need_of(terms, release)
-        ordered: list[str] = []
-        replaced: list[str] = []
-        found = _Found(Names((), ()), Counter(), Counter())
-        now_ms = self._clock.now_ms()
+        need, found, now_ms = need_of(terms, release), _Found(), self._clock.now_ms()
         async for some in self._facts.select(release.model, terms.selector):
             for facts in some:
-                _sort_out(facts, need, id, now_ms, ordered, replaced, found)
-        return replace(found, names=Names(tuple(sorted(ordered)), tuple(sorted(replaced))))
+                found.add(facts, need, id, now_ms)
+        return found
 
     def _summary(self, terms: Terms, found: _Found) -> DryRun:
-        ordered = len(found.names.ordered)
+        ordered = len(found.ordered)
         waves = wave_ends(terms, ordered)
         return DryRun(
             included=ordered,
-            replaced=len(found.names.replaced),
+            replaced=len(found.replaced),
             excluded=dict(sorted(found.excluded.items())),
             warnings=dict(sorted(found.warnings.items())),
             waves=waves,
@@ -556,11 +569,12 @@ class CampaignService:
     async def _frozen(self, campaign: Campaign, release: ReleaseView, found: _Found) -> Frozen:
         revision = campaign.revision + 1
         await self._drop_names(campaign)
-        parts = await self.store.put_names(campaign.id, revision, found.names)
-        ordered, now_s = found.names.ordered, self._clock.now_ms() // MS_PER_S
+        names = found.names
+        parts = await self.store.put_names(campaign.id, revision, names)
+        ordered, now_s = names.ordered, self._clock.now_ms() // MS_PER_S
         return Frozen(
             revision=revision,
-            targets=len(ordered) + len(found.names.replaced),
+            targets=len(ordered) + len(names.replaced),
             ordered=len(ordered),
             root=name_tree(ordered).root.hex() if ordered else "",
             manifest=hashlib.sha256(release.envelope).hexdigest(),
@@ -658,25 +672,6 @@ def _holds_until_s(terms: Terms, now_s: int) -> int:
     """Return how long an order holds that is made now."""
     starts_s = max(now_s, terms.start_at_ms // MS_PER_S)
     return min(starts_s + terms.lasts_ms // MS_PER_S, now_s - EARLY_S + acts.ORDER_MS_MAX // MS_PER_S)
-
-
-def _sort_out(
-    facts: DeviceFacts,
-    need: Need,
-    campaign: str,
-    now_ms: int,
-    ordered: list[str],
-    replaced: list[str],
-    found: _Found,
-) -> None:
-    reason = needs.why_not(facts, need, campaign)
-    if reason is None:
-        ordered.append(facts.device.id)
-        found.warnings.update(str(one) for one in needs.warnings_of(facts, need, now_ms))
-        return
-    if reason is Reason.OTA_NONE:
-        replaced.append(facts.device.id)
-    found.excluded[str(reason)] += 1
 
 
 def _forecast_ms(terms: Terms, waves: tuple[int, ...]) -> int:

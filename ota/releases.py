@@ -37,7 +37,7 @@ from ota.manifest import Manifest, version_text
 from ota.states import RELEASE, ReleaseState, ReleaseTrigger
 from ota.trees import list_tree
 from ota.verification import Refused, signed_manifest
-from registry.catalogue import DeviceModel, ModelCatalogue, Signatures
+from registry.catalogue import DeviceModel, ModelCatalogue, ModelFirmware, Signatures
 from security.audit import INSIDE, Via
 from security.audited import Audited, RecordBusyError
 from security.policy import Action, Principal, Role, Scope, scope_of
@@ -139,24 +139,28 @@ def unfit(manifest: Manifest, new: NewRelease, model: DeviceModel | None, now_s:
         yield "U6", "sha256", "the manifest is about another image"
     if new.notes and manifest.notes != hashlib.sha256(new.notes.encode()).hexdigest():
         yield "U6", "notes", "the manifest does not have the hash of these notes"
-    firmware = None if model is None else model.firmware
-    if firmware is None:
+    if model is None or model.firmware is None:
         yield "U7", "model", "the catalogue does not say of such a model what firmware it takes"
     else:
-        if firmware.vendor != manifest.vendor:
-            yield "U7", "vendor", f"firmware of this model is made by {firmware.vendor}"
-        if strange := sorted(set(manifest.hw) - set(firmware.classes.values())):
-            yield "U7", "classes", f"unknown hardware classes: {', '.join(strange)}"
-        if str(manifest.config_schema) not in firmware.schemas:
-            yield "U7", "config_schema", f"the catalogue has no config schema {manifest.config_schema}"
-        if manifest.size > firmware.slot_bytes:
-            yield "U2", "too_large", f"the slot of this model has {firmware.slot_bytes} bytes"
-        if firmware.trust is Signatures.AFR and not new.afr_signature:
-            yield "U7", "afr_signature", "devices of this model check a signature of the image itself"
+        yield from _unfit_for(model.firmware, manifest, new)
     if manifest.issued > now_s + AHEAD_S_MAX:
         yield "U8", "issued", "it was issued in the future"
     if manifest.expires < now_s + LIFE_LEFT_S_MIN:
         yield "U8", "expires", "it ends within a day"
+
+
+def _unfit_for(firmware: ModelFirmware, manifest: Manifest, new: NewRelease) -> Iterator[_Check]:
+    """Yield what of it is not as the catalogue says of the model."""
+    if firmware.vendor != manifest.vendor:
+        yield "U7", "vendor", f"firmware of this model is made by {firmware.vendor}"
+    if strange := sorted(set(manifest.hw) - set(firmware.classes.values())):
+        yield "U7", "classes", f"unknown hardware classes: {', '.join(strange)}"
+    if str(manifest.config_schema) not in firmware.schemas:
+        yield "U7", "config_schema", f"the catalogue has no config schema {manifest.config_schema}"
+    if manifest.size > firmware.slot_bytes:
+        yield "U2", "too_large", f"the slot of this model has {firmware.slot_bytes} bytes"
+    if firmware.trust is Signatures.AFR and not new.afr_signature:
+        yield "U7", "afr_signature", "devices of this model check a signature of the image itself"
 
 
 class ReleaseService:
