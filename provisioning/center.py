@@ -140,7 +140,9 @@ def open_provisioning(
     )
     service = SessionService(
         sessions=sessions,
-        reconciler=Reconciler(sessions, observing, executor, verifications, tries, clock, live),
+        reconciler=Reconciler(
+            sessions, observing, executor, verifications, tries, clock, live, registry, presence
+        ),
         observing=observing,
         executor=executor,
         registry=registry,

@@ -6,6 +6,7 @@ that wait for something outside are found in the store, by any process, also aft
 """
 
 import asyncio
+from collections.abc import Collection
 from typing import Final
 
 import structlog
@@ -14,6 +15,7 @@ from infra.clock import Clock
 from infra.documents.port import StoreBrokenError, StoreUnavailableError
 from infra.holdoff import HoldOff
 from infra.live import Live
+from infra.presence import Presence
 from provisioning import han
 from provisioning.advance import advance
 from provisioning.effects import Effect
@@ -22,6 +24,8 @@ from provisioning.observing import Observing
 from provisioning.store import LATER, SOON, SessionStore
 from provisioning.tries import ProofTries
 from provisioning.verifications import Verifications
+from registry.models import ThingKind
+from registry.service import RegistryService
 
 ROUNDS_MAX: Final = 40
 """Looks at one session in a row: a step of each device and some more."""
@@ -30,6 +34,11 @@ LATER_S: Final = 60.0
 SWEEP_S: Final = 3_600.0
 REST_S: Final = 0.1
 """Between two looks at all, however much is announced."""
+CAME_MAX: Final = 500
+"""Things that came since the last look. Whom of more nobody noticed is found with what waits for days."""
+GUESTS_MAX: Final = 50
+GUESTS_S: Final = 15.0
+"""So long a session is looked at whose premises a gateway has come to: it has yet to speak."""
 KEPT_MS: Final = 400 * 86_400_000
 """How long a session that is over can be read."""
 
@@ -48,6 +57,8 @@ class Reconciler:
         tries: ProofTries,
         clock: Clock,
         live: Live,
+        registry: RegistryService,
+        presence: Presence,
     ) -> None:
         self._sessions = sessions
         self._observing = observing
@@ -56,7 +67,13 @@ class Reconciler:
         self._tries = tries
         self._clock = clock
         self._live = live
+        self._registry = registry
+        self._presence = presence
         self._held = HoldOff(clock)
+        self._came: dict[str, None] = {}
+        self._guests: dict[str, float] = {}
+        """Sessions at whose premises a gateway has come, and until when they are looked at."""
+        presence.listeners.append(self._moved)
         self._looked_later_s = -LATER_S
         self._swept_s = -SWEEP_S
 
@@ -104,7 +121,11 @@ class Reconciler:
         """Look once at all that waits."""
         now_s = self._clock.elapsed_s()
         ids = dict.fromkeys(
-            (*await self._sessions.due(self._clock.now_ms()), *await self._sessions.watched(SOON))
+            (
+                *await self._sessions.due(self._clock.now_ms()),
+                *await self._sessions.watched(SOON),
+                *await self._with_guests(now_s),
+            )
         )
         if now_s - self._looked_later_s >= LATER_S:
             self._looked_later_s = now_s
@@ -116,6 +137,21 @@ class Reconciler:
             await self._sessions.drop_over(self._clock.now_ms() - KEPT_MS)
             await self._verifications.sweep()
             await self._tries.sweep()
+
+    def _moved(self, name: str) -> None:
+        if self._presence.is_here(name) and len(self._came) < CAME_MAX:
+            self._came[name] = None
+
+    async def _with_guests(self, now_s: float) -> Collection[str]:
+        """Return the sessions at whose premises a gateway has come: they may wait for just that."""
+        came, self._came = self._came, {}
+        for standing in (await self._registry.standings(came)).values() if came else ():
+            home = standing.premises
+            if standing.thing.kind is ThingKind.GATEWAY and home is not None and home.open_session:
+                self._guests[home.open_session] = now_s + GUESTS_S
+        at_last = list(self._guests.items())[-GUESTS_MAX:]
+        self._guests = {id: until_s for id, until_s in at_last if until_s > now_s}
+        return self._guests
 
     async def _carefully(self, id: str) -> None:
         try:

@@ -300,7 +300,15 @@ class Process:
             **parts,
         )
         self.reconciler = Reconciler(
-            self.sessions, self.observing, self.executor, self.verifications, self.tries, clock, self.live
+            self.sessions,
+            self.observing,
+            self.executor,
+            self.verifications,
+            self.tries,
+            clock,
+            self.live,
+            self.registry,
+            self.presence,
         )
         self.snapshots = SnapshotService(
             store,

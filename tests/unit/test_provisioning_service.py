@@ -808,6 +808,20 @@ async def test_scenario_3_3_is_resumed_days_later_by_another_representative(tmp_
         assert session.devices[eui64(world, "thermostat")].state is DeviceState.AUTH_OK
 
 
+async def test_a_session_that_waits_for_a_gateway_goes_on_when_it_comes_and_not_a_minute_later(tmp_path):
+    world = World(tmp_path, scenes.without_gateway(7))
+    async with world.process() as one:
+        await one.settle_in()
+        session = await one.opened()
+        await one.service.discover(session.id, Discovery(), world.ask())
+        offered = [each.remedy.id for each in await one.service.remedies(session.id)]
+        await one.service.tell(session.id, offered, "accepted", "new-meter", world.ask())
+        await one.live_on(61)
+        await one.bring("gw-0007-meter", GatewayKind.METER)
+        await one.live_on(3)
+        assert (await one.service.session(session.id)).state is SessionState.OPEN
+
+
 async def test_a_remedy_that_is_declined_ends_the_session(tmp_path):
     world = World(tmp_path, scenes.without_gateway(7))
     async with world.process() as one:
