@@ -1,6 +1,6 @@
 """One campaign for a whole fleet over mutual TLS: how long until all run new firmware, and what it costs.
 
-    python -m bench.ota [--devices 1000 3000 10000] [--per-hour 200000]
+    python -m bench.ota [--devices 1000 3000 10000] [--per-hour 150000]
 
 Everything is real: service, broker and simulated devices are processes of their own, each device has its
 certificate, its flash and two signatures to check, and loads 512 KiB in blocks of 4 KiB. An operator makes
@@ -256,7 +256,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--devices", type=int, nargs="*", default=[1_000, 3_000, 10_000])
-    parser.add_argument("--per-hour", type=int, default=200_000, help="pace of the campaign")
+    parser.add_argument("--per-hour", type=int, default=150_000, help="pace of the campaign")
     options = parser.parse_args()
     limit_per_s = brokers_limit_per_s()
     missed = 0
