@@ -24,14 +24,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from bench import firmware
 from bench.bridge import Served, cpu_s, rss_mb, served
 from bench.report import ROOT, emit, say, scratch
+from bench.served import IMAGE_BYTES, KEYS_FILE
 from fleet.makes import BLOCK
 from gnomon.rollout import Rollout
 from ota.states import FINAL, CampaignState, ExecutionState
 from security.policy import Role
 from tests.system.accounts import Accounts
+from tests.upgradable import MODEL
 
 BESIDE: Final = 50
 """Things that send updates meanwhile."""
@@ -44,7 +45,7 @@ TOLD_MAX: Final = 3
 STOP_S_MAX: Final = 60.0
 LIMIT_S: Final = 300.0
 GOING_ON: Final = frozenset({CampaignState.APPROVED, CampaignState.RUNNING})
-BLOCKS: Final = firmware.IMAGE_BYTES // BLOCK
+BLOCKS: Final = IMAGE_BYTES // BLOCK
 
 
 class Lines:
@@ -111,9 +112,9 @@ def load_beside(gnomon: Served, first: int, seconds: float) -> AbstractContextMa
 
 def upgrading(gnomon: Served, devices: int) -> AbstractContextManager[Lines]:
     """Return the devices that are to be upgraded."""
-    keys = Path(gnomon.directory) / firmware.KEYS_FILE
+    keys = Path(gnomon.directory) / KEYS_FILE
     where = ("--port", gnomon.port, "--host", "localhost", "--certificates", gnomon.certificates)
-    what = ("--count", devices, "--model", firmware.MODEL, "--keys", keys)
+    what = ("--count", devices, "--model", MODEL, "--keys", keys)
     return running("fleet.upgrades", *where, *what, "--seconds", CONNECT_S_MAX + CAMPAIGN_S_MAX)
 
 
@@ -182,7 +183,7 @@ class Run:
 
 def measure(devices: int, per_hour: int) -> Run:
     """Upgrade a fleet."""
-    say(f"ota: {devices} devices, mutual TLS, {firmware.IMAGE_BYTES // 1024} KiB")
+    say(f"ota: {devices} devices, mutual TLS, {IMAGE_BYTES // 1024} KiB")
     with (
         scratch() as folder,
         served(Path(folder) / "var", devices + BESIDE, plain=False, upgrading=devices) as gnomon,

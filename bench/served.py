@@ -11,12 +11,12 @@ import argparse
 import asyncio
 import json
 import os
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
-from bench import firmware
 from bench.names import NAME, home
 from broker_bridge.mosquitto import Mosquitto
 from gnomon import roles
@@ -24,17 +24,20 @@ from gnomon.demo_people import ACCOUNT
 from gnomon.services import Services
 from infra import logs
 from infra.settings import load
-from registry.models import NewThing, Owner, ThingKind
+from registry.models import NewThing, ThingKind
 from registry.rules import THINGS_PER_PREMISES_MAX
 from security.policy import Principal, Role
 from shadow.commands import Channel, Origin, update
 from shadow.document import ShadowId
+from tests import upgradable
 from tests.certificates import certificate_files
 
 BENCH = Principal("bench", Role.OPERATOR)
 WISH = {"desired": {"mode": "heat", "heat_c": 30, "cool_c": 25.5, "fan": "auto"}}
 """One field of it (heat_c) is never reported, so that every update has a delta to send."""
 CHUNK = 250
+IMAGE_BYTES = 512 * 1_024
+KEYS_FILE = "firmware-keys.json"
 
 
 class PlainMosquitto(Mosquitto):
@@ -59,7 +62,7 @@ async def serve(directory: Path, things: int, upgrading: int, plain: bool) -> No
     logs.configure(settings.logs)
     async with roles.running(settings) as system:
         await seed(system.services, things, upgrading)
-        release = await firmware.prepare(system.services, directory, upgrading) if upgrading else None
+        release = await let_out(system.services, directory) if upgrading else None
         certificates = directory / "certificates"
         await asyncio.to_thread(issue, system.services, things, certificates)  # the service goes on meanwhile
         line = {
@@ -80,19 +83,21 @@ async def seed(services: Services, things: int, upgrading: int = 0) -> None:
     """Register the things at homes of the demo customer's, and give each shadow something to want."""
     for number in range(0, things, THINGS_PER_PREMISES_MAX):
         await services.registry.hand_over(home(number), ACCOUNT, BENCH)
+    await upgradable.register(services, [(NAME % number, home(number)) for number in range(upgrading)])
     origin = Origin(BENCH.name, BENCH.role, Channel.HTTP)
     for first in range(0, things, CHUNK):
         numbers = range(first, min(things, first + CHUNK))
-        new = [new_thing(number, number < upgrading) for number in numbers]
+        new = [NewThing(NAME % n, ThingKind.DEVICE, "bench", home(n)) for n in numbers if n >= upgrading]
         await asyncio.gather(*(services.registry.register(one, BENCH) for one in new))
         await services.shadows.submit(
-            [update(ShadowId(one.name), origin, WISH, services.settings.limits, None, b"") for one in new]
+            [update(ShadowId(NAME % n), origin, WISH, services.settings.limits, None, b"") for n in numbers]
         )
 
 
-def new_thing(number: int, upgrading: bool) -> NewThing:
-    model, owner = (firmware.MODEL, Owner.UTILITY) if upgrading else ("bench", Owner.CUSTOMER)
-    return NewThing(NAME % number, ThingKind.DEVICE, model, home(number), owner=owner)
+async def let_out(services: Services, directory: Path) -> str:
+    """Have a release for the devices, and a file of whom they believe; return the release's id."""
+    await upgradable.trust(services, directory / KEYS_FILE)
+    return (await upgradable.release(services, random.Random(0).randbytes(IMAGE_BYTES))).id
 
 
 def issue(services: Services, things: int, directory: Path) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
-from tests.conformance import device_cases, http_cases, job_cases
+from tests.conformance import campaign_cases, device_cases, http_cases, job_cases
 from tests.conformance.cases import Case, Verdict, run
 from tests.conformance.job_host import JobHost
 from tests.system.child import Gnomon
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = []
     with tempfile.TemporaryDirectory(prefix="gnomon-conformance-") as directory:
         of_jobs = _of_jobs(Path(directory, "jobs"), wanted)
-        for verdict in chain(_of_gnomon(Path(directory, "up"), cases), of_jobs):
+        of_campaigns = _of_campaigns(Path(directory, "campaigns"), wanted)
+        for verdict in chain(_of_gnomon(Path(directory, "up"), cases), of_jobs, of_campaigns):
             verdicts.append(verdict)
             _print(verdict)
     failed = sum(1 for verdict in verdicts if verdict.problem)
@@ -54,6 +55,12 @@ def _of_jobs(directory: Path, wanted: str) -> Iterator[Verdict]:
     if any(wanted in line for line in job_cases.lines()):
         with JobHost(directory).running() as host:
             yield from job_cases.run(host, wanted)
+
+
+def _of_campaigns(directory: Path, wanted: str) -> Iterator[Verdict]:
+    if any(wanted in line for line in campaign_cases.lines()):
+        with campaign_cases.running(directory) as bench:
+            yield from campaign_cases.run(bench, wanted)
 
 
 def _print(verdict: Verdict) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance import job_cases
+from tests.conformance import campaign_cases, job_cases
 from tests.conformance.__main__ import SETTINGS, all_cases
 from tests.conformance.cases import Bench, Case, Way
 from tests.conformance.job_host import JobHost
@@ -53,3 +53,20 @@ def jobs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_an_unmodified_jobs_client_finds_that(jobs: JobHost, way: Way):
     for check in JOB_CASES:
         check(job_cases.JobBench(jobs, way))
+
+
+@pytest.fixture(scope="module")
+def campaign(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[campaign_cases.CampaignBench]:
+    request.getfixturevalue("broker_program")
+    with campaign_cases.running(tmp_path_factory.mktemp("campaign")) as bench:
+        yield bench
+
+
+@covers("I3FR6.1", "I3FR3.1")
+@pytest.mark.parametrize("way", campaign_cases.WAYS, ids=str)
+def test_a_campaign_reaches_a_device_that_speaks_by_an_unmodified_jobs_client(
+    campaign: campaign_cases.CampaignBench, way: Way
+):
+    campaign_cases.check(campaign, way)
