@@ -65,7 +65,7 @@ def campaign(
 
 
 @covers("I3FR6.1", "I3FR3.1")
-@pytest.mark.parametrize("way", campaign_cases.WAYS, ids=str)
+@pytest.mark.parametrize("way", job_cases.WAYS, ids=str)
 def test_a_campaign_reaches_a_device_that_speaks_by_an_unmodified_jobs_client(
     campaign: campaign_cases.CampaignBench, way: Way
 ):
