@@ -99,13 +99,13 @@ def amended(execution: Execution, at_ms: int, **changes: Any) -> Execution:  # n
     return _changed(execution, at_ms, changes)
 
 
-def settled(before: ThingJobs, changed: Sequence[Execution]) -> tuple[Execution, ...]:
-    """Return what changed, each with what the thing is to be told because of it.
+def settled(before: ThingJobs, after: ThingJobs, changed: Sequence[Execution]) -> tuple[Execution, ...]:
+    """Return what changed between the two, each with what the thing is to be told because of it.
 
     ``notify`` when an execution joins or leaves the list of pending ones, ``notify-next`` when it is
     another job that comes next: not when the one that came next was begun.
     """
-    following, preceding = next_of(before.after(changed).open), next_of(before.open)
+    following, preceding = next_of(after.open), next_of(before.open)
     next_is_another = _identity(preceding) != _identity(following)
     return tuple(_to_be_told(before.find(one.campaign), one, next_is_another) for one in changed)
 

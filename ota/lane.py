@@ -234,7 +234,7 @@ class ExecutionLane:
         changed = [
             execution
             for thing, by_id in one.changed.items()
-            for execution in settled(one.before[thing], list(by_id.values()))
+            for execution in settled(one.before[thing], one.jobs[thing], list(by_id.values()))
         ]
         if not changed:
             return set()

@@ -34,7 +34,8 @@ def after(execution: Execution, *triggers: ExecutionTrigger, at_ms: int = NOON) 
 
 
 def told_of(before: tuple[Execution, ...], *changed: Execution) -> list[Tell]:
-    return [Tell(one.untold) for one in settled(ThingJobs("th-1", before), changed)]
+    jobs = ThingJobs("th-1", before)
+    return [Tell(one.untold) for one in settled(jobs, jobs.after(changed), changed)]
 
 
 def test_the_first_version_is_the_queued_one_and_only_what_the_device_sees_makes_another():
