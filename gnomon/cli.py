@@ -15,6 +15,7 @@ from gnomon.commands.campaign import campaign
 from gnomon.commands.enrol import enrol
 from gnomon.commands.field import field
 from gnomon.commands.image import image
+from gnomon.commands.keys import COMMANDS as KEY_COMMANDS
 from gnomon.commands.levels import levels
 from gnomon.commands.listing import Group
 from gnomon.commands.options import run, settings_of, settings_options
@@ -102,6 +103,6 @@ def dead_letters(config: Path | None, pairs: tuple[str, ...]) -> None:
 
 for _command in (person, token, thing, provision, campaign, image, field, voucher, enrol, ca, audit):
     main.add_command(_command)
-for _command in RELEASE_COMMANDS:
+for _command in (*KEY_COMMANDS, *RELEASE_COMMANDS):
     image.add_command(_command)
 campaign.add_command(levels)

@@ -214,7 +214,7 @@ class SigningKeys:
     async def renew(self) -> None:
         """Make the next list if the one there is will end."""
         ring, now_ms = await self.ring(), self._clock.now_ms()
-        if ring.keys and ring.ends_ms - now_ms < LIST_RENEWAL_S * MS_PER_S:
+        if ring.list and ring.ends_ms - now_ms < LIST_RENEWAL_S * MS_PER_S:
             await self._change(lambda before: replace(before, list=b""), RENEW_LIST, OURS)
 
     async def run(self) -> None:
@@ -245,13 +245,11 @@ class SigningKeys:
 
     def _listed(self, ring: Ring, key: Ed25519PrivateKey, vouching: tuple[bytes, bytes]) -> Ring:
         """Return a ring with the next number, and the list that says so."""
-        now_s = self._clock.now_ms() // MS_PER_S
-        told = KeyList(
-            number=ring.number + 1,
-            issued=now_s,
-            expires=now_s + LIST_LIFE_S,
-            keys=tuple(_told(one) for one in ring.keys if one.is_on_the_list),
-        )
+        now_s, number = self._clock.now_ms() // MS_PER_S, ring.number + 1
+        keys = tuple(_told(one) for one in ring.keys if one.is_on_the_list)
+        if not keys:
+            return replace(ring, number=number)  # no list is empty
+        told = KeyList(number=number, issued=now_s, expires=now_s + LIST_LIFE_S, keys=keys)
         return replace(
             ring,
             number=told.number,
