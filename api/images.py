@@ -145,9 +145,10 @@ class DeviceImages:
         """Tell whether a thing that a gateway may speak for has a job about it."""
         if by.role is not Role.GATEWAY:
             return False
-        attached = (await self._registry.attached_to(by.name, THINGS_PER_GATEWAY_MAX)).attachments
-        for one in attached:
-            if await self._jobs.uses(one.thing, sha256):
+        page = await self._registry.attached_to(by.name, THINGS_PER_GATEWAY_MAX)
+        for standing in (await self._registry.standings([one.thing for one in page.attachments])).values():
+            # As by MQTT: nobody speaks for a thing that is revoked or suspended.
+            if not standing.thing.barred and await self._jobs.uses(standing.thing.name, sha256):
                 return True
         return False
 

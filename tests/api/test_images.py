@@ -284,6 +284,19 @@ async def test_a_gateway_loads_for_what_is_attached_to_it_and_for_nothing_else(r
 
 
 @pytest.mark.usefixtures("loading")
+async def test_a_gateway_loads_nothing_for_a_thing_that_is_suspended(rig: Rig):
+    registry = rig.services.registry
+    await registry.register(NewThing(GATEWAY, ThingKind.GATEWAY, "acme-amg-4", HOME), OPERATOR)
+    await registry.attach(GATEWAY, HALL, OPERATOR)
+    await registry.suspend(HALL, OPERATOR)
+    issued, _ = await certified(rig, GATEWAY)
+    async with device(rig, issued.serial) as http:
+        assert (await http.get(PATH)).status_code == 404
+        await registry.resume(HALL, OPERATOR)
+        assert (await http.get(PATH)).content == IMAGE
+
+
+@pytest.mark.usefixtures("loading")
 async def test_a_load_writes_nothing_to_the_store(rig: Rig, monkeypatch: pytest.MonkeyPatch):
     issued, _ = await certified(rig)
 
