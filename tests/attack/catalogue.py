@@ -10,6 +10,7 @@ from tests.attack import (
     gateways,
     identities,
     images,
+    jobs,
     records,
     rights,
     routes,
@@ -33,6 +34,7 @@ MODULES: Final = (
     canaries,
     firmware,
     images,
+    jobs,
 )
 """Importing them registers their attacks."""
 ATTACKS: Final = registered()

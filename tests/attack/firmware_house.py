@@ -52,6 +52,7 @@ MODEL: Final = replace(
 )
 BLOCK: Final = 4_096
 IMAGE: Final = Random(20).randbytes(400_000)
+SHA256: Final = hashlib.sha256(IMAGE).hexdigest()
 LIFE_S: Final = 300 * 86_400
 OLD: Final = {"sha256": "0123" * 16, "version": "1.0.0.0", "counter": 1, "confirmed": True}
 TRACES: Final = "telemetry."

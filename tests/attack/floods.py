@@ -89,7 +89,7 @@ def odd_json(field: Field, score: Score) -> None:
     with Bystander(gnomon) as bystander, connected(gnomon, name) as device:
         device.listen()
         device.report({"n": 0})
-        calm = _calm(bystander)
+        calm = calmly(bystander)
         for _ in range(rounds):
             for what, document in documents.items():
                 began = time.monotonic()
@@ -106,7 +106,7 @@ def odd_json(field: Field, score: Score) -> None:
     score.attempt(
         "the shadow changed", succeeded=field.gnomon.shadow(name)["state"] != {"reported": {"n": 1}}
     )
-    _undisturbed(score, bystander, calm)
+    undisturbed(score, bystander, calm)
     score.measure(documents=len(documents), slowest_ms=round(worst_s * 1_000))
 
 
@@ -119,17 +119,17 @@ def malformed_mqtt(field: Field, score: Score) -> None:
     names = field.things(1 + rounds // CONNECTIONS_EACH)
     broker = gnomon.broker_pid
     assert broker is not None
-    before = _resident_bytes(broker), _resident_bytes(gnomon.pid)
+    before = resident_bytes(broker), resident_bytes(gnomon.pid)
     with Bystander(gnomon) as bystander:
-        calm = _calm(bystander)
+        calm = calmly(bystander)
         for number in range(rounds):
             _send_mutants(field, gnomon, names[number // CONNECTIONS_EACH])
         score.attempts("the broker ended", rounds, int(gnomon.broker_pid != broker))
         score.honest("the service is there", works=gnomon.http.get("/healthz").status_code == 200)
-    _undisturbed(score, bystander, calm)
+    undisturbed(score, bystander, calm)
     grown = [
         (now - then) / MIB
-        for now, then in zip((_resident_bytes(broker), _resident_bytes(gnomon.pid)), before, strict=True)
+        for now, then in zip((resident_bytes(broker), resident_bytes(gnomon.pid)), before, strict=True)
     ]
     score.must(f"memory is bounded (grew by {grown} MiB)", held=max(grown) < 64)
     applied = [name for name in names if field.version(name) > 0]
@@ -182,7 +182,7 @@ def half_open(field: Field, score: Score) -> None:
     _allow_descriptors(count + 512)
     waits: list[float] = []
     with Bystander(gnomon) as bystander, ExitStack() as flood:
-        calm = _calm(bystander)
+        calm = calmly(bystander)
         opened = 0
         for number in range(count):
             port = gnomon.device_port if number % 4 else join_port
@@ -198,7 +198,7 @@ def half_open(field: Field, score: Score) -> None:
             score.honest(f"a device gets in: {greeting.said}", works=greeting.let_in)
     p95_s = percentile(waits, 0.95)
     score.attempts(f"honest devices wait {p95_s:.2f} s (p95)", count, int(p95_s >= 1.0))
-    _undisturbed(score, bystander, calm)
+    undisturbed(score, bystander, calm)
     score.measure(opened=opened, honest_p95_ms=round(p95_s * 1_000))
 
 
@@ -211,7 +211,7 @@ def property_flood(field: Field, score: Score) -> None:
     rounds = field.size(500, 75)
     names = field.things(1 + rounds // CONNECTIONS_EACH)
     with Bystander(gnomon) as bystander:
-        calm = _calm(bystander)
+        calm = calmly(bystander)
         sent = 0
         for number in range(rounds):
             sent += _send_flood(gnomon, names[number // CONNECTIONS_EACH])
@@ -221,7 +221,7 @@ def property_flood(field: Field, score: Score) -> None:
     with connected(gnomon, gnomon.new()) as device:
         device.listen()
         score.honest("a device is served after that", works=device.report({"n": 1})["version"] == 1)
-    _undisturbed(score, bystander, calm)
+    undisturbed(score, bystander, calm)
 
 
 def _send_flood(gnomon: Gnomon, name: str) -> int:
@@ -255,7 +255,7 @@ def _publish(topic: str, *, properties: int = 0, alias: int | None = None) -> by
 # ---------------------------------------------------------------------- who else is there
 
 
-class _Calm:
+class Calm:
     """How it was before the attack."""
 
     def __init__(self, bystander: Bystander, broker_share: float) -> None:
@@ -264,14 +264,14 @@ class _Calm:
         self.broker_share = broker_share
 
 
-def _calm(bystander: Bystander) -> _Calm:
+def calmly(bystander: Bystander) -> Calm:
     """Measure the bystander while nothing happens."""
     happens(lambda: len(bystander.answered_s) >= 30, 10)
     broker = bystander.gnomon.broker_pid
-    return _Calm(bystander, 0.0 if broker is None else _cpu_share(broker, 0.3))
+    return Calm(bystander, 0.0 if broker is None else _cpu_share(broker, 0.3))
 
 
-def _undisturbed(score: Score, bystander: Bystander, calm: _Calm) -> None:
+def undisturbed(score: Score, bystander: Bystander, calm: Calm) -> None:
     during = bystander.answered_s[calm.answers :]
     p99_s = percentile(during, 0.99) if during else 0.0
     score.must(
@@ -294,7 +294,7 @@ def _cpu_ticks(pid: int) -> int:
     return int(user) + int(system)
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 

@@ -120,7 +120,7 @@ def spying_subscriptions(field: Field, score: Score) -> None:
     with talking(field, victims, pause_s=0.003, says=mark) as talkers:
         gnomon.desire(lamp, {"told": mark})
         for filter, level in itertools.product(filters, (wire.V311, wire.V5)):
-            heard, closed = _listen(field, gnomon.new(), filter, level)
+            heard, closed = listen(field, gnomon.new(), filter, level)
             kicked += closed
             score.attempt(f"{filter} brought {heard[:80]!r}", succeeded=mark.encode() in heard)
         told = sum(len(talker.thing.received) for talker in talkers)
@@ -130,12 +130,12 @@ def spying_subscriptions(field: Field, score: Score) -> None:
     _again_and_again(field, score, filters)
     honest = gnomon.new()
     delta = f"{shadow_topic(honest)}/update/delta"
-    heard, _ = _listen(field, honest, delta, wire.V311, lambda: gnomon.desire(honest, {"told": mark}))
+    heard, _ = listen(field, honest, delta, wire.V311, lambda: gnomon.desire(honest, {"told": mark}))
     score.honest("one's own comes in the same way", works=mark.encode() in heard)
     score.measure(filters=len(filters), told_meanwhile=told, kicked=kicked)
 
 
-def _listen(
+def listen(
     field: Field, name: str, filter: str, level: int, then: Callable[[], object] = tuple
 ) -> tuple[bytes, bool]:
     """Subscribe and return all bytes that come, and whether the connection was closed."""
