@@ -6,7 +6,7 @@ PINS := requirements/bootstrap.txt pyproject.toml scripts/bootstrap
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up doctor test unit check format sizes bench bench-ota chaos conformance scenario-3.2 scenario-3.3 attack attack-planted vectors pins test-containers clean
+.PHONY: help run up doctor test unit check format sizes bench bench-ota chaos conformance scenario-3.1 scenario-3.2 scenario-3.3 attack attack-planted vectors pins test-containers clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9. -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -53,7 +53,7 @@ chaos: .venv/.dev ## kill cycles under load, judged by a separate checker (CYCLE
 conformance: .venv/.dev ## unmodified outside clients against a running Gnomon
 	@$(PY) -m tests.conformance $(ARGS)
 
-scenario-3.2 scenario-3.3: .venv/.dev ## a scenario of the use case, step by step, against a running Gnomon
+scenario-3.1 scenario-3.2 scenario-3.3: .venv/.dev ## a scenario of the use case, step by step, against a running Gnomon
 	@$(PY) -m tests.scenarios $(@:scenario-%=%)
 
 attack: .venv/.dev ## the Bad Actor against a running Gnomon (ARGS="--only B5")

@@ -68,6 +68,7 @@ async def _know(services: Services, device: Device) -> None:
     await apply(
         device.id, DeviceTrigger.REGISTER, DEMO, change=lambda one: replace(one, account=device.account)
     )
+    await services.programs.enrolments.reconcile(device.id)  # now, and not when its turn comes
 
 
 async def _consent(services: Services, device: Device) -> None:

@@ -2,9 +2,12 @@
 
 import argparse
 import sys
+from typing import Final
 
+from tests.scenarios import upgrades, walks
 from tests.scenarios.stage import StepFailedError, staged
-from tests.scenarios.walks import SCENARIOS
+
+SCENARIOS: Final = {"3.1": upgrades.WAYS, "3.2": walks.RECOGNISED, "3.3": walks.NOT_RECOGNISED}
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,10 @@ from tests.system.child import Gnomon
 HOMES: Final = 54
 """Enough for all scenes to be in the city."""
 Document = dict[str, Any]
+
+
+Ways = tuple[tuple[str, int, "Callable[[Stage], None]"], ...]
+"""Of playing a scenario: what is special about each, the home that it begins with, and the steps."""
 
 
 class StepFailedError(Exception):

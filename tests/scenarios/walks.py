@@ -1,13 +1,12 @@
 """Scenarios 3.2 and 3.3 step by step, as the use case has them. Each step is checked before the next."""
 
-from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 from fleet.provisioning import BRIDGE, BROADBAND, METER, NO_METER
 from gnomon.tool import Document, Tool
 from provisioning.states import DeviceState, SessionState
-from tests.scenarios.stage import Stage
+from tests.scenarios.stage import Stage, Ways
 
 DISCOVERY_S_MAX: Final = 30
 SENDING_S_MAX: Final = 60
@@ -185,15 +184,11 @@ def _label(device: Document) -> str:
     return f"{name} {device['id']}".strip()
 
 
-SCENARIOS: Final[Mapping[str, tuple[tuple[str, int, Callable[[Stage], None]], ...]]] = MappingProxyType(
-    {
-        "3.2": (
-            ("over a meter", METER, recognised),
-            ("over the customer's broadband gateway", BROADBAND, recognised),
-        ),
-        "3.3": (
-            ("by a new meter", NO_METER, not_recognised),
-            ("by a bridge", BRIDGE, not_recognised),
-        ),
-    }
+RECOGNISED: Final[Ways] = (
+    ("over a meter", METER, recognised),
+    ("over the customer's broadband gateway", BROADBAND, recognised),
+)
+NOT_RECOGNISED: Final[Ways] = (
+    ("by a new meter", NO_METER, not_recognised),
+    ("by a bridge", BRIDGE, not_recognised),
 )

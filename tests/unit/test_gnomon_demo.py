@@ -55,6 +55,7 @@ class Town:
         self.directory = directory
         self.store = FaultyStore(MemoryStore([*COLLECTIONS, *TRUST, *PROGRAMS], [audit.LOG, *PROGRAM_LOGS]))
         self.clock = FakeClock()
+        self.reconciled = []
         self.registry = RegistryService(self.store, self.clock)
         self.devices = DeviceService(self.store, self.clock, self.registry)
         self.consents = ConsentService(self.store, self.clock, ProgramCatalogue(self.store, self.clock))
@@ -82,11 +83,16 @@ class Town:
             gateways=GatewayService(self.store, clock, registry),
             meters=MeterService(self.store, clock),
             devices=self.devices,
-            programs=SimpleNamespace(consents=self.consents),
+            programs=SimpleNamespace(
+                consents=self.consents, enrolments=SimpleNamespace(reconcile=self._reconcile)
+            ),
         )
         await demo_city.settle_in(services, plan, self.certificates)
         await demo_devices.know(services, plan)
         return services.registry
+
+    async def _reconcile(self, device):
+        self.reconciled.append(device)
 
     async def asked(self, names):
         """Return those whose customers say yes to firmware."""
@@ -138,6 +144,7 @@ async def test_most_customers_say_yes_to_firmware_and_some_are_left_alone(town):
     await town.settle()
     customers = {name for name in GATEWAYS | DEVICES.keys() if not name.endswith("-meter")}
     assert await town.asked(customers) == {name for name in customers if demo_devices.says_yes(name)}
+    assert set(town.reconciled) == customers, "the utility may see them from the first moment"
     assert 0.6 < len(await town.asked(customers)) / len(customers) < 0.9
     assert await town.asked(GATEWAYS - customers) == set()
 

@@ -1,0 +1,194 @@
+"""Scenario 3.1: equipment gets new firmware, the customers' and the utility's own. Each step is checked.
+
+The use case refers to steps of scenario 1 that it does not give, so these are ours: release, find who needs
+it, approve, roll out in waves, activate, report; and the equipment works meanwhile.
+"""
+
+import base64
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from click.testing import CliRunner
+
+from fleet.provisioning import METER
+from gnomon.access import Access
+from gnomon.cli import main
+from gnomon.commands.releases import RELEASES
+from gnomon.uploads import send
+from ota.states import CampaignState
+from security.policy import Action, Role
+from tests.scenarios.stage import Stage, Ways
+from tests.system.mqtt import until
+
+Document = dict[str, Any]
+
+CAMPAIGNS: Final = "/v1/ota/campaigns"
+CANARY: Final = 5
+VERSION: Final = "2.0.0.0"
+START_S_MAX: Final = 60
+ROLLOUT_S_MAX: Final = 240
+WISH_S_MAX: Final = 30
+LOOK_S: Final = 0.5
+OVER: Final = frozenset({CampaignState.COMPLETED, CampaignState.PAUSED, CampaignState.ABORTED})
+MERGE_PATCH: Final = {"Content-Type": "application/merge-patch+json"}
+WISHES: Final = (19.0, 22.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What is upgraded; ``thing`` is one of it in the demo customer's home, and is looked at closely."""
+
+    model: str
+    maker: str
+    thing: str
+    asks_customers: bool
+
+
+THERMOSTATS: Final = Equipment("acme-pct-2", "acme", "th-0001-hall", asks_customers=True)
+METERS: Final = Equipment("acme-amg-4", "acme", "gw-0001-meter", asks_customers=False)
+
+
+def customers(stage: Stage) -> None:
+    """Upgrade the customers' thermostats over their gateways, while one of them is used."""
+    _upgraded(stage, THERMOSTATS)
+
+
+def utility(stage: Stage) -> None:
+    """Upgrade the utility's meters, while they speak for the devices behind them."""
+    _upgraded(stage, METERS)
+
+
+def _upgraded(stage: Stage, what: Equipment) -> None:
+    one, other = (stage.gnomon.accounts.access(Role.OPERATOR, number) for number in (1, 2))
+    release = _released(stage, one, other, _signed(stage, what))
+    id = _found(stage, one, release, what)
+    before = _settings(one, what)
+    _approved(stage, one, other, id)
+    _rolled_out(stage, one, id, what)
+    after = _settings(one, what)
+    kept = {name: after.get(name) for name in before}
+    stage.must(f"settings were {before} and are {after}", held=kept == before)
+    new = sorted(after.keys() - before.keys())
+    stage.said("3.1 post", "device", f"{what.thing} has its settings as before; new ones: {', '.join(new)}")
+
+
+def _signed(stage: Stage, what: Equipment) -> Path:
+    place = stage.gnomon.var / "demo" / "firmware"
+    file = place / f"{what.model}.bin"
+    words = ["image", "sign", str(file), "--key", str(place / f"{what.maker}.key")]
+    done = CliRunner().invoke(main, words)
+    stage.must(f"signing: {done.output}", held=done.exit_code == 0)
+    stage.said("3.1/1", "maker", f"signs {file.name}, {file.stat().st_size} bytes")
+    return file
+
+
+def _released(stage: Stage, one: Access, other: Access, file: Path) -> str:
+    send(one, file, lambda _bytes: None)
+    body = {
+        "image": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "manifest": base64.b64encode(file.with_suffix(".cose").read_bytes()).decode(),
+    }
+    made = one.request("POST", RELEASES, body, key=file.stem)
+    stage.said("3.1/2", "operator", f"brings it: release {made['id']} is {made['state']}")
+    let_out = other.request("POST", f"{RELEASES}/{made['id']}/release", confirms=Action.IMAGE_RELEASE)
+    stage.must(f"release: {let_out['state']}", held=let_out["state"] == "released")
+    stage.said("3.1/3", "another operator", "lets it out, all of it checked once more")
+    id: str = made["id"]
+    return id
+
+
+def _found(stage: Stage, one: Access, release: str, what: Equipment) -> str:
+    """Make a campaign, and see who needs it once a city that has just started has said what it runs."""
+    body = {"release": release, "waves": [{"devices": CANARY}, {"percent": 100}]}
+    id: str = one.request("POST", CAMPAIGNS, body, key=what.model, confirms=Action.CAMPAIGN_CREATE)["id"]
+
+    def dry_run() -> Document:
+        found: Document = one.request("POST", f"{CAMPAIGNS}/{id}/dry-run", confirms=Action.CAMPAIGN_CREATE)
+        return found
+
+    until(lambda: "UNKNOWN_FIRMWARE" not in dry_run()["excluded"], "all say what they run", START_S_MAX)
+    found = dry_run()
+    stage.must(f"who needs it: {found}", held=found["included"] > CANARY)
+    others = "".join(f", {count} are {reason}" for reason, count in sorted(found["excluded"].items()))
+    stage.said("3.1/4", "operator", f"finds {found['included']} that need it{others}")
+    stage.must(f"who was asked: {found}", held=("NOT_ENROLLED" in found["excluded"]) == what.asks_customers)
+    return id
+
+
+def _approved(stage: Stage, one: Access, other: Access, id: str) -> None:
+    frozen = one.request("POST", f"{CAMPAIGNS}/{id}/submit", {}, confirms=Action.CAMPAIGN_CREATE)
+    stage.must(f"submitted: {frozen['state']}", held=frozen["state"] == CampaignState.FROZEN)
+    other.request("POST", f"{CAMPAIGNS}/{id}/approve", {}, confirms=Action.CAMPAIGN_APPROVE)
+    stage.said("3.1/5", "another operator", f"approves it for {frozen['targets']}, {CANARY} of them first")
+
+
+def _rolled_out(stage: Stage, access: Access, id: str, what: Equipment) -> None:
+    end, wave, wishes = time.monotonic() + ROLLOUT_S_MAX, -1, 0
+    one = access.request("GET", f"{CAMPAIGNS}/{id}")
+    while one["state"] not in OVER and time.monotonic() < end:
+        if what is THERMOSTATS:
+            wishes += _used(stage, WISHES[wishes % len(WISHES)])
+        if one["state"] == CampaignState.RUNNING and one["wave"] != wave:
+            wave = one["wave"]
+            stage.said("3.1/6", "service", f"opens wave {wave}; {_good(one)} of {one['targets']} are done")
+        time.sleep(LOOK_S)
+        one = access.request("GET", f"{CAMPAIGNS}/{id}")
+    stage.must(f"campaign: {one}", held=one["state"] == CampaignState.COMPLETED)
+    stage.must(f"campaign: {one['counts']}", held=_good(one) == one["targets"])
+    clocks = one["clocks"]
+    stage.must(f"clocks: {clocks}", held=clocks["max_s"] <= clocks["limit_s"])
+    stage.said(
+        "3.1/7",
+        "service",
+        f"all {one['targets']} have it, each within {clocks['max_s']:.1f} s from its start",
+    )
+    if wishes:
+        stage.said("3.1/7", "customer", f"turned {what.thing} {wishes} times meanwhile; it obeyed each time")
+    told = access.request("GET", f"/v1/things/{what.thing}/firmware")
+    reported, job = told["reported"], told["executions"][0]
+    is_new = (reported["version"], reported["healthy"], job["state"]) == (VERSION, True, "SUCCEEDED")
+    stage.must(f"{what.thing}: {told}", held=is_new)
+    stage.said(
+        "3.1/8", "device", f"{what.thing} reports {reported['version']}, healthy; its job is in its history"
+    )
+
+
+def _used(stage: Stage, heat_c: float) -> int:
+    """Have the customer turn a thermostat, whatever it is doing; return 1 once it has obeyed."""
+    answer = _as_customer(stage, "PATCH", {"desired": {"heat_c": heat_c}})
+    stage.must(f"a wish: {answer}", held="state" in answer)
+    until(lambda: "delta" not in _as_customer(stage, "GET")["state"], "the thermostat obeys", WISH_S_MAX)
+    return 1
+
+
+def _as_customer(stage: Stage, method: str, body: Document | None = None) -> Document:
+    answer: Document = stage.gnomon.http.request(
+        method,
+        f"/v1/things/{THERMOSTATS.thing}/shadows/@classic",
+        json=body,
+        headers=MERGE_PATCH if body else None,
+        auth=stage.gnomon.accounts.auth(Role.CUSTOMER),
+    ).json()
+    return answer
+
+
+def _settings(access: Access, what: Equipment) -> Document:
+    """Return how a device says that it is configured, as soon as it has said so."""
+    things = f"/v1/things/{what.thing}/shadows"
+    until(lambda: "config" in access.request("GET", things)["items"], "it says how it is set", START_S_MAX)
+    found: Document = access.request("GET", f"{things}/config")["state"]["reported"]
+    return found
+
+
+def _good(one: Document) -> int:
+    count: int = one["counts"].get("SUCCEEDED", 0)
+    return count
+
+
+WAYS: Final[Ways] = (
+    ("the customers' thermostats, over their gateways", METER, customers),
+    ("the utility's meters", METER, utility),
+)
