@@ -336,7 +336,7 @@ class CampaignDocument(ProgressDocument, kw_only=True, omit_defaults=True):
     ramp: RampBody | None = None
     windows: list[HoursBody] = []
     activation_windows: list[HoursBody] = []
-    time_zone: Annotated[str, Meta(description="Of these hours")]
+    time_zone: Annotated[str, Meta(description="Of these hours at premises that have none of their own")]
     blackout: bool
     thresholds: ThresholdsBody
     prestage: bool

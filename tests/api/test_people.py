@@ -310,7 +310,7 @@ async def test_a_weighty_act_needs_a_fresh_factor_for_exactly_this(rig: Rig):
     assert (await ann.send("POST", "/v1/people", Action.PRINCIPAL_WRITE, body)).status_code == 201
 
 
-@pytest.mark.parametrize("action", ["revoke", "campaign.approve", "thing.read"])
+@pytest.mark.parametrize("action", ["revoke", "event.approve", "thing.read"])
 async def test_a_word_that_confirms_nothing_is_refused_with_those_that_do(rig: Rig, action: str):
     ann, _ = await officers(rig)
     asked = {"code": "000000", "action": action, "target": "POST /x", "body_sha256": "0" * 64}
@@ -320,7 +320,7 @@ async def test_a_word_that_confirms_nothing_is_refused_with_those_that_do(rig: R
     declared = {route.operation.action for route in all_routes(rig.services) if route.operation.confirmed}
     assert words == sorted(declared)
     assert {"certificate.revoke", "revoke_all"} < declared
-    assert Action.CAMPAIGN_APPROVE not in declared
+    assert Action.EVENT_APPROVE not in declared
 
 
 async def test_an_account_is_made_by_one_and_approved_by_another(rig: Rig):
