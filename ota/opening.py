@@ -30,6 +30,7 @@ from ota.job_documents import JobDocuments
 from ota.job_service import JobService
 from ota.keys import KeyActs, SigningKeys
 from ota.lane import ExecutionLane
+from ota.level_watch import LevelWatch
 from ota.library import Library
 from ota.manifest import IMAGE_BYTES_MAX
 from ota.needs_report import NeedsService
@@ -73,6 +74,7 @@ class Ota:
     needs: NeedsService
     executor: Executor
     health: Health
+    level_watch: LevelWatch
 
     def runs(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Return what goes on beside, until cancelled."""
@@ -84,6 +86,7 @@ class Ota:
             self.images.run(),
             self.keys.run(),
             self.executor.run(),
+            self.level_watch.run(),
         )
 
 
@@ -185,6 +188,7 @@ def open_ota(
         needs=NeedsService(views, facts, models, equipment, clock),
         executor=executor,
         health=health,
+        level_watch=LevelWatch(campaigns, metrics),
         snapshots=snapshots,
         installed=installed,
         belongings=Belongings(snapshots, installed),

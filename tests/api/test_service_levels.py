@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from infra.documents.port import StoreBrokenError, StoreUnavailableError
+from ota import level_watch
 from ota.service_levels import SINCE_MS
 from ota.states import ExecutionTrigger as Do
 from security.policy import Role
@@ -63,6 +65,40 @@ async def test_limit_and_pace_are_shown_beside_what_was_measured(made: Fleet):
     assert await levels(made) == over, "it has just ended"
     made.rig.clock.advance(SINCE_MS / 1_000 + 1)
     assert await levels(made) == quiet
+
+
+@covers("S-cap")
+async def test_prometheus_reads_them_as_they_were_a_minute_ago(made: Fleet):
+    watch = made.rig.services.ota.level_watch
+    await watch.look()
+    id = await made.running(retries=0)
+    await made.step(id, NAMES, Do.START)
+    assert watch.levels.in_flight == 0
+    await watch.look()
+    metrics = made.rig.services.metrics.render().decode()
+    for line in (
+        "gnomon_upgrade_in_flight 3.0",
+        "gnomon_upgrade_limit_seconds 300.0",
+        "gnomon_upgrade_aim_per_hour 10000.0",
+        "gnomon_upgrade_over_limit 0.0",
+        "gnomon_upgrade_longest_seconds 0.0",
+        "gnomon_upgrade_done_last_hour 0.0",
+    ):
+        assert line in metrics.splitlines(), metrics
+
+
+async def test_a_store_that_is_away_costs_figures_alone(made: Fleet, monkeypatch: pytest.MonkeyPatch):
+    watch, looks = made.rig.services.ota.level_watch, list[int]()
+    monkeypatch.setattr(level_watch, "LOOK_S", 0.001)
+
+    async def away() -> None:
+        looks.append(1)
+        raise StoreUnavailableError("away") if len(looks) < 3 else StoreBrokenError("gone")
+
+    monkeypatch.setattr(watch, "look", away)
+    with pytest.raises(StoreBrokenError):
+        await watch.run()
+    assert len(looks) == 3
 
 
 @covers("S-cap")
