@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
+import structlog
 
 from infra.clock import Clock
 from infra.documents.port import Collection, DocumentStore, IndexValue, Write
@@ -28,6 +29,7 @@ LIVE_MAX: Final = 1_000
 """Campaigns in one state that are looked through."""
 NOUN: Final = "campaign"
 
+_log: Final = structlog.get_logger(__name__)
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -91,9 +93,18 @@ class CampaignStore:
         return await self._audited.change(id, decide, action, by, via, reason=reason)
 
     async def at_work(self) -> list[Kept[Campaign]]:
-        """Return the campaigns of which something may have to be carried out."""
+        """Return the campaigns of which something may have to be carried out.
+
+        One that cannot be read is logged, and stops no other.
+        """
         page = await self._store.find(CAMPAIGNS.name, "at_work", AT_WORK, AT_WORK, limit=LIVE_MAX)
-        return [Kept(_campaign(one.body), one.revision) for one in page.documents]
+        found: list[Kept[Campaign]] = []
+        for one in page.documents:
+            try:
+                found.append(Kept(_campaign(one.body), one.revision))
+            except msgspec.DecodeError as error:
+                _log.error("campaign_unreadable", campaign=one.id, reason=str(error))
+        return found
 
     async def ended_since(self, at_ms: int) -> list[Campaign]:
         """Return the campaigns that ended at this time or later."""

@@ -60,7 +60,7 @@ def clocks_of(execution: Execution, now_ms: int, *, prestage: bool = False) -> C
     """Return what the attempt that a target is in has taken."""
     if execution.started_at_ms == NEVER:
         return Clocks()
-    until_ms = execution.ended_at_ms or now_ms
+    until_ms = execution.ended_at_ms or max(now_ms, execution.updated_at_ms)
     staged_ms, go_ms = execution.staged_at_ms, execution.go_at_ms
     if not staged_ms or not (prestage or execution.held_at_ms):
         return Clocks(until_ms - execution.started_at_ms)

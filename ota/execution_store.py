@@ -172,7 +172,7 @@ class ExecutionStore:
         self, field: str, low: IndexValue, high: IndexValue, limit: int, cursor: str | None
     ) -> ExecutionPage:
         page = await self._documents.find(EXECUTIONS.name, field, low, high, limit=limit, cursor=cursor)
-        return ExecutionPage(tuple(_decode(one.body) for one in page.documents), page.next)
+        return ExecutionPage(tuple(held.execution for _, held in _held(page.documents)), page.next)
 
     async def _look(self, things: Sequence[str]) -> dict[str, dict[str, Held]]:
         """Ask the store what is open of these things, and keep it."""

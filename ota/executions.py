@@ -89,6 +89,8 @@ def moved(execution: Execution, trigger: ExecutionTrigger, at_ms: int, **changes
         IllegalTransitionError: the table has no row for it, or it has had all its attempts.
     """
     state = EXECUTION.after(execution.state, trigger)
+    # Never back, also when a clock is: no time that something took is less than nothing.
+    at_ms = max(at_ms, execution.updated_at_ms)
     if trigger is ExecutionTrigger.RETRY:
         return _tried_again(execution, at_ms, changes)
     return _changed(execution, at_ms, _times(state, trigger, at_ms) | changes | {"state": state})
@@ -190,7 +192,7 @@ def _tried_again(execution: Execution, at_ms: int, changes: dict[str, Any]) -> E
         time_zone=execution.time_zone,
         state=EXECUTION.after(execution.state, ExecutionTrigger.RETRY),
         attempt=execution.attempt + 1,
-        updated_at_ms=max(at_ms, execution.updated_at_ms),
+        updated_at_ms=at_ms,
         timeout_min=execution.timeout_min,
         untold=execution.untold,
         news=execution.news,

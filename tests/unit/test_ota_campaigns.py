@@ -20,7 +20,7 @@ from ota.actions import Plan
 from ota.calendar import Window
 from ota.campaign import Campaign, Selector, Wave
 from ota.campaign import Path as How
-from ota.campaign_store import TARGETS
+from ota.campaign_store import CAMPAIGNS, TARGETS
 from ota.campaigns import buckets, order_of
 from ota.data import digest
 from ota.envelope import Typ, seal
@@ -1068,6 +1068,13 @@ async def test_a_campaign_survives_a_kill_at_any_commit(tmp_path, commit, crash)
         assert sorted(each.thing for each in targets) == [name(number) for number in range(6)]
         assert {each.state for each in targets} == {S.QUEUED}
         assert {each.version for each in targets} == {1}
+
+
+async def test_a_campaign_that_cannot_be_read_stops_no_other(tmp_path):
+    async with world(tmp_path, devices=1) as one:
+        await one.store.inner.commit([Write(CAMPAIGNS.name, "odd", 0, b"?", {"at_work": 1})])
+        campaign = await one.running()
+        assert (await one.states(campaign.id))[name(0)] is S.QUEUED
 
 
 async def test_kept_and_counted_targets_that_differ_are_an_alarm(tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from infra.machines import IllegalTransitionError
+from ota.clocks import clocks_of
 from ota.executions import Tell, ThingJobs, amended, moved, next_of, pending_lists, settled
 from ota.models import ATTEMPTS_MAX, NEVER, Execution
 from ota.states import ExecutionState, ExecutionTrigger, JobStatus
@@ -68,6 +69,14 @@ def test_each_step_has_its_time():
 
 def test_a_clock_that_was_set_back_does_not_hide_a_change():
     assert moved(after(planned(), X.OFFER), X.NOTIFY, NOON - 5_000).updated_at_ms == NOON
+
+
+def test_nothing_takes_less_than_no_time_when_a_clock_is_set_back():
+    begun = moved(after(planned(), X.OFFER), X.START, NOON)
+    assert clocks_of(begun, NOON - 3_600_000).sum_ms == 0
+    done = moved(moved(begun, X.GO, NOON - 3_600_000), X.SUCCEED, NOON - 3_590_000)
+    assert (done.go_at_ms, done.ended_at_ms, done.updated_at_ms) == (NOON, NOON, NOON)
+    assert clocks_of(done, NOON - 3_590_000).sum_ms == 0
 
 
 def test_another_attempt_begins_anew_and_remembers_the_one_before():

@@ -328,3 +328,7 @@ async def test_one_execution_that_cannot_be_read_stops_no_other():
         await rig.store.inner.commit([Write(EXECUTIONS.name, planned(TWO).id, 1, b"?", {"open": "th-1"})])
         rig.lane._store._forget(["th-1"])
         assert await rig.lane.submit([move(X.OFFER)]) == [1]
+        odd = Write(EXECUTIONS.name, f"{ONE}:th-2", 0, b"?", {"campaign": ONE, "pending": 1})
+        await rig.store.inner.commit([odd])
+        assert [one.thing for one in (await rig.lane.pending()).executions] == ["th-1"]
+        assert [one.thing for one in await rig.lane.of_campaign(ONE)] == ["th-1"]
