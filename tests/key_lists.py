@@ -41,3 +41,21 @@ def der(pair):
 
 CHAIN = (certify(ISSUING), der(ISSUING))
 SEALED = write(LIST, LIST_KEY, CHAIN)
+
+
+THING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(2, 34)))
+
+
+def forged(list: KeyList) -> dict[str, bytes]:
+    """Return a list as somebody else would seal it, by what is wrong with that."""
+    things = certify(ISSUING, ExtendedKeyUsageOID.CLIENT_AUTH)
+    return {
+        "another root": write(list, LIST_KEY, [certify(OTHER)]),
+        "a thing's certificate": write(list, LIST_KEY, [things, CHAIN[1]]),
+        "a certificate that is over": write(list, LIST_KEY, [certify(ISSUING, days=0), CHAIN[1]]),
+        "another key signs": write(list, THING_KEY, CHAIN),
+        "issued by an end certificate": write(list, LIST_KEY, [CHAIN[0], CHAIN[0]]),
+        "the issuing authority is missing": write(list, LIST_KEY, CHAIN[:1]),
+        "the authority signs by itself": write(list, LIST_KEY, [der(ISSUING)]),
+        "no certificate": write(list, LIST_KEY, [b"x"]),
+    }

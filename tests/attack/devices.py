@@ -19,9 +19,11 @@ import cbor2
 import msgspec
 
 from fleet.firmware import Download
+from ota import key_list
 from ota import order as orders
 from ota.envelope import Typ
 from ota.verification import Offer
+from tests import key_lists
 from tests import ota_base as base
 from tests import ota_faults as faults
 from tests.attack import holes
@@ -301,6 +303,7 @@ def stolen_keys(score: Score, quick: bool) -> None:
         _judge(score, "a flipped bit of an envelope", bench, OLD, *codes)
     _with_the_vendors_key(score)
     _with_the_utilitys_key(score)
+    _forged_lists(score, quick)
 
 
 def _with_the_vendors_key(score: Score) -> None:
@@ -336,6 +339,47 @@ def _with_the_utilitys_key(score: Score) -> None:
 
 def _order_for(evil: Offer) -> dict[int, Any]:
     return orders.write(replace(base.ORDER, manifest=sha256(evil.manifest).hexdigest()))
+
+
+def _forged_lists(score: Score, quick: bool) -> None:
+    """Tell a device that revoked keys count: only a newer list that its root vouches for may say so."""
+    active = replace(key_lists.LIST, number=8)
+    _told(score, "a good list", key_list.write(active, key_lists.LIST_KEY, key_lists.CHAIN), works=True)
+    lists = {
+        **key_lists.forged(active),
+        "an older one": key_list.write(replace(active, number=6), key_lists.LIST_KEY, key_lists.CHAIN),
+        "one that is over": key_list.write(
+            replace(active, expires=NOW_S), key_lists.LIST_KEY, key_lists.CHAIN
+        ),
+        "one that is not yet": key_list.write(
+            replace(active, issued=NOW_S + 3_600), key_lists.LIST_KEY, key_lists.CHAIN
+        ),
+        "one that a signing key has signed": key_list.write(active, UTILITY_KEY, key_lists.CHAIN),
+        "nothing": b"",
+        "nested deep": b"\x81" * 50_000,
+        "a manifest": OFFER.manifest,
+    }
+    for name, told in lists.items():
+        _told(score, name, told)
+    sealed = key_list.write(active, key_lists.LIST_KEY, key_lists.CHAIN)
+    for bit in range(0, len(sealed) * 8, 211 if quick else 7):
+        _told(score, "a flipped bit of a list", faults.flipped(sealed, bit))
+
+
+def _told(score: Score, name: str, told: bytes, *, works: bool = False) -> None:
+    """Have a device take a list in which all keys are revoked, then tell it another and offer it a job."""
+    revoked = replace(key_lists.LIST, keys=tuple(replace(key, revoked=True) for key in key_lists.LIST.keys))
+    bench = Bench(keys={}, roots=(key_lists.ROOT.certificate,))
+    bench.service.key_lists = {
+        "keys-7": key_list.write(revoked, key_lists.LIST_KEY, key_lists.CHAIN),
+        "keys-8": told,
+    }
+    bench.run().offer(job(of=NEW, keys=7)).run()
+    bench.offer(job(of=NEW, number=2, keys=8)).run()
+    if works:
+        score.honest(f"{name} is believed", works=starts(bench) == NEW.image)
+    else:
+        _judge(score, f"{name} lets revoked keys count", bench, FACTORY, "key_unknown")
 
 
 # ---------------------------------------------------------------------------- judging

@@ -30,7 +30,7 @@ from broker_bridge.fairness import Turns
 from broker_bridge.role import Bridge
 from infra.blobs import Upload
 from infra.documents.sqlite import SqliteStore
-from ota import verification
+from ota import key_list, verification
 from registry.models import Standing
 from registry.standings import Standings
 from security.audit import LOG
@@ -352,6 +352,19 @@ def refresh_reuse_allowed() -> None:
 def epoch_ignored() -> None:
     """Believe tokens of every generation."""
     _replace("security.people.epochs.SystemEpoch.current", _first)
+
+
+@hole("B12")
+def number_of_a_key_list_may_fall() -> None:
+    """Let devices go back to the keys of before."""
+    honest = key_list.verify
+    _replace("fleet.keyring.verify", lambda data, roots, now_s, _held: honest(data, roots, now_s, 0))
+
+
+@hole("B12")
+def signer_of_a_key_list_not_asked() -> None:
+    """Let the certificate of any thing make lists."""
+    _replace("ota.key_list._check_signer", lambda *_: None)
 
 
 async def _yes(*_: Any) -> bool:

@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +11,7 @@ from ota.errors import FieldError, KeyListError
 from ota.key_list import KEYS_MAX, verify, write
 from ota.verification import KeyRole, TrustedKey
 from tests import ota_base as base
-from tests.key_lists import CHAIN, ISSUING, LIST, LIST_KEY, OTHER, ROOT, SEALED, certify, der
+from tests.key_lists import CHAIN, LIST, LIST_KEY, OTHER, ROOT, SEALED, certify, forged
 
 
 def verified(data, roots=(ROOT.certificate,), now_s=base.NOW_S, held=0):
@@ -47,18 +45,7 @@ def test_a_list_is_good_from_its_first_second_to_its_last(now_s):
     assert verified(SEALED, now_s=LIST.issued) == verified(SEALED, now_s=LIST.expires - 1)
 
 
-THING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(2, 34)))
-THINGS_CERTIFICATE = certify(ISSUING, ExtendedKeyUsageOID.CLIENT_AUTH)
-FORGED = {
-    "another root": write(LIST, LIST_KEY, [certify(OTHER)]),
-    "a thing's certificate": write(LIST, LIST_KEY, [THINGS_CERTIFICATE, CHAIN[1]]),
-    "a certificate that is over": write(LIST, LIST_KEY, [certify(ISSUING, days=0), CHAIN[1]]),
-    "another key signs": write(LIST, THING_KEY, CHAIN),
-    "issued by an end certificate": write(LIST, LIST_KEY, [CHAIN[0], CHAIN[0]]),
-    "the issuing authority is missing": write(LIST, LIST_KEY, CHAIN[:1]),
-    "the authority signs by itself": write(LIST, LIST_KEY, [der(ISSUING)]),
-    "no certificate": write(LIST, LIST_KEY, [b"x"]),
-}
+FORGED = forged(LIST)
 
 
 @pytest.mark.parametrize("name", FORGED)
