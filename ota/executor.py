@@ -168,6 +168,7 @@ class Executor:
         """Do what is to be done now. What goes wrong with one campaign holds up no other."""
         kept = await self._campaigns.at_work()
         self._work = {one.record.id: self._work.get(one.record.id) or _Work() for one in kept}
+        astray = set[str]()
         # Stopping comes first: others may have much to do.
         for one in sorted(kept, key=lambda one: (not one.record.is_over, one.record.id)):
             try:
@@ -175,7 +176,9 @@ class Executor:
             except (StoreBrokenError, StoreUnavailableError):
                 raise
             except Exception as error:  # noqa: BLE001 - our bug in one campaign stops no other
+                astray.add(one.record.id)
                 _log.error("campaign_failed", campaign=one.record.id, exc_info=error)
+        self._health.note_astray(astray)
 
     # One campaign
 

@@ -68,7 +68,7 @@ class CampaignGate:
             return Hold("paused", PAUSED_S)
         if campaign.state is not CampaignState.RUNNING:
             return Never()
-        if self._health.unhealthy_since_ms:
+        if self._health.unhealthy_since_ms or not self._health.looks_after(campaign.id):
             return Hold("service_health", HEALTH_S)
         opens_ms = gate_opens_ms(now_ms, campaign.terms, execution.time_zone)
         if opens_ms > now_ms:

@@ -1,5 +1,6 @@
 """Whether our own service is well: while it is not, nobody is let go on to an image that could not report."""
 
+from collections.abc import Iterable
 from enum import Enum
 
 from infra.clock import Clock
@@ -19,6 +20,7 @@ class Health:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._down: dict[Part, int] = {}
+        self._astray: frozenset[str] = frozenset()
 
     def note(self, part: Part, *, well: bool) -> None:
         """Note how a part is."""
@@ -26,6 +28,14 @@ class Health:
             self._down.pop(part, None)
         else:
             self._down.setdefault(part, self._clock.now_ms())
+
+    def note_astray(self, campaigns: Iterable[str]) -> None:
+        """Note which campaigns nobody could look after just now."""
+        self._astray = frozenset(campaigns)
+
+    def looks_after(self, campaign: str) -> bool:
+        """Tell whether somebody would stop this campaign if it had to be."""
+        return campaign not in self._astray
 
     @property
     def unhealthy_since_ms(self) -> int:

@@ -31,6 +31,7 @@ from ota.errors import (
     ExecutionBusyError,
     InvalidCampaignError,
     OtherRequestError,
+    ReleaseNotFoundError,
     TooManyCampaignsError,
 )
 from ota.execution_store import EXECUTIONS
@@ -847,6 +848,27 @@ async def test_the_gate_holds_while_paused_and_while_we_are_not_well_and_opens_a
         (target,) = await one.targets(campaign.id)
         assert target.snapshot
         assert target.go_at_ms - target.held_at_ms == 100_000
+
+
+async def test_of_a_campaign_that_nobody_can_look_after_nobody_is_let_go_on(tmp_path, monkeypatch):
+    async with world(tmp_path, devices=2) as one:
+        lost, other = [await one.running(selector=Selector(things=(name(number),))) for number in range(2)]
+        for number, campaign in enumerate((lost, other)):
+            await one.step(campaign.id, [name(number)], X.START, X.STAGED)
+        honest = one.ota.executor._around
+
+        async def around(campaign, *more):
+            if campaign.id == lost.id:
+                raise ReleaseNotFoundError
+            return await honest(campaign, *more)
+
+        monkeypatch.setattr(one.ota.executor, "_around", around)
+        await one.ota.executor.tick()
+        assert (await gate(one, lost.id, name(0)))["message"] == "hold: service_health"
+        assert (await gate(one, other.id, name(1)))["executionState"]["statusDetails"]["gate"] == "go"
+        monkeypatch.undo()
+        await one.ota.executor.tick()
+        assert (await gate(one, lost.id, name(0)))["executionState"]["statusDetails"]["gate"] == "go"
 
 
 async def test_the_gate_is_closed_for_good_once_a_campaign_is_over(tmp_path):
