@@ -54,6 +54,7 @@ PROGRESS_EVERY_BLOCKS: Final = 64
 REFUSED_PAUSE_S: Final = 60.0
 
 JOB, REPORT, CONFIG_REPORT = "job", "report", "config"  # kinds of requests
+QUEUED: Final = "QUEUED"
 IN_PROGRESS: Final = "IN_PROGRESS"
 PRESERVE: Final = MODES[DataMode.PRESERVE]
 NOT_NOW: Final = frozenset({"RequestThrottled", "InternalError"})
@@ -357,8 +358,8 @@ class Firmware:
             return
         if execution is not None and execution.job_id == record.job and record.state in COMING:
             return
-        if execution is None or record.state in COMING or JOB in self._requests:
-            self._look(now)
+        if execution is None or record.state in COMING or JOB in self._requests or self._has_ended(execution):
+            self._look(now)  # a push may come late
         else:
             self._consider(execution, now)
 
@@ -370,7 +371,8 @@ class Firmware:
         before, self._offered = self._store.record, None
         if before.state in COMING and (execution is None or execution.job_id != before.job):
             self._abandon(now)
-        if execution is None or self._is_over(execution):
+        over = execution is not None and self._has_ended(execution) and execution.status != QUEUED
+        if execution is None or over:
             self._ring.stop()
             return
         if self._ring.wants(keys_named(execution), now):
@@ -397,8 +399,8 @@ class Firmware:
         waits = execution.status != IN_PROGRESS
         self._start_at = now + (self._chance.uniform(0, found.advice.jitter_s) if waits else 0.0)
 
-    def _is_over(self, execution: Execution) -> bool:
-        """Whether its end was told already: a push may come late."""
+    def _has_ended(self, execution: Execution) -> bool:
+        """Whether its end was told. One that waits all the same was taken back meanwhile: nobody heard it."""
         record = self._store.record
         was_ours = (execution.job_id, execution.execution_number) == (record.job, record.attempt)
         return was_ours and record.state not in COMING

@@ -59,6 +59,8 @@ class OtaStandIn(StandIn):
         self.key_lists: dict[str, bytes] = {}
         """By stream: they need no job."""
         self.requests: list[tuple[str, str]] = []
+        self.is_recalled = False
+        """The offer was taken back: it is as if it were not there."""
 
     def offer(self, thing: str, job: Job) -> SendList:
         self.jobs[thing] = job
@@ -100,7 +102,7 @@ class OtaStandIn(StandIn):
         return [(f"{base}/{outcome}", answer), *pushes]
 
     def _answer(self, job: Job | None, tail: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        pending = job is not None and job.status not in FINAL
+        pending = job is not None and job.status not in FINAL and not self.is_recalled
         if tail in ("$next/get", "start-next"):
             if job is None or not pending:
                 return "accepted", {}
@@ -109,7 +111,7 @@ class OtaStandIn(StandIn):
             return "accepted", {"execution": job.execution()}
         id, operation = tail.split("/")
         assert operation == "update"
-        if job is None or id != job.id:
+        if job is None or id != job.id or (self.is_recalled and body["status"] in FINAL):
             return "rejected", {"code": "ResourceNotFound", "message": ""}
         if job.status in FINAL or body.get("executionNumber", job.attempt) != job.attempt:
             return "rejected", {

@@ -1,5 +1,6 @@
 """A device upgrades between a service that may hold, lose and tamper, and power that goes at any write."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -71,11 +72,39 @@ def test_a_second_upgrade_goes_back_into_the_first_slot():
 
 def test_the_same_job_offered_again_after_its_end_installs_nothing():
     bench = Bench().run().offer(job(of=SMALL)).run()
-    writes = bench.flash.fuse.writes
+    before, slots = bench.old(), {name: dict(slot.blocks) for name, slot in bench.flash.slots.items()}
     again = job(of=SMALL)
     bench.offer(again).run()
-    assert again.history == []
-    assert bench.flash.fuse.writes == writes
+    assert [(status, details["reason"]) for status, details in again.history] == [
+        ("SUCCEEDED", "already_current")
+    ]
+    assert bench.old() == before
+    assert {name: dict(slot.blocks) for name, slot in bench.flash.slots.items()} == slots
+
+
+def test_a_refusal_that_met_an_offer_taken_back_is_told_again_with_the_next_one():
+    bench = Bench().run()
+    refused = job(of=release(counter=0))
+    on_its_way = bench.service.offer(THING, refused)
+    bench.service.is_recalled = True
+    bench.deliver(on_its_way)
+    bench.run(60)
+    assert (THING, f"{refused.id}/update") in bench.service.requests
+    assert refused.status == "QUEUED"
+    bench.service.is_recalled = False
+    bench.offer(refused).run(60)
+    assert (refused.status, refused.details["reason"]) == ("REJECTED", "downgrade")
+
+
+def test_a_push_that_comes_late_begins_nothing_anew():
+    bench = Bench().run().offer(job(of=SMALL)).run()
+    late = bench.service._push(THING)
+    waiting = json.dumps({"timestamp": NOW_S, "execution": {**bench.job.execution(), "status": "QUEUED"}})
+    record = Store(bench.flash).record
+    bench.deliver([(late[0][0], waiting.encode())])
+    bench.run(60)
+    assert Store(bench.flash).record == record
+    assert bench.service.requests[-1] == (THING, "$next/get")
 
 
 def test_an_image_that_runs_already_is_a_success_without_a_write_to_a_slot():
