@@ -105,6 +105,11 @@ class Computer:
         if self._firmware is not None:
             self._guard(now, self._firmware.keep_config)
 
+    def lose_power(self, now: float) -> None:
+        """Have the power go between two writes: what was in memory is gone, the flash is as it is."""
+        if self._firmware is not None:
+            self._guard(now, _cut)
+
     def due(self, now: float) -> list[tuple[str, bytes]]:
         """Return topics and payloads to send now."""
         return [] if self._firmware is None else list(self._firmware.due(now))
@@ -135,3 +140,7 @@ class Computer:
         if self._firmware is None or self._firmware.restart:
             self._firmware = None
             self._dark_until = now + self._hardware.restart_s
+
+
+def _cut() -> None:
+    raise PowerCutError

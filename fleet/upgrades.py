@@ -115,6 +115,11 @@ class Station:
         self.computer.take(now, answer, payload)
         self._look(now)
 
+    def send(self, topic: str, payload: bytes) -> None:
+        """Hand a message to the connection, if there is one."""
+        if self.connection is not None:
+            self.connection.publish(topic, payload)
+
     # -- for the fleet ----------------------------------------------------------
 
     def wake(self, now: float) -> None:
@@ -132,8 +137,7 @@ class Station:
             self._fleet.disconnect(self)
         else:
             for topic, payload in self.computer.due(now):
-                if self.connection is not None:
-                    self.connection.publish(topic, payload)
+                self.send(topic, payload)
             self._note(now)
         self._fleet.wake(self, self.computer.wake_at())
 
@@ -181,7 +185,7 @@ class Upgrades:
         self._stopping = asyncio.Event()
         self._door = asyncio.Semaphore(OPENING_MAX)
         self._tasks = asyncio.TaskGroup()
-        self.stations = [Station(name, n, self, identities(name)) for n, name in enumerate(things)]
+        self.stations = [self.station(name, n, identities(name)) for n, name in enumerate(things)]
 
     async def run(self, seconds: float) -> None:
         """Connect all and let them take what is offered, until every one is done or time is up."""
@@ -225,6 +229,10 @@ class Upgrades:
     def now(self) -> float:
         """Return seconds since 1970."""
         return self._clock.now_ms() / MS_PER_S
+
+    def station(self, name: str, number: int, identity: Identity) -> Station:
+        """Return a new device."""
+        return Station(name, number, self, identity)
 
     def hardware(self, number: int) -> Hardware:
         """Return new hardware; a share of it loses its power once."""
