@@ -6,7 +6,7 @@ PINS := requirements/bootstrap.txt pyproject.toml scripts/bootstrap
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up doctor test unit check format sizes bench bench-ota chaos conformance scenario-3.1 scenario-3.2 scenario-3.3 attack attack-planted vectors pins test-containers clean
+.PHONY: help run up doctor test unit check format sizes bench bench-ota chaos chaos-ota conformance scenario-3.1 scenario-3.2 scenario-3.3 attack attack-planted vectors pins test-containers clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9. -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench-ota: .venv/.dev ## firmware for 1,000, 3,000 and 10,000 devices over mutua
 
 chaos: .venv/.dev ## kill cycles under load, judged by a separate checker (CYCLES=20)
 	@$(PY) -m tests.chaos --cycles $(or $(CYCLES),20) $(ARGS)
+
+chaos-ota: .venv/.dev ## 1,000 devices upgraded while everything fails, judged by a separate checker (ARGS="--planted" for known bugs)
+	@$(PY) -m tests.chaos_ota $(ARGS)
 
 conformance: .venv/.dev ## unmodified outside clients against a running Gnomon
 	@$(PY) -m tests.conformance $(ARGS)

@@ -10,6 +10,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -177,8 +178,9 @@ FAULTS: dict[str, Callable[[], None]] = {
 
 
 def plant(name: str) -> None:
-    """Plant the fault of this name."""
-    FAULTS[name]()
+    """Plant the fault of this name; ``module:function`` is one that stands elsewhere."""
+    module, _, function = name.rpartition(":")
+    (getattr(import_module(module), function) if module else FAULTS[name])()
 
 
 def _carries(command: Any, name: str) -> bool:
