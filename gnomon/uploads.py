@@ -33,6 +33,7 @@ def send(access: Access, file: Path, sent: Sent) -> bool:
     path = f"/v1/ota/images/{_sha256(file)}"
     came = _arrived(access, path)
     if came is None:
+        sent(file.stat().st_size)
         return False
     furthest, tries = came, 1
     while True:

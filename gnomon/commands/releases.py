@@ -127,7 +127,12 @@ COMMANDS: Final = (upload, release, withdraw, list_, needs, report)
 def _send(access: Access, file: Path) -> None:
     size = file.stat().st_size
     with click.progressbar(length=size, label=f"sending {file.name}", file=sys.stderr) as bar:
-        is_new = send(access, file, lambda there: bar.update(there - bar.pos))
+
+        def show(there: int) -> None:
+            bar.make_step(there - bar.pos)  # after a cut it goes back, which `update` does not
+            bar.render_progress()
+
+        is_new = send(access, file, show)
     click.echo(f"{size} bytes, {'sent' if is_new else 'was there'}", err=True)
 
 

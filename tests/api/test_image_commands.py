@@ -11,6 +11,7 @@ import pytest
 
 from gnomon import access, uploads
 from gnomon.access import Access
+from gnomon.commands.login import opened
 from registry.models import NewThing, Owner, ThingKind
 from tests import ota_base as base
 from tests.api.released import provide
@@ -185,6 +186,21 @@ def test_after_a_cut_it_goes_on_where_it_broke_off(
     link.install(where, monkeypatch)
     assert "10000 bytes, sent" in upload()
     assert link.begun == [0, 3_000, 6_000, 9_000]
+
+
+@pytest.mark.usefixtures("run")
+def test_how_much_is_there_is_shown_also_when_it_goes_back(
+    where: Served, tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+):
+    Link(cuts=1, after=CUT_AFTER + PIECE).install(where, monkeypatch)
+    file, shown = tmp_path / "fw.bin", list[int]()
+    file.write_bytes(base.IMAGE)
+    with opened(files / "operator.toml") as access:
+        assert uploads.send(access, file, shown.append)
+        assert shown[-1] == len(base.IMAGE)
+        shown.clear()
+        assert not uploads.send(access, file, shown.append)
+        assert shown == [len(base.IMAGE)]
 
 
 def test_the_next_run_goes_on_where_the_last_one_gave_up(
