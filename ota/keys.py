@@ -245,7 +245,9 @@ class SigningKeys:
 
     def _listed(self, ring: Ring, key: Ed25519PrivateKey, vouching: tuple[bytes, bytes]) -> Ring:
         """Return a ring with the next number, and the list that says so."""
-        now_s, number = self._clock.now_ms() // MS_PER_S, ring.number + 1
+        now_s = self._clock.now_ms() // MS_PER_S
+        # By the clock, so that a store that was put back goes on above the numbers that devices hold.
+        number = max(ring.number + 1, now_s)
         keys = tuple(_told(one) for one in ring.keys if one.is_on_the_list)
         if not keys:
             return replace(ring, number=number)  # no list is empty

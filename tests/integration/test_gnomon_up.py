@@ -244,14 +244,21 @@ def test_a_backup_and_its_restore_work_as_the_runbook_types_them_and_stay_privat
     backup, restore = of_the_runbook("Backup and restore")
     with Gnomon(tmp_path) as gnomon:
         gnomon.register("kept", certify=False)
+        images = gnomon.var / "images"
+        images.mkdir(0o700)
+        (images / "6e97").write_bytes(b"an image")
+        (images / "6e97").chmod(0o400)
         typed(backup, tmp_path)
         gnomon.register("later", certify=False)
         gnomon.stop()
         (gnomon.var / "gnomon.db").unlink()
+        (images / "6e97").unlink()
         typed(restore, tmp_path)
+        assert (images / "6e97").read_bytes() == b"an image"
         written = [
             gnomon.var / "gnomon.db",
             *(gnomon.var / "secrets").iterdir(),
+            *tmp_path.glob("**/6e97"),
             *tmp_path.glob("backup/*.db"),
         ]
         assert [path for path in written if path.stat().st_mode & 0o077] == []
