@@ -27,6 +27,7 @@ Document = dict[str, Any]
 
 CAMPAIGNS: Final = "/v1/ota/campaigns"
 CANARY: Final = 5
+SOAK_S: Final = 2
 VERSION: Final = "2.0.0.0"
 START_S_MAX: Final = 60
 ROLLOUT_S_MAX: Final = 240
@@ -64,9 +65,9 @@ def utility(stage: Stage) -> None:
 def _upgraded(stage: Stage, what: Equipment) -> None:
     one, other = (stage.gnomon.accounts.access(Role.OPERATOR, number) for number in (1, 2))
     release = _released(stage, one, other, _signed(stage, what))
-    id = _found(stage, one, release, what)
+    id = _found(stage, other, release, what)
     before = _settings(one, what)
-    _approved(stage, one, other, id)
+    _approved(stage, other, one, id)
     _rolled_out(stage, one, id, what)
     after = _settings(one, what)
     kept = {name: after.get(name) for name in before}
@@ -100,13 +101,13 @@ def _released(stage: Stage, one: Access, other: Access, file: Path) -> str:
     return id
 
 
-def _found(stage: Stage, one: Access, release: str, what: Equipment) -> str:
+def _found(stage: Stage, author: Access, release: str, what: Equipment) -> str:
     """Make a campaign, and see who needs it once a city that has just started has said what it runs."""
-    body = {"release": release, "waves": [{"devices": CANARY}, {"percent": 100}]}
-    id: str = one.request("POST", CAMPAIGNS, body, key=what.model, confirms=Action.CAMPAIGN_CREATE)["id"]
+    body = {"release": release, "waves": [{"devices": CANARY}, {"percent": 100}], "soak_s": SOAK_S}
+    id: str = author.request("POST", CAMPAIGNS, body, key=what.model, confirms=Action.CAMPAIGN_CREATE)["id"]
 
     def dry_run() -> Document:
-        found: Document = one.request("POST", f"{CAMPAIGNS}/{id}/dry-run", confirms=Action.CAMPAIGN_CREATE)
+        found: Document = author.request("POST", f"{CAMPAIGNS}/{id}/dry-run", confirms=Action.CAMPAIGN_CREATE)
         return found
 
     until(lambda: "UNKNOWN_FIRMWARE" not in dry_run()["excluded"], "all say what they run", START_S_MAX)
@@ -118,8 +119,8 @@ def _found(stage: Stage, one: Access, release: str, what: Equipment) -> str:
     return id
 
 
-def _approved(stage: Stage, one: Access, other: Access, id: str) -> None:
-    frozen = one.request("POST", f"{CAMPAIGNS}/{id}/submit", {}, confirms=Action.CAMPAIGN_CREATE)
+def _approved(stage: Stage, author: Access, other: Access, id: str) -> None:
+    frozen = author.request("POST", f"{CAMPAIGNS}/{id}/submit", {}, confirms=Action.CAMPAIGN_CREATE)
     stage.must(f"submitted: {frozen['state']}", held=frozen["state"] == CampaignState.FROZEN)
     other.request("POST", f"{CAMPAIGNS}/{id}/approve", {}, confirms=Action.CAMPAIGN_APPROVE)
     stage.said("3.1/5", "another operator", f"approves it for {frozen['targets']}, {CANARY} of them first")
