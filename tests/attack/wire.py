@@ -46,6 +46,12 @@ def publish_packet(topic: str, payload: bytes, packet_id: int = 1, *, retain: bo
     return bytes([0x32 | int(retain)]) + length(len(rest)) + rest
 
 
+def fleeting_packet(topic: str, payload: bytes) -> bytes:
+    """Return a PUBLISH of QoS 0 of MQTT 3.1.1."""
+    rest = _text(topic.encode()) + payload
+    return b"\x30" + length(len(rest)) + rest
+
+
 def subscribe_packet(filter: str, packet_id: int = 1, level: int = V311) -> bytes:
     """Return a SUBSCRIBE with QoS 1."""
     no_properties = b"\x00" if level == V5 else b""
