@@ -173,6 +173,12 @@ class CampaignBody(Struct, forbid_unknown_fields=True, kw_only=True):
     ramp: RampBody | None = None
     windows: Annotated[list[HoursBody], Meta(max_length=WINDOWS_MAX)] = []
     activation_windows: Annotated[list[HoursBody], Meta(max_length=WINDOWS_MAX)] = []
+    time_zone: (
+        Annotated[
+            str, Meta(max_length=64, description="Of these hours, where premises have none of their own")
+        ]
+        | None
+    ) = None
     blackout: Annotated[bool, Meta(description="Disturb nobody around an event")] = True
     thresholds: ThresholdsBody = field(default_factory=ThresholdsBody)
     prestage: Annotated[bool, Meta(description="Load ahead, activate later")] = False
@@ -197,7 +203,7 @@ class CampaignBody(Struct, forbid_unknown_fields=True, kw_only=True):
             ramp=None if self.ramp is None else self.ramp.value(),
             windows=tuple(one.value() for one in self.windows),
             activation=tuple(one.value() for one in self.activation_windows),
-            time_zone=settings.time_zone,
+            time_zone=settings.time_zone if self.time_zone is None else self.time_zone,
             blackout=self.blackout,
             thresholds=self.thresholds.value(),
             prestage=self.prestage,
@@ -229,6 +235,7 @@ class CampaignBody(Struct, forbid_unknown_fields=True, kw_only=True):
             ramp=None if terms.ramp is None else RampBody.of(terms.ramp),
             windows=[HoursBody.of(one) for one in terms.windows],
             activation_windows=[HoursBody.of(one) for one in terms.activation],
+            time_zone=terms.time_zone,
             blackout=terms.blackout,
             thresholds=ThresholdsBody.of(terms.thresholds),
             prestage=terms.prestage,

@@ -5,10 +5,11 @@ Nothing is decided here. (spec: ota, 14)
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from gnomon.access import Access
 from gnomon.following import follow
+from gnomon.pages import pages
 from security.policy import Action
 
 Document = dict[str, Any]
@@ -24,7 +25,7 @@ class Rollout:
 
     def campaigns(self, **query: str) -> Iterator[Document]:
         """Yield the campaigns."""
-        return self._items(CAMPAIGNS, query)
+        return pages(self._access, CAMPAIGNS, **query)
 
     def create(self, body: Document) -> Document:
         """Make a draft."""
@@ -78,7 +79,7 @@ class Rollout:
 
     def executions(self, id: str, **query: str) -> Iterator[Document]:
         """Yield the targets of a campaign."""
-        return self._items(_path(id, "executions"), query)
+        return pages(self._access, _path(id, "executions"), **query)
 
     def execution(self, id: str, thing: str) -> Document:
         """Return one target with all its attempts."""
@@ -102,15 +103,6 @@ class Rollout:
     ) -> Document:
         answer: Document = self._access.request("POST", path, body, confirms=confirms, fields=fields)
         return answer
-
-    def _items(self, path: str, query: dict[str, str]) -> Iterator[Document]:
-        while True:
-            asked = urlencode({name: value for name, value in query.items() if value})
-            page = self._access.request("GET", f"{path}?{asked}" if asked else path)
-            yield from page["items"]
-            query["cursor"] = page.get("next", "")
-            if not query["cursor"]:
-                return
 
 
 def _path(*parts: str) -> str:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import click
 
@@ -21,7 +20,6 @@ from gnomon.refusals import AccessError
 from infra.clock import SystemClock
 from security.people import persons
 
-PAGES_MAX: Final = 10_000
 NOTICES: Final[Mapping[str, str]] = MappingProxyType(
     {
         persons.Notice.SESSION_STOLEN: "somebody has, or had, a copy of a session of yours, and it was ended."
@@ -92,24 +90,6 @@ def ask(what: str) -> str:
     except getpass.GetPassWarning as error:
         raise NoTerminalError("run this where it can be typed") from error
     return text
-
-
-def pages(access: Access, path: str, **query: str) -> Iterator[Any]:
-    """Yield the items of all pages of a list."""
-    for page in whole_pages(access, path, **query):
-        yield from page["items"]
-
-
-def whole_pages(access: Access, path: str, **query: str) -> Iterator[dict[str, Any]]:
-    """Yield all pages of a list, with what each says beside its items."""
-    for _ in range(PAGES_MAX):
-        asked = urlencode({name: value for name, value in query.items() if value})
-        page = access.request("GET", f"{path}?{asked}" if asked else path)
-        yield page
-        query["cursor"] = page.get("next", "")
-        if not query["cursor"]:
-            return
-    raise AccessError(f"{path} has more than {PAGES_MAX} pages: nobody reads that")
 
 
 def _tell(notices: list[Notice]) -> None:

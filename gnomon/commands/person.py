@@ -9,8 +9,9 @@ import click
 
 from gnomon.access import Access
 from gnomon.commands.listing import Group
-from gnomon.commands.login import as_option, ask, connected, opened, pages, told
+from gnomon.commands.login import as_option, ask, connected, opened, told
 from gnomon.credentials import DEFAULT_URL, Credentials, check_url, session_file, write_credentials
+from gnomon.pages import pages
 from gnomon.refusals import AccessError
 from security import private_files
 from security.people import passwords

@@ -12,8 +12,9 @@ import click
 from api.firmware_reports import REASONS
 from gnomon.access import Access
 from gnomon.commands.image import GIVEN, MANIFEST_SUFFIX, read_envelope, read_image
-from gnomon.commands.login import as_option, opened, pages, whole_pages
+from gnomon.commands.login import as_option, opened
 from gnomon.commands.options import telling
+from gnomon.pages import pages, whole_pages
 from gnomon.uploads import send
 from ota import manifest as manifests
 from ota.envelope import Typ

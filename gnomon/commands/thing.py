@@ -11,7 +11,8 @@ from urllib.parse import quote
 import click
 
 from gnomon.commands.listing import Group
-from gnomon.commands.login import as_option, opened, pages
+from gnomon.commands.login import as_option, opened
+from gnomon.pages import pages
 from registry.models import Owner, ThingKind
 from security.policy import Action
 

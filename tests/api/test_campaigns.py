@@ -164,6 +164,7 @@ async def test_a_change_says_only_what_is_other_and_unfreezes(made: Fleet):
         "windows": [{"start": "22:00", "end": "06:00", "days": ["fri", "sat"]}],
         "thresholds": {"extras": [{"failure": "TIMED_OUT", "percent": 5, "least": 10}]},
         "start_at": "2026-09-22T20:00:00Z",
+        "time_zone": "Europe/Zurich",
         "selector": things,
         "per_hour": 3_600,
     }
@@ -180,6 +181,7 @@ async def test_a_change_says_only_what_is_other_and_unfreezes(made: Fleet):
     assert {name: after.json()[name] for name in same} == {name: before.json()[name] for name in same}
     assert after.json()["ramp"] == wishes["ramp"]
     assert after.json()["windows"] == wishes["windows"]
+    assert after.json()["time_zone"] == "Europe/Zurich"
     assert after.json()["thresholds"]["extras"] == wishes["thresholds"]["extras"]
     assert (after.json()["retries"], after.json()["per_hour"]) == (0, 10_000)
     assert after.json()["selector"] == {"things": ["han-a", "han-c"], "pinned": ["han-b"]}
@@ -227,6 +229,7 @@ async def test_a_draft_is_deleted_and_what_was_started_is_not(made: Fleet):
     [
         {"waves": [{"devices": 1, "percent": 2}]},
         {"activation_windows": [{"start": "22:00", "end": "06:00"}]},
+        {"time_zone": "Europe/Nowhere"},
     ],
 )
 async def test_what_no_campaign_can_be_is_told_in_full(made: Fleet, wrong: dict[str, Any]):
