@@ -6,7 +6,7 @@ PINS := requirements/bootstrap.txt pyproject.toml scripts/bootstrap
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run up doctor test unit check format sizes bench bench-ota chaos chaos-ota conformance scenario-3.1 scenario-3.2 scenario-3.3 attack attack-planted vectors pins test-containers clean
+.PHONY: help run up doctor test test-long unit check format sizes bench bench-ota chaos chaos-ota conformance scenario-3.1 scenario-3.2 scenario-3.3 attack attack-planted vectors pins test-containers clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9. -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -26,8 +26,11 @@ up: .venv/.runtime ## the service alone
 doctor: .venv/.runtime ## what is wrong with this machine, and the remedy
 	@.venv/bin/gnomon doctor $(ARGS)
 
-test: .venv/.dev ## every test, starting the servers it needs
-	@$(PY) -m pytest -q -n 2 --dist loadfile --strict-backends --backends=process $(PYTEST_ARGS)
+test: .venv/.dev ## every test but the long ones, starting the servers it needs
+	@$(PY) -m pytest -q -n 2 --dist loadfile --strict-backends --backends=process -m "not long" $(PYTEST_ARGS)
+
+test-long: .venv/.dev ## the long ones: whole walks that play for a minute or more
+	@$(PY) -m pytest -q -n 2 --dist loadfile --strict-backends --backends=process -m long $(PYTEST_ARGS)
 
 unit: .venv/.dev ## only what needs no server
 	@$(PY) -m pytest -q -n 2 $(wildcard tests/unit tests/properties) $(PYTEST_ARGS)

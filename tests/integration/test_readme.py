@@ -50,6 +50,7 @@ def typed(commands: str, directory: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @covers("S3.1-s")
 def test_the_city_is_upgraded_by_what_the_readme_types(tmp_path):
     with Gnomon(tmp_path, command=("demo", "--homes", str(HOMES))) as gnomon:

@@ -28,6 +28,7 @@ def at(stage: Stage, number: int) -> Stage:
     return Stage(stage.gnomon, number, out=io.StringIO())
 
 
+@pytest.mark.long
 @covers("S3.1-s", "I3FR3.1", "I3FR8")
 def test_scenario_3_1_for_the_customers_thermostats_while_one_is_used(stage):
     customers(at(stage, METER))
