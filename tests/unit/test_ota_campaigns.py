@@ -4,7 +4,7 @@ import asyncio
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +16,13 @@ from infra.machines import IllegalTransitionError
 from infra.settings.model import OtaSettings
 from infra.versions import OutdatedVersionError
 from ota import verification
-from ota.actions import Plan
+from ota.actions import Move, Plan
 from ota.calendar import Window
 from ota.campaign import Campaign, Selector, Wave
 from ota.campaign import Path as How
 from ota.campaign_store import CAMPAIGNS, TARGETS
 from ota.campaigns import buckets, order_of
+from ota.clocks import Limits
 from ota.data import digest
 from ota.envelope import Typ, seal
 from ota.errors import (
@@ -35,6 +36,7 @@ from ota.errors import (
     TooManyCampaignsError,
 )
 from ota.execution_store import EXECUTIONS
+from ota.executor import _change
 from ota.health import Part
 from ota.job_requests import JobOperation as Op
 from ota.models import Execution, job_id
@@ -278,6 +280,32 @@ async def test_who_had_a_hand_in_it_does_not_approve_it(tmp_path):
             with pytest.raises(AuthorApprovesError):
                 await campaigns.approve(draft.id, hand)
         assert (await campaigns.approve(draft.id, EVE)).approver == "eve"
+
+
+@pytest.mark.parametrize("hand", ["edit", "submit"])
+async def test_one_edit_or_one_submission_is_a_hand_in_it(tmp_path, hand):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        if hand == "edit":
+            await campaigns.edit(draft.id, campaigns.terms(release=one.release, retries=0), OTTO)
+        await campaigns.submit(draft.id, ANN if hand == "edit" else OTTO)
+        with pytest.raises(AuthorApprovesError):
+            await campaigns.approve(draft.id, OTTO)
+
+
+async def test_targets_that_were_changed_in_the_store_after_the_submission_are_approved_by_nobody(tmp_path):
+    async with world(tmp_path, devices=2) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        submitted = await campaigns.submit(draft.id, ANN)
+        assert submitted.frozen is not None
+        part = f"{draft.id}:{submitted.frozen.revision}:0"
+        document = (await one.store.get(TARGETS.name, [part]))[part]
+        body = document.body.replace(name(1).encode(), b"han-99999")
+        await one.store.inner.commit([Write(TARGETS.name, part, document.revision, body)])
+        with pytest.raises(CampaignUnfitError, match="not those that were submitted"):
+            await campaigns.approve(draft.id, OTTO)
 
 
 async def test_an_edit_unfreezes_and_what_was_frozen_before_is_not_approved(tmp_path):
@@ -871,6 +899,44 @@ async def test_of_a_campaign_that_nobody_can_look_after_nobody_is_let_go_on(tmp_
         assert (await gate(one, lost.id, name(0)))["executionState"]["statusDetails"]["gate"] == "go"
 
 
+class Quiet:
+    """There is an event at every device."""
+
+    async def quiet(self, things: Collection[str], now_ms: int) -> Collection[str]:
+        return things
+
+
+async def test_nobody_is_disturbed_around_an_event_unless_the_campaign_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("ota.opening.NoEvents", Quiet)
+    for blackout in (True, False):
+        async with world(tmp_path / str(blackout), devices=1) as one:
+            campaign = await one.running(blackout=blackout)
+            offered = (await one.states(campaign.id))[name(0)] is S.QUEUED
+            assert offered is not blackout
+            if not offered:
+                await one.step(campaign.id, [name(0)], X.OFFER)
+            await one.step(campaign.id, [name(0)], X.START, X.STAGED)
+            said = await gate(one, campaign.id, name(0))
+            assert (said.get("message") == "hold: dr_event") is blackout
+
+
+async def test_a_campaign_that_is_stopped_while_the_snapshot_is_taken_lets_nobody_go_on(
+    tmp_path, monkeypatch
+):
+    async with world(tmp_path, devices=1) as one:
+        campaign = await one.running()
+        await one.step(campaign.id, [name(0)], X.START, X.STAGED)
+        before = one.ota.snapshots.before
+
+        async def slow(executions: Sequence[Execution]) -> Any:
+            await one.ota.campaigns.abort(campaign.id, "it melts", ANN)
+            return await before(executions)
+
+        monkeypatch.setattr(one.ota.snapshots, "before", slow)
+        assert (await gate(one, campaign.id, name(0)))["code"] == "InvalidStateTransition"
+        assert (await one.states(campaign.id))[name(0)] is S.STAGED
+
+
 async def test_the_gate_is_closed_for_good_once_a_campaign_is_over(tmp_path):
     async with world(tmp_path, devices=1) as one:
         campaign = await one.running()
@@ -1058,6 +1124,42 @@ async def test_an_offer_that_is_on_its_way_is_respected_by_another_campaign_else
         assert await working(one, drafts) == {name(0): 1, name(1): 1, name(2): 1}
 
 
+async def test_an_action_is_judged_again_on_the_target_as_it_is_then(tmp_path):
+    async with world(tmp_path) as one:
+        await one.add([name(0)], here=False)
+        first, second = await two_campaigns(one)
+        now_ms, limits = one.clock.now_ms(), Limits(300_000, 300_000)
+        await one.step(first, [name(0)], X.OFFER)
+
+        async def does(campaign: str, trigger: ExecutionTrigger, planned_ms: int = now_ms) -> object:
+            move = Move(name(0), 1, trigger, "deadline")
+            (did,) = await one.ota.lane.submit([_change(campaign, limits, move, planned_ms)])
+            return did
+
+        assert await does(second, X.OFFER) is False, "another campaign has offered it something"
+        assert await does(first, X.RECALL) is True
+        assert await does(second, X.OFFER, now_ms - 20_001) is False, "the claim on it may be over"
+        assert await does(second, X.OFFER, now_ms - 20_000) is True
+        await one.step(second, [name(0)], X.START)
+        assert await does(second, X.TIME_OUT) is False, "it has begun meanwhile"
+        one.clock.advance(301)
+        assert await does(second, X.TIME_OUT) is True
+
+
+async def test_devices_that_others_hold_do_not_stand_in_the_way_of_those_behind_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("ota.executor.LOOKS_MAX", 1)
+    async with world(tmp_path) as one:
+        await one.add([name(number) for number in range(2)], here=False)
+        first, second = await two_campaigns(one)
+        in_line = [each.thing for each in await one.targets(second)]
+        await one.step(first, in_line[:1], X.OFFER, X.START)
+        come(one, 2)
+        store, executor = one.ota.campaigns.store, one.ota.executor
+        for _ in range(2):
+            await executor._carry_out(await store.load(second))
+        assert await one.states(second) == {in_line[0]: S.PLANNED, in_line[1]: S.QUEUED}
+
+
 @pytest.mark.parametrize("commit", range(12))
 @pytest.mark.parametrize("crash", [Crash.BEFORE_COMMIT, Crash.AFTER_COMMIT])
 async def test_a_campaign_survives_a_kill_at_any_commit(tmp_path, commit, crash):
@@ -1111,6 +1213,18 @@ async def test_kept_and_counted_targets_that_differ_are_an_alarm(tmp_path):
         one.clock.advance(61)
         await one.processes[0].tick()
         assert executor._miscounts == 1
+
+
+async def test_a_target_whose_document_is_gone_is_an_alarm(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaign = await one.running()
+        (gone,) = (await one.store.get(EXECUTIONS.name, [f"{campaign.id}:{name(1)}"])).values()
+        await one.store.inner.commit([Write(EXECUTIONS.name, gone.id, gone.revision, None)])
+        later = await one.open()
+        await later.tick()
+        one.clock.advance(61)
+        await later.tick()
+        assert later.ota.executor._miscounts == 1
 
 
 async def test_what_another_process_changed_while_documents_were_counted_is_no_alarm(tmp_path, monkeypatch):

@@ -250,6 +250,77 @@ def test_a_pace_grows_as_that_of_aws_rollouts(offered, per_min):
     assert pace.pace(1_200, pace.Ramp(), offered) == 1_200
 
 
+def test_while_we_are_not_well_nothing_is_offered_and_after_five_minutes_it_pauses():
+    one, since = campaign(3), Around(unhealthy_since_ms=START_MS)
+    waiting = plan(START_MS + 299_999, one, targets(one), HERE, since)
+    assert (waiting.campaign, waiting.moves) == ((), ())
+    planned = plan(START_MS + 300_000, one, targets(one), HERE, since)
+    stopped = acted(one, planned.campaign, planned.offers, START_MS + 300_000)
+    assert (stopped.state, stopped.stop and stopped.stop.reason) == (CampaignState.PAUSED, "service_health")
+
+
+def test_the_next_wave_opens_once_95_percent_are_over_and_were_watched_from_then_on():
+    one = campaign(1_000, waves=(Wave(100), Wave(percent=100)), deadline_s=3_600)
+    begun = [moved(moved(each, X.OFFER, START_MS), X.START, START_MS) for each in targets(one)[:100]]
+    found = begun + targets(one)[100:]
+    early = ended(targets(one), 0, S.SUCCEEDED, 94, START_MS)[:94] + found[94:]
+    assert plan(START_MS + 2_000_000, one, early, {}, WELL).campaign == (), "94 of 100 are over"
+    last = ended(targets(one), 94, S.SUCCEEDED, 1, START_MS + 100_000)[94:95]
+    enough = [*early[:94], *last, *found[95:]]
+    soaked = START_MS + 100_000 + one.terms.soak_s * 1_000
+    for now_ms, wave in ((soaked - 1, 0), (soaked, 1)):
+        planned = plan(now_ms, one, enough, {}, WELL)
+        assert acted(one, planned.campaign, 0, now_ms).wave == wave
+
+
+def test_a_wave_that_showed_nothing_lets_nothing_follow_by_itself():
+    one = campaign(20, waves=(Wave(3), Wave(percent=100)), soak_s=0)
+    found = [moved(each, X.SKIP, START_MS) if each.place < 3 else each for each in targets(one)]
+    planned = plan(START_MS + 1_000, one, found, HERE, WELL)
+    stopped = acted(one, planned.campaign, planned.offers, START_MS + 1_000)
+    assert (stopped.state, stopped.stop and stopped.stop.reason) == (CampaignState.PAUSED, "wave_not_good")
+    going = acts.resume(stopped, "we know these", "bob", START_MS + 2_000)
+    assert plan(START_MS + 2_000, going, found, HERE, WELL).offers
+
+
+def test_what_is_offered_and_not_begun_has_its_place_in_flight():
+    one = campaign(20, max_in_flight=5, waves=(Wave(percent=100),))
+    found = [moved(each, X.OFFER, START_MS) if each.place < 4 else each for each in targets(one)]
+    found = [moved(each, X.START, START_MS) if each.place < 3 else each for each in found]
+    assert plan(START_MS + 1_000, one, found, HERE, WELL).offers == 1
+
+
+def test_one_that_has_the_image_after_all_is_not_tried_again():
+    one = replace(campaign(1_000), wave=4)
+    for late in (False, True):
+        found = ended(targets(one), 0, S.TIMED_OUT, 1, late=late)
+        assert bool(plan(START_MS, one, found, {}, WELL).moves) is not late
+
+
+@pytest.mark.parametrize("stop", ["pause", "abort"])
+def test_clocks_run_also_while_a_campaign_stands_still(stop):
+    one = campaign(3)
+    found = [
+        moved(moved(moved(each, X.OFFER, START_MS), X.START, START_MS), X.GO, START_MS)
+        for each in targets(one)
+    ]
+    if stop == "pause":
+        one = acts.pause(one, "a look", "ann", START_MS, automatic=False)
+    else:
+        one = acts.abort(one, "enough", "ann", START_MS)
+    assert plan(START_MS + 300_000, one, found, HERE, WELL).moves == ()
+    moves = plan(START_MS + 300_001, one, found, HERE, WELL).moves
+    assert [move.trigger for move in moves] == [X.TIME_OUT] * 3
+
+
+def test_devices_that_load_ahead_activate_in_hours_of_their_own():
+    night, noon = Window(22 * 60, 6 * 60), Window(12 * 60, 13 * 60)
+    one = campaign(1, windows=(noon,), activation=(night,), prestage=True)
+    assert gate_opens_ms(START_MS, one.terms, "") == utc("2026-09-21T22:00")
+    both = campaign(1, windows=(noon,), prestage=True)
+    assert gate_opens_ms(utc("2026-09-21T15:00"), both.terms, "") == utc("2026-09-21T15:00")
+
+
 # Laws
 
 
