@@ -1,13 +1,15 @@
 """Devices: what a home has that takes part, could take part, or has done so."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from api import problems
 from api.gate import DEVICE, Gate
 from api.han_schemas import DeviceDocument, DeviceLabelBody, DeviceList, ReasonBody
+from api.listing import seen_page
 from api.logins import json_body, read
 from api.operations import (
     CURSOR,
@@ -30,6 +32,8 @@ from registry.devices import Device, DevicePage
 from registry.states import DeviceTrigger
 from security.policy import Action, Principal, may, scope_of
 from shadow.errors import ShadowError
+
+ReadPage = Callable[[int, str | None], Awaitable[DevicePage]]
 
 
 class Devices:
@@ -59,14 +63,12 @@ class Devices:
         premises = a_name(fields, "premises")
         if premises is None:
             raise invalid("say where: premises=…")
-        page = await self._devices.at(premises, page_limit(fields), fields.get("cursor"))
-        return await self._page(request, page)
+        return await self._page(request, fields, partial(self._devices.at, premises))
 
     async def mine(self, request: HttpRequest) -> Reply:
         fields = query(request.scope, ("limit", "cursor"))
         by: Principal = request.scope["user"]
-        page = await self._devices.of_account(by.account, page_limit(fields), fields.get("cursor"))
-        return await self._page(request, page)
+        return await self._page(request, fields, partial(self._devices.of_account, by.account))
 
     async def read(self, request: HttpRequest) -> Reply:
         query(request.scope, ())
@@ -109,12 +111,20 @@ class Devices:
             await self._programs.enrolments.reconcile(id)
         return await self._shown(request, device)
 
-    async def _page(self, request: HttpRequest, page: DevicePage) -> Reply:
-        """Answer with those of a page which the caller may see."""
+    async def _page(self, request: HttpRequest, fields: Mapping[str, str], read: ReadPage) -> Reply:
+        """Answer with those of a list which the caller may see."""
         by: Principal = request.scope["user"]
-        seen = await self._gate.open_devices(by, [one.id for one in page.devices])
-        devices = [one for one in page.devices if one.id in seen]
-        return json_reply(DeviceList(await self._documents(by, devices), page.next))
+
+        async def fetch(limit: int, cursor: str | None) -> tuple[Sequence[Device], str | None]:
+            page = await read(limit, cursor)
+            return page.devices, page.next
+
+        async def pick(devices: Sequence[Device]) -> Sequence[Device]:
+            seen = await self._gate.open_devices(by, [one.id for one in devices])
+            return [one for one in devices if one.id in seen]
+
+        devices, following = await seen_page(fetch, pick, page_limit(fields), fields.get("cursor"))
+        return json_reply(DeviceList(await self._documents(by, devices), following))
 
     async def _shown(self, request: HttpRequest, device: Device) -> Reply:
         """Return a device to who may see it; others are told that it is done, and nothing of it."""

@@ -4,14 +4,16 @@ An enrolment is seen by who may see its device now *and* whose it was made for: 
 who moved out, what they took part in does not come into the hands of whoever moved in.
 """
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from api import problems
 from api.gate import Gate
 from api.limits import PAGE_MAX
+from api.listing import seen_page
 from api.logins import json_body, read
 from api.operations import (
     CURSOR,
@@ -47,6 +49,7 @@ from programs.eligibility import Code, blocking
 from programs.errors import EnrolmentNotFoundError, IneligibleError
 from programs.records import ConsentChannel, Enrolment, NewConsent
 from programs.states import ProgramState
+from programs.store import EnrolmentPage
 from registry.devices import Device
 from security.audit import Via
 from security.policy import Action, Principal, Target, may, scope_of
@@ -56,6 +59,7 @@ ENROLMENT: Final = "enrolment"
 HOLDER: Final = "holder"
 NO_DEVICE: Final = "-"
 """Asked for in the place of an enrolment's device when there is no such enrolment: the work is the same."""
+ReadPage = Callable[[int, str | None], Awaitable[EnrolmentPage]]
 
 
 class Enrolments:
@@ -101,15 +105,15 @@ class Enrolments:
         by: Principal = request.scope["user"]
         if device is not None:
             await self._gate.require_device(by, Action.ENROLMENT_READ, device)
-            return await self._page(by, await self._enrolments.of_device(device), None)
-        page = await self._enrolments.of_premises(premises or "", limit, cursor)
-        return await self._page(by, page.enrolments, page.next)
+            found = await self._in_sight(by, await self._enrolments.of_device(device))
+            return _listed(by, found, None)
+        return await self._page(by, limit, cursor, partial(self._enrolments.of_premises, premises or ""))
 
     async def mine(self, request: HttpRequest) -> Reply:
         fields = query(request.scope, ("limit", "cursor"))
         by: Principal = request.scope["user"]
-        page = await self._enrolments.of_account(by.account, page_limit(fields), fields.get("cursor"))
-        return await self._page(by, page.enrolments, page.next)
+        limit, cursor = page_limit(fields), fields.get("cursor")
+        return await self._page(by, limit, cursor, partial(self._enrolments.of_account, by.account))
 
     async def programs(self, request: HttpRequest) -> Reply:
         fields = query(request.scope, ("limit", "cursor"))
@@ -257,14 +261,18 @@ class Enrolments:
             )
         return one
 
-    async def _page(self, by: Principal, found: Collection[Enrolment], following: str | None) -> Reply:
+    async def _page(self, by: Principal, limit: int, cursor: str | None, read: ReadPage) -> Reply:
+        async def fetch(limit: int, cursor: str | None) -> tuple[Sequence[Enrolment], str | None]:
+            page = await read(limit, cursor)
+            return page.enrolments, page.next
+
+        found, following = await seen_page(fetch, partial(self._in_sight, by), limit, cursor)
+        return _listed(by, found, following)
+
+    async def _in_sight(self, by: Principal, found: Sequence[Enrolment]) -> Sequence[Enrolment]:
+        """Return those which the caller may see."""
         targets = await self._gate.devices({one.device for one in found})
-        items = [
-            _document(by, one)
-            for one in found
-            if _may(by, Action.ENROLMENT_READ, one, targets.get(one.device))
-        ]
-        return json_reply(EnrolmentList(items, following))
+        return [one for one in found if _may(by, Action.ENROLMENT_READ, one, targets.get(one.device))]
 
     async def _go_on(self, device: str) -> None:
         """Let what follows from a consent happen; what is not done now, the worker does."""
@@ -292,6 +300,10 @@ def _own_word(by: Principal, text_version: str) -> SaidYes:
 
 def _document(by: Principal, one: Enrolment) -> EnrolmentDocument:
     return EnrolmentDocument.of(one, scope_of(by.role, Action.ENROLMENT_READ))
+
+
+def _listed(by: Principal, found: Sequence[Enrolment], following: str | None) -> Reply:
+    return json_reply(EnrolmentList([_document(by, one) for one in found], following))
 
 
 def _shown(request: HttpRequest, one: Enrolment) -> Reply:

@@ -1,11 +1,13 @@
 """Gateways: what is known of each, and which things it may speak for."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from api import problems
 from api.desk import path_thing
 from api.gate import Gate
 from api.han_schemas import GatewayBody, GatewayDocument, GatewayList
+from api.listing import seen_page
 from api.logins import json_body, read
 from api.operations import (
     CURSOR,
@@ -24,6 +26,7 @@ from api.reading import HttpRequest, a_name, invalid, page_limit, query, via_of
 from api.replies import Reply, json_reply, no_content
 from api.schemas import AttachmentDocument, AttachmentList
 from api.services import ApiServices
+from registry.models import Attachment
 from security.policy import Action
 
 
@@ -74,11 +77,18 @@ class Gateways:
     async def list(self, request: HttpRequest) -> Reply:
         gateway = path_thing(request.scope, "gateway")
         fields = query(request.scope, ("limit", "cursor"))
-        page = await self._registry.attached_to(gateway, page_limit(fields), fields.get("cursor"))
-        things = {one.thing for one in page.attachments}
-        shown = await self._gate.open_to(request.scope["user"], Action.THING_READ, things)
-        items = [AttachmentDocument.of(one) for one in page.attachments if one.thing in shown]
-        return json_reply(AttachmentList(items, page.next))
+
+        async def fetch(limit: int, cursor: str | None) -> tuple[Sequence[Attachment], str | None]:
+            page = await self._registry.attached_to(gateway, limit, cursor)
+            return page.attachments, page.next
+
+        async def pick(attachments: Sequence[Attachment]) -> Sequence[Attachment]:
+            things = {one.thing for one in attachments}
+            shown = await self._gate.open_to(request.scope["user"], Action.THING_READ, things)
+            return [one for one in attachments if one.thing in shown]
+
+        found, following = await seen_page(fetch, pick, page_limit(fields), fields.get("cursor"))
+        return json_reply(AttachmentList([AttachmentDocument.of(one) for one in found], following))
 
     async def attach(self, request: HttpRequest) -> Reply:
         scope = request.scope

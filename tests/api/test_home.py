@@ -1,5 +1,6 @@
 """Devices over HTTP: who sees which, and what becomes of them."""
 
+import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,20 @@ async def test_each_sees_of_a_home_what_is_theirs_to_see(rig: Rig):
     assert await _at(rig, Role.OPERATOR) == [HALL, SWITCH]
     for role in (Role.SECURITY, Role.AUDITOR, Role.CCS):
         assert (await rig.by[role].get(f"/v1/devices?premises={HOME}")).status_code == 403
+
+
+@covers("S1.4e")
+async def test_no_page_says_by_where_it_ends_what_else_there_is(rig: Rig):
+    await rig.services.registry.set_taking_part(HALL, True, OPERATOR)
+    for role in (Role.OPERATOR, *STAFF):
+        seen, query = list[str](), f"premises={HOME}&limit=1"
+        page = (await rig.by[role].get(f"/v1/devices?{query}")).json()
+        while "next" in page:
+            assert SENSOR.encode() not in base64.urlsafe_b64decode(page["next"] + "==")
+            seen += [one["id"] for one in page["items"]]
+            page = (await rig.by[role].get(f"/v1/devices?{query}&cursor={page['next']}")).json()
+        seen += [one["id"] for one in page["items"]]
+        assert seen == [HALL, SWITCH]
 
 
 @covers("3.2/8", "O12")
