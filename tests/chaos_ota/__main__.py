@@ -32,7 +32,14 @@ PLANTED: Final = {
     "forget-ends": judge.MISCOUNTED,
 }
 SHORT: Final = Plan(
-    devices=60, kills=2, image_bytes=48 * 1_024, loss=0.1, hurry=True, run_s_max=120, settle_s_max=40
+    devices=60,
+    kills=2,
+    image_bytes=48 * 1_024,
+    loss=0.1,
+    mangled=0.15,
+    hurry=True,
+    run_s_max=150,
+    settle_s_max=40,
 )
 """All kinds of faults, and little time."""
 

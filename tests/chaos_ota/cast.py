@@ -23,8 +23,8 @@ CAST: Final = "cast.json"
 THING: Final = "chaos-%05d"
 LOSS: Final = 0.2
 """Share of the messages that each device's link loses, in either direction."""
-MANGLED: Final = 0.15
-"""Share of the blocks that a bad link mangles."""
+MANGLED: Final = 0.06
+"""Share of the blocks that a bad link mangles: three bad copies of one end an upgrade."""
 HONEST_CUTS_MAX: Final = 3
 
 
@@ -205,8 +205,8 @@ def read_cast(directory: Path) -> Cast:
     return msgspec.json.decode((directory / CAST).read_bytes(), type=Cast)
 
 
-def new_cast(devices: int, seed: int, loss: float = LOSS) -> Cast:
-    """Return the parts of a run with so many devices, whose links lose such a share of their messages."""
+def new_cast(devices: int, seed: int, loss: float = LOSS, mangled: float = MANGLED) -> Cast:
+    """Return the parts of a run with so many devices; shares are of messages, and of blocks."""
     sizes = _sizes(devices)
     numbers = iter(range(devices))
     parts = [
@@ -214,7 +214,12 @@ def new_cast(devices: int, seed: int, loss: float = LOSS) -> Cast:
         for group in Group
         for part in _MAKERS[group](list(itertools.islice(numbers, sizes[group])), seed)
     ]
-    return Cast(seed, tuple(msgspec.structs.replace(part, loss=loss) for part in parts))
+    return Cast(seed, tuple(_with_shares(part, loss, mangled) for part in parts))
+
+
+def _with_shares(part: Part, loss: float, mangled: float) -> Part:
+    mangled = mangled if part.mangling and not part.mangled else part.mangled
+    return msgspec.structs.replace(part, loss=loss, mangled=mangled)
 
 
 def _sizes(devices: int) -> dict[Group, int]:
@@ -243,7 +248,6 @@ def _honest(group: Group) -> Callable[[Sequence[int], int], Iterator[Part]]:
                 night=chance.randint(10, 18),
                 cuts=tuple(_cuts(place, chance)),
                 mangling=mangling,
-                mangled=MANGLED if mangling else 0.0,
             )
 
     return parts

@@ -21,7 +21,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from tests.chaos_ota import plants
-from tests.chaos_ota.cast import ABORTED, LOSS, Cast, Group, new_cast
+from tests.chaos_ota.cast import ABORTED, LOSS, MANGLED, Cast, Group, new_cast
 from tests.chaos_ota.operators import OVER, Operators
 from tests.chaos_ota.prepare import prepare
 from tests.chaos_ota.written import ACTS, RUN, SAMPLES, Act, Run, Sample
@@ -58,9 +58,10 @@ class Plan:
     kills: int = 8
     image_bytes: int = 128 * 1_024
     loss: float = LOSS
+    mangled: float = MANGLED
     hurry: bool = False
     planted: str = ""
-    run_s_max: float = 900.0
+    run_s_max: float = 1_500.0
     settle_s_max: float = 240.0
 
 
@@ -129,7 +130,7 @@ class Supervisor:
     def __init__(self, directory: Path, plan: Plan, out: IO[str] = sys.stdout) -> None:
         self._directory, self._plan, self._out = directory, plan, out
         self._chance = random.Random(plan.seed)
-        self._cast: Cast = new_cast(plan.devices, plan.seed, plan.loss)
+        self._cast: Cast = new_cast(plan.devices, plan.seed, plan.loss, plan.mangled)
         if plan.hurry:
             plants.hurry_codes()
         settings = {**SETTINGS, **(HURRIED if plan.hurry else {})}
