@@ -164,6 +164,11 @@ def _runs(execution: Execution, wanted: Wanted, facts: Facts) -> bool:
     return execution.state in ACTIVE and tested and facts.session_at_ms > began_ms
 
 
+def _is_for_good(wanted: Wanted, facts: Facts) -> bool:
+    """Tell whether what runs stays. What is still on trial may fall back, however well it has said it is."""
+    return wanted.by_session or facts.report.confirmed
+
+
 def _fell_back(execution: Execution, wanted: Wanted, facts: Facts) -> bool:
     """Tell whether a device that was let go on runs something else after a restart."""
     report = facts.report
@@ -199,7 +204,7 @@ def _active(execution: Execution, wanted: Wanted, facts: Facts, now_ms: int) -> 
             if over
             else _confirming(execution, seen, now_ms)
         )
-    if not claimed and not over:
+    if not claimed and not (over and _is_for_good(wanted, facts)):
         return _confirming(execution, seen, now_ms)
     found = verdict(execution, wanted, facts)
     if found is Verdict.GOOD:
@@ -219,7 +224,8 @@ def _confirming(execution: Execution, seen: Mapping[str, Any], now_ms: int) -> E
 
 def _over(execution: Execution, wanted: Wanted, facts: Facts, now_ms: int) -> Execution:
     """Note of one that ended without its image that it has it now: it stays in its bucket."""
-    if not may_be_late(execution) or not facts.report.runs(wanted.sha256):
+    has_it = facts.report.runs(wanted.sha256) and _is_for_good(wanted, facts)
+    if not may_be_late(execution) or not has_it:
         return execution
     return amended(execution, now_ms, late=True, reported_at_ms=now_ms)
 

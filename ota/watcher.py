@@ -166,7 +166,7 @@ class Watcher:
         """
         waiting = self._held.free(sorted(set(things)))
         for first in range(0, len(waiting), AT_ONCE):
-            some = waiting[first : first + AT_ONCE]
+            some, began_ms = waiting[first : first + AT_ONCE], self._clock.now_ms()
             looks = [one for one in await asyncio.gather(*map(self._carefully, some)) if one is not None]
             answers = await self._lane.submit([one.change for one in looks])
             for look, answer in zip(looks, answers, strict=True):
@@ -174,7 +174,7 @@ class Watcher:
                     self._hold(look.change.thing, answer.error)
                 else:
                     self._held.worked(look.change.thing)
-                    self._note_timers(answer, look.wanted)
+                    self._note_timers(answer, look.wanted, began_ms)
 
     async def _carefully(self, thing: str) -> _Look | None:
         try:
@@ -202,7 +202,7 @@ class Watcher:
         ended = await self._ended(thing) if report.healthy and not jobs.open else ()
         wanted = await self._orders.wanted({one.campaign for one in (*jobs.open, *ended)})
         if not wanted:
-            self._note_timers(jobs, wanted)
+            self._note_timers(jobs, wanted, self._clock.now_ms())
             return None
         await self._keep_before(jobs, wanted)
         facts = await self._facts(thing, shadow, jobs, wanted)
@@ -294,7 +294,7 @@ class Watcher:
         taken = await self._snapshots.before(some, Why.LOADING)
         await self._lane.submit([_with_snapshot(one, taken[one.id].id, taken[one.id].boot) for one in some])
 
-    def _note_timers(self, jobs: ThingJobs, wanted: Mapping[str, Wanted]) -> None:
+    def _note_timers(self, jobs: ThingJobs, wanted: Mapping[str, Wanted], looked_ms: int) -> None:
         """Remember when a thing has to be looked at again; forget one that nothing is awaited of."""
         thing = jobs.thing
         awaited = [one for one in jobs.open if one.state in AFTER_GO]
@@ -303,7 +303,8 @@ class Watcher:
             return
         if thing in self._awaited or len(self._awaited) < AWAITED_MAX:
             due = [wakes_at_ms(one, wanted[one.campaign]) for one in awaited if one.campaign in wanted]
-            self._awaited[thing] = min((at_ms for at_ms in due if at_ms), default=NEVER)
+            # What was due when it was looked at waits for the device now: an image may stay on trial.
+            self._awaited[thing] = min((at_ms for at_ms in due if at_ms > looked_ms), default=NEVER)
 
     def _forget(self, thing: str) -> None:
         self._awaited.pop(thing, None)

@@ -22,7 +22,8 @@ CAMPAIGN = "6f1c7a52-0d5e-4c5b-9d1e-2f8f6a1b3c4d"
 NEW, OLD = "6e97" * 16, "0123" * 16
 WANTED = Wanted(sha256=NEW, schema=5)
 RESET = replace(WANTED, data=data.RESET)
-HEALTHY = Report(sha256=NEW, healthy=True, boot=19, schema=5, status=7)
+HEALTHY = Report(sha256=NEW, healthy=True, confirmed=True, boot=19, schema=5, status=7)
+ON_TRIAL = replace(HEALTHY, confirmed=False)
 BEFORE: Any = {"set": {"day": 21.5, "night": 18}, "lang": "en"}
 GO_MS, THEN_MS = NOW_MS - 30_000, NOW_MS + 60_000
 
@@ -81,6 +82,21 @@ def test_a_report_without_a_claim_is_confirming_and_then_closed_by_the_server():
     assert evidence.wakes_at_ms(confirming, WANTED) == THEN_MS
     assert judge(confirming, WANTED, WELL, THEN_MS - 1) == confirming
     assert outcome(judge(confirming, WANTED, WELL, THEN_MS)) == ("SUCCEEDED", "", "")
+
+
+def test_an_image_on_trial_is_not_closed_without_a_claim_for_it_may_fall_back():
+    trial = replace(WELL, report=ON_TRIAL)
+    confirming = judge(target(E.ACTIVATING), WANTED, trial, NOW_MS)
+    assert confirming.state is E.CONFIRMING
+    assert judge(confirming, WANTED, trial, THEN_MS) == confirming
+    fell_back = replace(WELL, report=Report(sha256=OLD, boot=20, status=6), reported_at_s=THEN_MS // 1_000)
+    assert judge(confirming, WANTED, fell_back, THEN_MS).state is E.ROLLED_BACK
+    over = target(E.TIMED_OUT, reason="deadline", ended_at_ms=NOW_MS - 1)
+    assert not judge(over, WANTED, trial, NOW_MS).late
+
+
+def test_a_claim_of_an_image_on_trial_is_believed():
+    assert judge(claimed(), WANTED, replace(WELL, report=ON_TRIAL), NOW_MS).state is E.SUCCEEDED
 
 
 def test_a_claim_without_a_report_waits_and_then_has_failed():

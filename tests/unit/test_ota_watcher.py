@@ -74,7 +74,13 @@ class World:
         accepted(await self.shadows.one(update({"reported": state}, ShadowId(thing, shadow), origin)))
 
     async def runs(self, sha256: str, boot: int, *, healthy: bool = True, **more: Any) -> None:
-        state = {"fw": {"sha256": sha256}, "healthy": healthy, "boot": boot, "schema": 5, **more}
+        state = {
+            "fw": {"sha256": sha256, "confirmed": True},
+            "healthy": healthy,
+            "boot": boot,
+            "schema": 5,
+            **more,
+        }
         await self.report("firmware", state)
         await self.watcher.round()
 
@@ -206,6 +212,17 @@ async def test_its_own_timer_closes_a_report_without_a_claim():
         await one.runs(NEW, 18)
         assert (await one.later(59.9)).state is E.CONFIRMING
         assert (await one.later(0.1)).state is E.SUCCEEDED
+
+
+async def test_an_image_on_trial_is_awaited_without_being_looked_at_again_and_again():
+    async with world() as one:
+        await one.step(X.OFFER, X.START, X.STAGED)
+        await one.go()
+        await one.runs(NEW, 18, fw={"sha256": NEW, "confirmed": False})
+        assert (await one.later(61)).state is E.CONFIRMING
+        assert one.watcher._awaited == {"hall": 0}
+        await one.runs(NEW, 18)
+        assert (await one.target()).state is E.SUCCEEDED
 
 
 async def test_a_process_that_has_just_started_needs_no_hint():
