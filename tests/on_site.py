@@ -1,8 +1,11 @@
-"""A device that a crew has on its own link: no broker, no service, only the tool of ``gnomon field``."""
+"""A device that a crew has on its own link, and the tool of ``gnomon field``: no broker, no service."""
 
 import random
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import cbor2
@@ -19,9 +22,27 @@ from fleet.loading import IMAGE, LEAVES
 from fleet.makes import BLOCK, MAKES
 from fleet.topics import own_route
 from fleet.trees import Tree
+from gnomon.field import Field, FieldServer, load
+from gnomon.journal import Journal
+from infra.clock import SystemClock
 from ota.trees import leaf_list
 
 INSTALL_S_MAX: Final = 30.0
+
+
+@contextmanager
+def field_tool(bundle: Path, journal: Path) -> Iterator[httpx.Client]:
+    """Serve a bundle as `gnomon field serve` does."""
+    field = Field(load(bundle), Journal(journal), "ines", SystemClock(), lambda _: None)
+    with FieldServer(field, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            with httpx.Client(base_url=server.url, trust_env=False, timeout=10) as client:
+                yield client
+        finally:
+            server.shutdown()
+            thread.join(5)
 
 
 class Bench:

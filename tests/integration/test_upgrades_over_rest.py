@@ -10,12 +10,9 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
-import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -31,8 +28,6 @@ from fleet.simulation import Simulation
 from fleet.trees import Tree
 from gnomon.cli import main
 from gnomon.demo_people import ACCOUNT
-from gnomon.field import Field, FieldServer, load
-from gnomon.journal import Journal
 from gnomon.services import Services, open_services
 from infra.clock import SystemClock
 from infra.documents.records import Records
@@ -51,7 +46,7 @@ from registry.states import Lifecycle
 from security.policy import Action, Principal, Role
 from tests import ota_base, release_rig
 from tests.covers import covers
-from tests.on_site import Bench
+from tests.on_site import Bench, field_tool
 from tests.system.child import Gnomon
 from tests.system.mqtt import until
 
@@ -227,21 +222,6 @@ def started(gnomon: Gnomon, release: Release, *options: str) -> str:
 def targets(gnomon: Gnomon, campaign: str) -> dict[str, dict[str, Any]]:
     page = gnomon.accounts.access(Role.OPERATOR).request("GET", f"/v1/ota/campaigns/{campaign}/executions")
     return {one["thing"]: one for one in page["items"]}
-
-
-@contextmanager
-def field_tool(bundle: Path, journal: Path) -> Iterator[httpx.Client]:
-    """Serve a bundle as `gnomon field serve` does."""
-    field = Field(load(bundle), Journal(journal), "ines", SystemClock(), lambda _: None)
-    with FieldServer(field, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            with httpx.Client(base_url=server.url, trust_env=False, timeout=10) as client:
-                yield client
-        finally:
-            server.shutdown()
-            thread.join(5)
 
 
 def open_the_door(gnomon: Gnomon) -> None:

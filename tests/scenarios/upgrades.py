@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from click.testing import CliRunner
 
+from fleet.flash_file import pack, unpack
+from fleet.keyring import read_roots
 from fleet.provisioning import METER
 from gnomon.access import Access
 from gnomon.cli import main
@@ -20,6 +22,7 @@ from gnomon.commands.releases import RELEASES
 from gnomon.uploads import send
 from ota.states import CampaignState
 from security.policy import Action, Role
+from tests.on_site import Bench, field_tool
 from tests.scenarios.stage import Stage, Ways
 from tests.system.mqtt import until
 
@@ -28,7 +31,7 @@ Document = dict[str, Any]
 CAMPAIGNS: Final = "/v1/ota/campaigns"
 CANARY: Final = 5
 SOAK_S: Final = 2
-VERSION: Final = "2.0.0.0"
+VERSION, NEXT_VERSION = "2.0.0.0", "2.1.0.0"
 START_S_MAX: Final = 60
 ROLLOUT_S_MAX: Final = 240
 WISH_S_MAX: Final = 30
@@ -48,27 +51,31 @@ class Equipment:
     asks_customers: bool
 
 
-THERMOSTATS: Final = Equipment("acme-pct-2", "acme", "th-0001-hall", asks_customers=True)
+THERMOSTATS: Final = Equipment("norland-t1-wifi", "norland", "th-0001-upstairs", asks_customers=True)
 METERS: Final = Equipment("acme-amg-4", "acme", "gw-0001-meter", asks_customers=False)
 
 
 def customers(stage: Stage) -> None:
-    """Upgrade the customers' thermostats over their gateways, while one of them is used."""
-    _upgraded(stage, THERMOSTATS)
+    """Upgrade the customers' thermostats, while one of them is used, and this one once more on site."""
+    remotely(stage, THERMOSTATS)
+    on_site(stage, THERMOSTATS)
 
 
 def utility(stage: Stage) -> None:
-    """Upgrade the utility's meters, while they speak for the devices behind them."""
-    _upgraded(stage, METERS)
+    """Upgrade the utility's meters, and one of them once more on site."""
+    remotely(stage, METERS)
+    on_site(stage, METERS)
 
 
-def _upgraded(stage: Stage, what: Equipment) -> None:
-    one, other = (stage.gnomon.accounts.access(Role.OPERATOR, number) for number in (1, 2))
+def remotely(stage: Stage, what: Equipment) -> None:
+    """Bring the next version to all that need it."""
+    one, other = _operators(stage)
     release = _released(stage, one, other, _signed(stage, what))
     id = _found(stage, other, release, what)
     before = _settings(one, what)
     _approved(stage, other, one, id)
     _rolled_out(stage, one, id, what)
+    _checked(stage, one, what, VERSION)
     after = _settings(one, what)
     kept = {name: after.get(name) for name in before}
     stage.must(f"settings were {before} and are {after}", held=kept == before)
@@ -76,9 +83,57 @@ def _upgraded(stage: Stage, what: Equipment) -> None:
     stage.said("3.1 post", "device", f"{what.thing} has its settings as before; new ones: {', '.join(new)}")
 
 
-def _signed(stage: Stage, what: Equipment) -> Path:
+def on_site(stage: Stage, what: Equipment) -> None:
+    """Bring the version after it to one device, by a crew, where there is no network."""
+    one, other = _operators(stage)
+    release = _released(stage, one, other, _signed(stage, what, of=_one_more(stage, what)))
+    body = {"release": release, "path": "local", "selector": {"things": [what.thing]}, "soak_s": 0}
+    id: str = other.request("POST", CAMPAIGNS, body, key=release, confirms=Action.CAMPAIGN_CREATE)["id"]
+    _approved(stage, other, one, id)
+    bundle = stage.gnomon.directory / f"{what.model}.bundle"
+    one.download(f"{CAMPAIGNS}/{id}/bundle", bundle)
+    stage.said("3.1/6", "crew", f"fetches {bundle.name}, {bundle.stat().st_size} bytes, and drives there")
+    stage.gnomon.stop()
+    flashes, demo = stage.gnomon.var / "demo" / "flashes", stage.gnomon.var / "demo"
+    kept = unpack(flashes.read_bytes())
+    with field_tool(bundle, stage.gnomon.directory / f"{what.model}.jsonl") as tool:
+        device = Bench(what.thing, kept[what.thing], read_roots(demo / "certificates" / "ca.crt"), tool)
+        device.install()
+        stage.said(
+            "3.1/6", "crew", f"gives it to {what.thing}, which checks and installs it: no network, no service"
+        )
+        flashes.write_bytes(pack(kept))
+        stage.gnomon.start()
+        ended = _ended(one, id)
+        device.tells()
+    stage.must(f"campaign: {ended}", held=ended["state"] == CampaignState.COMPLETED)
+    (target,) = one.request("GET", f"{CAMPAIGNS}/{id}/executions")["items"]
+    stage.must(f"target: {target}", held=(target["state"], target["how"]) == ("SUCCEEDED", "on_site"))
+    stage.said(
+        "3.1/7", "service", f"hears of it from {what.thing} itself: {target['state']}, {target['how']}"
+    )
+    _checked(stage, one, what, NEXT_VERSION)
+
+
+def _operators(stage: Stage) -> tuple[Access, Access]:
+    accounts = stage.gnomon.accounts
+    return accounts.access(Role.OPERATOR, 1), accounts.access(Role.OPERATOR, 2)
+
+
+def _one_more(stage: Stage, what: Equipment) -> Path:
+    """Make the image that follows the one that lies there, as its maker would."""
+    first = stage.gnomon.var / "demo" / "firmware" / f"{what.model}.bin"
+    after = first.with_name(f"{what.model}-next.bin")
+    after.write_bytes(first.read_bytes()[::-1])
+    about = first.with_suffix(".toml").read_text()
+    about = about.replace(VERSION, NEXT_VERSION).replace("counter = 2", "counter = 3")
+    after.with_suffix(".toml").write_text(about)
+    return after
+
+
+def _signed(stage: Stage, what: Equipment, of: Path | None = None) -> Path:
     place = stage.gnomon.var / "demo" / "firmware"
-    file = place / f"{what.model}.bin"
+    file = of or place / f"{what.model}.bin"
     words = ["image", "sign", str(file), "--key", str(place / f"{what.maker}.key")]
     done = CliRunner().invoke(main, words)
     stage.must(f"signing: {done.output}", held=done.exit_code == 0)
@@ -123,7 +178,7 @@ def _approved(stage: Stage, author: Access, other: Access, id: str) -> None:
     frozen = author.request("POST", f"{CAMPAIGNS}/{id}/submit", {}, confirms=Action.CAMPAIGN_CREATE)
     stage.must(f"submitted: {frozen['state']}", held=frozen["state"] == CampaignState.FROZEN)
     other.request("POST", f"{CAMPAIGNS}/{id}/approve", {}, confirms=Action.CAMPAIGN_APPROVE)
-    stage.said("3.1/5", "another operator", f"approves it for {frozen['targets']}, {CANARY} of them first")
+    stage.said("3.1/5", "another operator", f"approves it for {frozen['targets']}")
 
 
 def _rolled_out(stage: Stage, access: Access, id: str, what: Equipment) -> None:
@@ -148,9 +203,19 @@ def _rolled_out(stage: Stage, access: Access, id: str, what: Equipment) -> None:
     )
     if wishes:
         stage.said("3.1/7", "customer", f"turned {what.thing} {wishes} times meanwhile; it obeyed each time")
+
+
+def _ended(access: Access, id: str) -> Document:
+    """Return a campaign as soon as it is over."""
+    until(lambda: access.request("GET", f"{CAMPAIGNS}/{id}")["state"] in OVER, "it is over", ROLLOUT_S_MAX)
+    found: Document = access.request("GET", f"{CAMPAIGNS}/{id}")
+    return found
+
+
+def _checked(stage: Stage, access: Access, what: Equipment, version: str) -> None:
     told = access.request("GET", f"/v1/things/{what.thing}/firmware")
     reported, job = told["reported"], told["executions"][0]
-    is_new = (reported["version"], reported["healthy"], job["state"]) == (VERSION, True, "SUCCEEDED")
+    is_new = (reported["version"], reported["healthy"], job["state"]) == (version, True, "SUCCEEDED")
     stage.must(f"{what.thing}: {told}", held=is_new)
     stage.said(
         "3.1/8", "device", f"{what.thing} reports {reported['version']}, healthy; its job is in its history"
@@ -190,6 +255,6 @@ def _good(one: Document) -> int:
 
 
 WAYS: Final[Ways] = (
-    ("the customers' thermostats, over their gateways", METER, customers),
-    ("the utility's meters", METER, utility),
+    ("customers' equipment, remotely and on site", METER, customers),
+    ("the utility's own, remotely and on site", METER, utility),
 )
