@@ -11,7 +11,7 @@ import pytest
 from fleet.provisioning import BRIDGE, BROADBAND, METER, SCENES
 from tests.covers import covers
 from tests.scenarios.stage import Stage, staged
-from tests.scenarios.upgrades import THERMOSTATS, remotely
+from tests.scenarios.upgrades import customers
 from tests.scenarios.walks import not_recognised, recognised
 from tests.system.child import ROOT
 
@@ -29,9 +29,9 @@ def at(stage: Stage, number: int) -> Stage:
 
 
 @pytest.mark.long
-@covers("S3.1-s", "I3FR3.1", "I3FR8")
-def test_scenario_3_1_for_the_customers_thermostats_while_one_is_used(stage):
-    remotely(at(stage, METER), THERMOSTATS)
+@covers("S3.1", "S3.1-s", "I3FR3.1", "I3FR6.1", "I3FR8")
+def test_scenario_3_1_for_the_customers_thermostats_while_one_is_used_and_then_on_site(stage):
+    customers(at(stage, METER))
 
 
 @covers("A10", "A7", "S1.4c", "S1.4f", "S3.2-post", "3.2/7", "3.2/12", "3.2/13", "3.2/14", "3.2/15", "A3")

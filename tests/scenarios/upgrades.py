@@ -94,13 +94,14 @@ def on_site(stage: Stage, what: Equipment) -> None:
     one.download(f"{CAMPAIGNS}/{id}/bundle", bundle)
     stage.said("3.1/6", "crew", f"fetches {bundle.name}, {bundle.stat().st_size} bytes, and drives there")
     stage.gnomon.stop()
-    flashes, demo = stage.gnomon.var / "demo" / "flashes", stage.gnomon.var / "demo"
+    demo = stage.gnomon.var / "demo"
+    flashes, roots = demo / "flashes", read_roots(demo / "certificates" / "ca.crt")
     kept = unpack(flashes.read_bytes())
     with field_tool(bundle, stage.gnomon.directory / f"{what.model}.jsonl") as tool:
-        device = Bench(what.thing, kept[what.thing], read_roots(demo / "certificates" / "ca.crt"), tool)
+        device = Bench(what.thing, kept[what.thing], roots, tool)
         device.install()
         stage.said(
-            "3.1/6", "crew", f"gives it to {what.thing}, which checks and installs it: no network, no service"
+            "3.1/6", "crew", f"gives it to {what.thing}, which checks and installs it without a network"
         )
         flashes.write_bytes(pack(kept))
         stage.gnomon.start()
@@ -109,9 +110,7 @@ def on_site(stage: Stage, what: Equipment) -> None:
     stage.must(f"campaign: {ended}", held=ended["state"] == CampaignState.COMPLETED)
     (target,) = one.request("GET", f"{CAMPAIGNS}/{id}/executions")["items"]
     stage.must(f"target: {target}", held=(target["state"], target["how"]) == ("SUCCEEDED", "on_site"))
-    stage.said(
-        "3.1/7", "service", f"hears of it from {what.thing} itself: {target['state']}, {target['how']}"
-    )
+    stage.said("3.1/7", "service", f"hears of it from the device itself: {target['state']}, {target['how']}")
     _checked(stage, one, what, NEXT_VERSION)
 
 
