@@ -527,6 +527,8 @@ class CampaignService:
         async for some in self._facts.select(release.model, terms.selector):
             for facts in some:
                 found.add(facts, need, id, now_ms)
+        if strangers := await self._facts.strangers(terms.selector):
+            found.excluded[Reason.NOT_ENROLLED] = strangers
         return found
 
     def _summary(self, terms: Terms, found: _Found) -> DryRun:

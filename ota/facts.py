@@ -8,7 +8,7 @@ from ota.campaign import Selector
 from ota.equipment import AT_ONCE, Equipment
 from ota.lane import ExecutionLane
 from ota.models import FIRMWARE
-from ota.needs import DeviceFacts
+from ota.needs import DeviceFacts, takes_part
 from ota.states import ACTIVE, OFFERED
 from registry.catalogue import ModelCatalogue
 from registry.lifecycle import Device
@@ -60,6 +60,21 @@ class FactReader:
             return
         async for every in self._equipment.of_model(model):
             yield await self._read([one for one in every if fits(one)])
+
+    async def strangers(self, selector: Selector) -> int:
+        """Return how many names of a selector are of nothing that takes part; whether it exists, none tells.
+
+        Where else such a device is looked for by name does not matter: that would tell where it is.
+        """
+        count = 0
+        for some in _portions(sorted(set(selector.things))):
+            devices, standings = await self._equipment.devices(some), await self._registry.standings(some)
+            count += sum(
+                1
+                for name in some
+                if name not in devices or not takes_part(devices[name], standings.get(name))
+            )
+        return count
 
     async def _read(self, devices: Collection[Device]) -> list[DeviceFacts]:
         names = [one.id for one in devices]

@@ -95,10 +95,13 @@ class DeviceFacts:
 
     @property
     def in_scope(self) -> bool:
-        """Whether the utility may bring it firmware: it is its own, or somebody lets it take part."""
-        return self.device.owner is Owner.UTILITY or (
-            self.standing is not None and self.standing.thing.taking_part
-        )
+        """Whether the utility may bring it firmware."""
+        return takes_part(self.device, self.standing)
+
+
+def takes_part(device: Device, standing: Standing | None) -> bool:
+    """Tell whether a device is the utility's own, or somebody lets it take part."""
+    return device.owner is Owner.UTILITY or (standing is not None and standing.thing.taking_part)
 
 
 _UP_TO_DATE: Final = frozenset({Reason.ALREADY_CURRENT, Reason.NEWER, Reason.COUNTER})

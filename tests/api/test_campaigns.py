@@ -364,6 +364,16 @@ async def test_a_target_that_takes_part_no_more_is_counted_and_not_named(made: F
     assert "campaign.cancel_target" not in [act for _, act, _ in await made.acts()]
 
 
+async def test_what_was_never_there_and_what_takes_no_part_are_one_number(made: Fleet):
+    await made.add(["han-x"], taking_part=False)
+    for names in (["han-x"], ["nobody"]):
+        for where in ({}, {"premises": ["home-of-han-x"]}, {"premises": ["elsewhere"]}, {"owner": "utility"}):
+            draft = await made.draft(selector={"things": ["han-a", *names], **where})
+            looked = (await made.http.post(f"{CAMPAIGNS}/{draft['id']}/dry-run")).json()
+            assert looked["excluded"] == {"NOT_ENROLLED": 1}, (names, where)
+            assert looked["included"] == (0 if where else 1)
+
+
 async def test_an_officer_sees_how_far_it_is_and_no_names(made: Fleet):
     id = await made.running(selector={"things": NAMES, "premises": ["home-of-han-a"]})
     officer = made.rig.by[Role.SECURITY]
