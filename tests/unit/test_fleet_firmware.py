@@ -56,6 +56,15 @@ def test_an_offered_image_is_loaded_tried_confirmed_and_reported():
     assert bench.reported["slot"] == "b"
 
 
+def test_once_confirmed_there_is_no_way_back_for_counter_and_clock():
+    bench = Bench()
+    before = Store(bench.flash).record
+    bench.run().offer(job(of=SMALL)).run()
+    after = Store(bench.flash).record
+    assert after.counter == after.image.counter == before.counter + 1
+    assert after.floor >= NOW_S > before.floor
+
+
 def test_a_device_that_was_away_finds_its_job_when_it_connects():
     bench = Bench()
     bench.service.offer(THING, job(of=SMALL))

@@ -164,6 +164,14 @@ def test_a_configuration_that_is_not_preserved_is_a_failure_at_once(
 
 
 @covers("I3FR3.1")
+@pytest.mark.parametrize(("schema", "state"), [(5, E.FAILED), (6, E.SUCCEEDED)])
+def test_a_new_field_comes_with_a_newer_schema_only(schema: int, state: ExecutionState):
+    more = BEFORE | {"fan": "auto"}
+    shown = replace(WELL, report=replace(HEALTHY, schema=schema), config=config(more))
+    assert judge(claimed(config=data.digest(more)), WANTED, shown, NOW_MS).state is state
+
+
+@covers("I3FR3.1")
 def test_a_report_that_left_a_field_out_shows_by_the_digest():
     """The shadow still holds what the device has lost."""
     lost = claimed(config=data.digest({"set": BEFORE["set"]}))

@@ -104,6 +104,11 @@ async def test_a_held_device_is_told_when_to_ask_again():
         )
         waiting = await rig.execution("hall")
         assert (waiting.state, waiting.reason, waiting.version) == (S.STAGED, "hold: dr_event", 2)
+        rig.clock.advance(300)
+        rig.gate.permit = Hold("window", 60)
+        await rig.update("hall", "IN_PROGRESS", statusDetails=GATE)
+        later = await rig.execution("hall")
+        assert (later.reason, later.held_at_ms) == ("hold: window", waiting.held_at_ms), "held from the first"
 
 
 async def test_never_leaves_the_execution_where_it_was():

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from infra.machines import IllegalTransitionError
+from ota.envelope import kid_of
 from ota.errors import (
     CounterError,
     ForeignVendorError,
@@ -282,4 +283,7 @@ async def test_devices_that_check_the_image_alone_need_a_signature_by_a_key_of_t
     number = (await made.keys.ring()).number
     await made.keys.add(parse_key(point, KeyRole.IMAGE, "acme", 0), OFFICER)
     assert (await made.keys.ring()).number == number + 1
-    await made.releases.create(new(afr_signature=signature), AUTHOR, key="k")
+    brought = await made.releases.create(new(afr_signature=signature), AUTHOR, key="k")
+    await made.keys.revoke(kid_of(point).hex(), OFFICER)
+    with pytest.raises(ReleaseRefusedError, match="U7 afr_signature"):
+        await made.releases.let_out(brought.id, OTHER)

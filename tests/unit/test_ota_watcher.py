@@ -424,6 +424,8 @@ async def test_a_model_without_a_firmware_shadow_confirms_by_its_test_and_a_new_
         assert (await one.target()).state is E.ACTIVATING, "it has not come back"
         one.shadows.clock.advance(1)
         one.presence.went("hall")
+        await one.watcher.look(["hall"])
+        assert (await one.target()).state is E.ACTIVATING, "it has only gone"
         one.presence.came("hall")
         await one.watcher.round()
         assert (await one.target()).state is E.CONFIRMING
