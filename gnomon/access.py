@@ -16,6 +16,7 @@ import msgspec
 
 from gnomon.credentials import Credentials, trust
 from gnomon.refusals import AccessError, refusal, unreachable
+from gnomon.told import harmless
 from infra.clock import MS_PER_S, Clock
 from security import private_files
 from security.people import totp
@@ -128,7 +129,7 @@ class Access:
         answer = self._ask_service("POST", path, json=body)
         if not answer.is_success:
             raise refusal(answer, unproved)
-        return answer.json()
+        return harmless(answer.json())
 
     def wait(self, seconds: float) -> None:
         """Let time pass before the next try."""
@@ -157,7 +158,7 @@ class Access:
         answer = self._request(method, path, body, more, confirms)
         if not answer.is_success:
             raise refusal(answer)
-        return answer.json() if answer.content else None
+        return harmless(answer.json()) if answer.content else None
 
     def look(self, path: str) -> httpx.Response:
         """Return what the service answers to HEAD, refusals too."""
@@ -214,7 +215,7 @@ class Access:
             answer = self._changed(method, path, body, seen)
         if not answer.is_success:
             raise refusal(answer)
-        return answer.json() if answer.content else None
+        return harmless(answer.json()) if answer.content else None
 
     def _changed(self, method: str, path: str, body: Any, seen: str) -> httpx.Response:  # noqa: ANN401 - JSON
         read = self._request("GET", seen, None, {}, None)

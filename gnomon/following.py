@@ -7,6 +7,7 @@ import msgspec
 
 from gnomon.access import Access
 from gnomon.refusals import NotProvedError, UnreachableError
+from gnomon.told import harmless
 
 TRIES_MAX: Final = 150
 """Tries in a row that bring nothing: five minutes of a service that is away."""
@@ -32,7 +33,7 @@ def follow(access: Access, path: str) -> Iterator[Any]:
             with access.stream(path, fields, silence_s=SILENCE_S) as answer:
                 for id, data in events(answer.iter_lines()):
                     seen, tries = id or seen, 0
-                    yield msgspec.json.decode(data)
+                    yield harmless(msgspec.json.decode(data))
         except (UnreachableError, NotProvedError) as error:
             if tries >= TRIES_MAX or (isinstance(error, NotProvedError) and tries > 1):
                 raise

@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from api.problems import INTERNAL, KINDS, UNAUTHORIZED
+from gnomon.told import harmless
 
 REMEDIES: Final[Mapping[str, str]] = {kind.slug: kind.remedy for kind in KINDS}
 _UNPROVED: Final = frozenset({UNAUTHORIZED.slug, "invalid_client"})
@@ -96,9 +97,10 @@ def _guess(url: str, error: httpx.HTTPError) -> str:
 
 def _said(answer: httpx.Response) -> Mapping[str, Any]:
     try:
-        return msgspec.json.decode(answer.content, type=dict[str, Any])
+        said: Mapping[str, Any] = harmless(msgspec.json.decode(answer.content, type=dict[str, Any]))
     except msgspec.DecodeError:
         return {}
+    return said
 
 
 def _slug(said: Mapping[str, Any]) -> str:

@@ -236,6 +236,16 @@ def test_stopping_takes_a_reason_and_one_person(
     assert "4 CANCELED" in run("campaign", "watch", running, *first, ok=False).stdout
 
 
+def test_what_others_wrote_does_nothing_to_the_terminal_that_shows_it(
+    run: Run, running: str, first: tuple[str, str], second: tuple[str, str]
+):
+    run("campaign", "pause", running, "--note", "\x1b]0;mine\x07\x1b[2Jlook\nRUNNING \x9b31m", *second)
+    shown = run("campaign", "show", running, *first).stdout
+    assert "look" in shown
+    assert not set("\x1b\x07\x9b") & set(shown)
+    assert not any(line.startswith("RUNNING") for line in shown.splitlines())
+
+
 def test_an_approver_signs_the_order_with_a_key_of_their_own(
     run: Run, inside: Inside, first: tuple[str, str], second: tuple[str, str], tmp_path: Path
 ):
