@@ -309,8 +309,9 @@ class _Board:
         async with self._lock:
             if self._begun_s < asked_s:
                 await asyncio.sleep(self._begun_s + TELL_S - loop.time())
-                self._begun_s = loop.time()
+                begun_s = loop.time()
                 self._shown = await self._looked()
+                self._begun_s = begun_s  # if that fails, the next one looks too
             return self._shown
 
     async def _looked(self) -> bytes:

@@ -506,10 +506,45 @@ async def test_many_who_watch_cost_one_look_a_second(made: Fleet, monkeypatch):
     assert looks <= 4
 
 
-async def test_a_stream_ends_when_its_draft_is_deleted(made: Fleet, monkeypatch):
+async def test_all_streams_of_a_draft_end_when_it_is_deleted(made: Fleet, monkeypatch):
     monkeypatch.setattr(under_test, "TELL_S", 0.01)
     draft = (await made.draft())["id"]
-    async with stream(made.rig.app, f"{CAMPAIGNS}/{draft}/live", TOKEN) as reader:
-        await reader.until(1)
+    path = f"{CAMPAIGNS}/{draft}/live"
+    async with stream(made.rig.app, path, TOKEN) as one, stream(made.rig.app, path, TOKEN) as two:
+        for reader in (one, two):
+            await reader.until(1)
         await made.http.delete(f"{CAMPAIGNS}/{draft}")
-        await reader.until_ended()
+        for reader in (one, two):
+            await reader.until_ended()
+
+
+async def test_each_act_has_exactly_one_row_with_its_request(made: Fleet):
+    id = (await made.draft())["id"]
+    path, note = f"{CAMPAIGNS}/{id}", {"note": "why"}
+    etag = (await made.http.get(path)).headers["etag"]
+    edited = await made.http.patch(
+        path, content=b'{"retries":0}', headers=MERGE | {"If-Match": etag, "X-Request-Id": "r-edit"}
+    )
+    answers = [
+        edited,
+        await made.http.post(f"{path}/dry-run"),
+        await made.http.post(f"{path}/submit", json=note),
+        await made.act(SECOND, Action.CAMPAIGN_APPROVE, f"{path}/approve", note),
+    ]
+    for _ in range(3):
+        await made.tick()
+    answers += [
+        await made.http.post(f"{path}/pause", json=note),
+        await made.act(SECOND, Action.CAMPAIGN_RESUME, f"{path}/resume", note),
+        await made.http.post(f"{path}/executions/han-a/cancel", json=note),
+    ]
+    await made.step(id, ["han-b"], Do.FAIL, reason="image_hash")
+    answers += [
+        await made.http.post(f"{path}/executions/han-b/retry", json=note),
+        await made.http.post(f"{path}/abort", json=note),
+    ]
+    assert [one.status_code for one in answers] == [200] * len(answers), [one.text for one in answers]
+    rows = [row for row in await made.rig.audit() if row["decision"] == "allowed"]
+    for answer in answers:
+        request = answer.headers["x-request-id"]
+        assert len([row for row in rows if row.get("request_id") == request]) == 1, request
