@@ -32,7 +32,7 @@ def terms(group: Group, release: str, things: list[str], *, hurry: bool) -> dict
     """
     first_one = [{"devices": 1}, {"percent": 100}]
     own: dict[Group, dict[str, Any]] = {
-        Group.KEEP: {"waves": [{"percent": 2}, {"percent": 100}]},
+        Group.KEEP: {"waves": first_one},
         Group.WIPE: {"waves": first_one},
         Group.SICK: {"waves": first_one, "retries": 1, "retry_rolled_back": False},
         Group.TRAP: {"waves": first_one, "retries": 1},
