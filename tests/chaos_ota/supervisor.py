@@ -45,6 +45,8 @@ SERVICE, BROKER = "service", "broker"
 SAMPLE_S: Final = 0.5
 ORDER: Final = (Group.SICK, Group.KEEP, Group.TRAP, Group.WIPE, Group.STOP, Group.CUT)
 """Who takes longest comes first."""
+BUSY_SHARE: Final = 0.05
+"""So many devices are at work when service or broker are killed."""
 ABORT_SHARE: Final = 0.3
 """A campaign is aborted when so many of its devices have begun."""
 
@@ -246,8 +248,8 @@ class Supervisor:
 
     def _kill(self) -> None:
         """Kill service or broker, in turns, if it is time to, and in the middle of something."""
-        done = len(self._kills)
-        if done >= self._plan.kills or time.monotonic() < self._kill_at_s or not self._active():
+        done, busy = len(self._kills), self._active() >= self._plan.devices * BUSY_SHARE
+        if done >= self._plan.kills or time.monotonic() < self._kill_at_s or not busy:
             return
         if done % 2 == 0:
             self._kill_service()
