@@ -4,8 +4,6 @@
 """
 
 import asyncio
-import base64
-import binascii
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
@@ -49,6 +47,7 @@ from api.reading import (
     query,
     read_body,
     require_json,
+    unpacked,
     via_of,
     whole,
 )
@@ -170,7 +169,7 @@ class Campaigns:
 
     async def approve(self, request: HttpRequest) -> Reply:
         body = await read(request, self._services, ApproveBody)
-        order, by, via = _bytes(body.order) or None, request.scope["user"], via_of(request.scope)
+        order, by, via = unpacked(body.order, "order") or None, request.scope["user"], via_of(request.scope)
         return await self._shown(
             request,
             await self._campaigns.approve(
@@ -392,10 +391,3 @@ def _id(request: HttpRequest) -> str:
 def _seen(request: HttpRequest) -> int | None:
     """Return the version that the caller has seen, if they say so."""
     return None if header(request.scope, b"if-match") is None else expected_version(request.scope)
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise invalid("order must be base64") from error

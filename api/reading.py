@@ -161,6 +161,14 @@ def cursor_number(fields: Mapping[str, str]) -> int | None:
     return int(digits)
 
 
+def unpacked(text: str, name: str) -> bytes:
+    """Return what base64 says."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid(f"{name} must be base64") from error
+
+
 async def read_body(request: HttpRequest, bytes_max: int, timeout_s: float) -> bytes:
     """Read the whole body; one that is larger, or says that it will be, is not read to its end."""
     scope = request.scope

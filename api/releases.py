@@ -1,7 +1,6 @@
 """Releases: what may be installed, brought by one and let out by another."""
 
 import base64
-import binascii
 from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
@@ -20,7 +19,7 @@ from api.operations import (
     in_path,
     in_query,
 )
-from api.reading import HttpRequest, idempotency_key, invalid, one_of, page_limit, query, rfc3339, via_of
+from api.reading import HttpRequest, idempotency_key, one_of, page_limit, query, rfc3339, unpacked, via_of
 from api.replies import Reply, json_reply
 from api.schemas import Sha256, Time
 from api.services import ApiServices
@@ -50,8 +49,8 @@ class ReleaseBody(Struct, forbid_unknown_fields=True):
         """Return what is asked for."""
         return NewRelease(
             image=self.image,
-            envelope=unpacked(self.manifest),
-            afr_signature=unpacked(self.afr_sig),
+            envelope=unpacked(self.manifest, "manifest"),
+            afr_signature=unpacked(self.afr_sig, "afr_sig"),
             notes=self.notes,
         )
 
@@ -186,14 +185,6 @@ class Releases:
         body = await read(request, self._services, WithdrawBody)
         by, via = request.scope["user"], via_of(request.scope)
         return _shown(await self._releases.withdraw(_id(request), by, via, reason=body.reason))
-
-
-def unpacked(text: str) -> bytes:
-    """Return what base64 says."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise invalid("manifest and signature are base64") from error
 
 
 def _id(request: HttpRequest) -> str:

@@ -10,8 +10,8 @@ from api.logins import json_body, read
 from api.operations import WITH_BODY, Answer, Content, Operation, Route, in_path
 from api.people_schemas import ApprovalDocument
 from api.problems import SIGNING_KEY_NOT_FOUND
-from api.reading import HttpRequest, is_current, query, rfc3339, via_of
-from api.releases import REASON_CHARS_MAX, unpacked
+from api.reading import HttpRequest, is_current, query, rfc3339, unpacked, via_of
+from api.releases import REASON_CHARS_MAX
 from api.replies import Reply, bytes_reply, etag, json_reply, no_content
 from api.schemas import Time
 from api.services import ApiServices
@@ -96,7 +96,7 @@ class SigningKeys:
         body = await read(request, self._services, SigningKeyBody)
         now_ms = self._services.clock.now_ms()
         return await self._ask(
-            request, add_key(parse_key(unpacked(body.public), body.role, body.owner, now_ms))
+            request, add_key(parse_key(unpacked(body.public, "public"), body.role, body.owner, now_ms))
         )
 
     async def revoke(self, request: HttpRequest) -> Reply:
