@@ -21,7 +21,7 @@ from infra.presence import Presence
 from infra.telemetry import Metrics
 from ota import pace
 from ota.actions import Abort, CampaignAction, Complete, Move, OpenWave, Pause, Plan, Schedule, Start
-from ota.campaign import Campaign, Path, wave_ends, wave_of
+from ota.campaign import Campaign, Path, Terms, wave_ends, wave_of
 from ota.campaign_ports import Releases, Signer
 from ota.campaign_store import CampaignStore, Names
 from ota.campaigns import need_of, unfit
@@ -40,6 +40,7 @@ from ota.rolls import Roll, Rolls
 from ota.states import (
     ACTIVE,
     AFTER_GO,
+    BEFORE_GO,
     EXECUTION,
     FINAL,
     OFFERED,
@@ -298,7 +299,7 @@ class Executor:
         now_ms = self._clock.now_ms()
         if around.unfit or campaign.state is not CampaignState.RUNNING:
             return {}
-        absent = self._absent(roll, work) if await self._find_ways(roll, work, now_ms) else []
+        absent = self._absent(campaign.terms, roll, work) if await self._find_ways(roll, work, now_ms) else []
         zones = _offered_zones(campaign, roll, now_ms)
         most = min(_affordable(campaign, roll, now_ms) + SPARE_LOOKS, LOOKS_MAX)
         here = self._next(campaign, roll, work, now_ms, zones, most) if zones else []
@@ -350,12 +351,19 @@ class Executor:
                     break
         return found
 
-    def _absent(self, roll: Roll, work: _Work) -> list[str]:
-        """Return some that wait and are not here, in turn: who has fallen out of the scope may never come."""
+    def _absent(self, terms: Terms, roll: Roll, work: _Work) -> list[str]:
+        """Return some that wait and are not here, in turn: who has fallen out of the scope may never come.
+
+        Those that wait to be let go on, too: while they do no clock runs that would end them.
+        """
+        limits = limits_of(terms)
         absent = [
             one
             for one in roll.targets()
-            if one.state is ExecutionState.PLANNED
+            if (
+                one.state is ExecutionState.PLANNED
+                or (one.state in BEFORE_GO and due_ms(one, limits) is None)
+            )
             and not any(map(self._presence.is_here, work.ways.get(one.thing, ())))
         ]
         some = [one for one in absent if one.place >= work.turn][:LOOKS_MAX] or absent[:LOOKS_MAX]
@@ -502,11 +510,12 @@ def _ways(standing: Standing) -> tuple[str, ...]:
 
 def _seen(facts: DeviceFacts | None, need: Need, campaign: str, quiet: bool, came_at_ms: int) -> Seen:
     if facts is None:
-        return Seen(unfit=Reason.RETIRED)
+        return Seen(unfit=Reason.RETIRED, gone=True)
     reason = why_not(facts, need, campaign)
     return Seen(
         came_at_ms=came_at_ms,
         unfit="" if reason is None or reason in _HARMLESS else str(reason),
+        gone=reason in {Reason.RETIRED, Reason.NOT_ENROLLED},
         busy=bool(facts.busy_with - {campaign}),
         quiet=quiet,
     )

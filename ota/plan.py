@@ -70,6 +70,8 @@ class Seen:
     """When it was seen to come, as far as that was seen."""
     unfit: str = ""
     """Why it must not have the image any more."""
+    gone: bool = False
+    """It is not there any more, or takes no part: what was begun is not waited for."""
     busy: bool = False
     """Another campaign is at work on it."""
     quiet: bool = False
@@ -271,7 +273,8 @@ def _running(
     )
     skipped, fit = _unfit(found.planned, devices)
     offers, offer_ms = _offers(now_ms, campaign, fit, devices, around, wave, room)
-    moves = (*expired, *recalled, *(_again(one, now_ms) for one in found.again), *skipped, *offers)
+    again = (_again(one, now_ms) for one in found.again)
+    moves = (*expired, *recalled, *again, *skipped, *_left(found.active, devices), *offers)
     return Plan(opened, moves, _first(over_ms, wave_wake_ms, expiry_ms, grace_ms, offer_ms))
 
 
@@ -433,6 +436,15 @@ def _unfit(planned: Iterable[Execution], devices: Mapping[str, Seen]) -> tuple[l
         else:
             fit.append(one)
     return moves, fit
+
+
+def _left(active: Iterable[Execution], devices: Mapping[str, Seen]) -> list[Move]:
+    """Return the moves of those that were not let go on, and are gone."""
+    return [
+        Move(one.thing, one.attempt, ExecutionTrigger.CANCEL, seen.unfit)
+        for one in active
+        if one.state not in AFTER_GO and (seen := devices.get(one.thing)) is not None and seen.gone
+    ]
 
 
 def _offers(

@@ -774,6 +774,27 @@ async def test_a_device_that_was_replaced_while_it_waited_keeps_no_campaign_open
         }
 
 
+async def test_a_device_that_was_replaced_while_it_was_held_at_the_gate_keeps_no_campaign_open(tmp_path):
+    async with world(tmp_path) as one:
+        await one.add([name(number) for number in range(3)], owner=Owner.UTILITY)
+        campaign = await one.running(retries=0)
+        things = [name(number) for number in range(3)]
+        await one.step(campaign.id, things, X.START, X.STAGED)
+        await one.step(campaign.id, things[:2], held_at_ms=one.clock.now_ms())
+        for thing in things:
+            await one.change_device(thing, lifecycle=Lifecycle.REPLACED)
+        for thing in (things[0], things[2]):
+            one.processes[0].presence.went(thing)
+        one.clock.advance(61)
+        await one.processes[0].tick()
+        states = {each.thing: (each.state, each.reason) for each in await one.targets(campaign.id)}
+        assert states == {
+            things[0]: (S.CANCELED, "RETIRED"),
+            things[1]: (S.STAGED, ""),
+            things[2]: (S.STAGED, ""),
+        }, "one that is here is asked by the gate, and the clock of the last one runs"
+
+
 async def test_absent_devices_are_looked_at_in_turn(tmp_path, monkeypatch):
     monkeypatch.setattr("ota.executor.LOOKS_MAX", 2)
     async with world(tmp_path) as one:
