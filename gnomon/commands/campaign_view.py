@@ -123,7 +123,9 @@ def _line(one: Document) -> str:
 def _progress(one: Document) -> RenderableType:
     clocks, done, targets = one["clocks"], _done(one), one["targets"]
     head = Text.assemble((one["state"], "bold"), f"  {done} of {targets} done, wave {one['wave']}")
-    rows: list[Any] = [head, ProgressBar(total=max(targets, 1), completed=done, width=BAR_WIDTH)]
+    bar = Table.grid()  # a bar alone does not end its line
+    bar.add_row(ProgressBar(total=max(targets, 1), completed=done, width=BAR_WIDTH))
+    rows: list[Any] = [head, bar]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, count in one["counts"].items():
         if count:

@@ -1,6 +1,7 @@
 """``gnomon campaign`` against a service that runs: two operators, a fleet, and progress as it happens."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -373,3 +374,6 @@ def test_a_terminal_shows_a_bar_and_whoever_was_over_time_in_red():
     assert "\x1b[31m1 over 300 s" in text
     assert "3 of 4 done, wave 1" in text
     assert "longest 312.3" in text
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    first_words = [line.split()[0] for line in plain.splitlines()]
+    assert first_words[2:5] == ["active", "SUCCEEDED", "TIMED_OUT"], "the bar has a line of its own"
