@@ -12,16 +12,19 @@ from tests.chaos_ota.cast import Mangling, Part
 BLOCKS: Final = "/data/cbor"
 """How topics of blocks end."""
 KEY_LISTS: Final = "/streams/keys-"
+IMAGE: Final = 0
+"""The number of the file that is the image."""
 Message = tuple[str, bytes]
 
 
 class BadLink:
-    """One device's link. What it does is counted in ``struck``."""
+    """One device's link. What it does is counted in ``struck``; one that mangles does so once for certain."""
 
     def __init__(self, part: Part, chance: random.Random, struck: Counter[str]) -> None:
         self._part, self._chance, self._struck = part, chance, struck
         self._held: tuple[Mangling, Message] | None = None
         """A block that is to come later, or to be taken for another."""
+        self._has_mangled = False
 
     def up(self) -> bool:
         """Tell whether a message of the device's arrives."""
@@ -36,7 +39,7 @@ class BadLink:
             return
         if self._held is not None:
             yield from self._with_held(topic, payload)
-        elif self._chance.random() < self._part.mangled:
+        elif self._chance.random() < self._part.mangled or self._is_due(payload):
             yield from self._mangled(self._chance.choice(self._part.mangling), topic, payload)
         else:
             yield topic, payload
@@ -48,6 +51,10 @@ class BadLink:
     def _spares(self, topic: str) -> bool:
         """Tell whether it lets this pass: who never gets any keys never gets as far as an image."""
         return self._part.mangled >= 1 and KEY_LISTS in topic
+
+    def _is_due(self, payload: bytes) -> bool:
+        """Tell whether this is a block of an image, and none was mangled yet: so a small fleet shows all."""
+        return not self._has_mangled and cbor2.loads(payload)["f"] == IMAGE
 
     def _loses(self, way: str) -> bool:
         lost = self._chance.random() < self._part.loss
@@ -65,13 +72,20 @@ class BadLink:
                 payload = _with_bytes(payload, self._flipped)
             case Mangling.TRUNCATED:
                 payload = _with_bytes(payload, lambda data: data[: self._chance.randrange(len(data))])
-        self._struck[f"block.{mangling}"] += 1
+        self._has_struck(mangling)
         yield topic, payload
+
+    def _has_struck(self, mangling: Mangling) -> None:
+        self._has_mangled = True
+        self._struck[f"block.{mangling}"] += 1
 
     def _with_held(self, topic: str, payload: bytes) -> Iterator[Message]:
         assert self._held is not None, "asked before"
         (mangling, held), self._held = self._held, None
-        self._struck[f"block.{mangling}"] += 1
+        if mangling is Mangling.SWAPPED and held[1] == payload:
+            yield from ((topic, payload), held)  # the same block, asked for again
+            return
+        self._has_struck(mangling)
         if mangling is Mangling.REORDERED:
             yield topic, payload
             yield held

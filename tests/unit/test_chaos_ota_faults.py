@@ -35,14 +35,16 @@ from tests.firmware_bench import MAKE, TRUSTED
 TOPIC = "$aws/things/hall/streams/fw-1/data/cbor"
 
 
-def link(*mangling: Mangling, loss: float = 0.0, seed: int = 1) -> tuple[BadLink, Counter[str]]:
+def link(
+    *mangling: Mangling, loss: float = 0.0, seed: int = 1, mangled: float = 1.0
+) -> tuple[BadLink, Counter[str]]:
     struck: Counter[str] = Counter()
-    part = Part(thing="hall", group=Group.KEEP, night=12, loss=loss, mangling=mangling, mangled=1.0)
+    part = Part(thing="hall", group=Group.KEEP, night=12, loss=loss, mangling=mangling, mangled=mangled)
     return BadLink(part, random.Random(seed), struck), struck
 
 
-def block(index: int) -> bytes:
-    return cbor2.dumps({"f": 0, "l": 64, "i": index, "p": bytes([index]) * 64})
+def block(index: int, file: int = 0) -> bytes:
+    return cbor2.dumps({"f": file, "l": 64, "i": index, "p": bytes([index]) * 64})
 
 
 def arrived(bad: BadLink, count: int = 2) -> list[tuple[int, bytes]]:
@@ -90,6 +92,20 @@ def test_blocks_are_truncated_and_tampered_with():
     for (index, data), whole in zip(arrived(bad), (ZERO, ONE), strict=True):
         flipped = int.from_bytes(data) ^ int.from_bytes(whole)
         assert (len(data), flipped.bit_count()) == (64, 1), index
+
+
+@pytest.mark.parametrize("mangling", Mangling)
+def test_a_link_that_mangles_does_so_to_the_first_blocks_of_an_image_and_then_by_chance(mangling):
+    bad, struck = link(mangling, mangled=0.0)
+    assert list(bad.down(TOPIC, block(0, file=1))) == [(TOPIC, block(0, file=1))]
+    arrived(bad, 9)
+    assert struck == Counter({f"block.{mangling}": 1})
+
+
+def test_a_block_that_is_asked_for_again_is_no_other_to_be_taken_for():
+    bad, struck = link(Mangling.SWAPPED)
+    assert [*bad.down(TOPIC, block(0)), *bad.down(TOPIC, block(0))] == [(TOPIC, block(0))] * 2
+    assert not struck.total()
 
 
 def test_what_is_no_block_is_not_mangled():
