@@ -73,7 +73,7 @@ class Images:
         if self._places.locked():
             raise ApiError(problems.OVERLOADED, f"{UPLOADS_MAX} images are being sent")
         async with self._places:
-            with self._images.receive(_name(request), first) as upload:
+            with self._images.receive(_name(request), first, scope["user"]) as upload:
                 await self._take(request, upload, length)
                 image, is_new = await self._images.finish(upload, scope["user"], via_of(scope))
         return json_reply(ImageDocument.of(image), status=201 if is_new else 200)
@@ -107,7 +107,7 @@ class Images:
             await self._images.image(sha256, request.scope["user"])
             blob = await self._images.blob(sha256)
         except (ImageNotFoundError, DamagedBlobError):
-            if came := self._images.arrived(sha256):
+            if came := self._images.arrived(sha256, request.scope["user"]):
                 return Reply(204, [(b"upload-offset", b"%d" % came)])
             raise
         return Reply(200, [*_fields(sha256), (b"content-length", b"%d" % blob.size)])

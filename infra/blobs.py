@@ -7,7 +7,8 @@ mapped into memory once a process, and its hash is computed again then: a disk m
 In the directory::
 
     6e97d8601cb1…       whole, read only
-    coming/6e97d8601cb1…  what has come of it so far; locked by whoever writes it
+    coming/6e97d8601cb1…       what has come of it so far; locked by whoever writes it
+    coming/6e97d8601cb1….acme  the same, by a sender who is to know of no other
 """
 
 import asyncio
@@ -39,6 +40,7 @@ COMING_MODE: Final = 0o600
 STORED_MODE: Final = 0o400
 _COMING: Final = "coming"
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
+_SENDER: Final = re.compile(r"[a-z0-9-]{1,64}", re.ASCII)
 
 
 class BlobError(Exception):
@@ -117,8 +119,9 @@ class Blob:
 class Upload:
     """One file on its way, held by one sender."""
 
-    def __init__(self, blobs: "Blobs", sha256: str, descriptor: int, offset: int) -> None:
+    def __init__(self, blobs: "Blobs", sha256: str, coming: Path, descriptor: int, offset: int) -> None:
         self._blobs = blobs
+        self._coming = coming
         self._descriptor = descriptor
         self.sha256 = sha256
         self.offset = offset
@@ -145,15 +148,14 @@ class Upload:
         return await asyncio.to_thread(self._finish)
 
     def _finish(self) -> bool:
-        coming = self._blobs.coming(self.sha256)
         if _digest(self._descriptor) != self.sha256:
-            coming.unlink()
+            self._coming.unlink()
             raise DigestMismatchError
         os.fchmod(self._descriptor, STORED_MODE)
         os.fsync(self._descriptor)
         stored = self._blobs.stored(self.sha256)
         is_new = not stored.exists()
-        coming.replace(stored)
+        self._coming.replace(stored)
         _flush(stored.parent)
         return is_new
 
@@ -173,30 +175,35 @@ class Blobs:
             raise InvalidBlobNameError
         return self._directory / sha256
 
-    def coming(self, sha256: str) -> Path:
-        """Return where it lies while it comes."""
-        return self.stored(sha256).parent / _COMING / sha256
+    def coming(self, sha256: str, sender: str = "") -> Path:
+        """Return where it lies while it comes from this sender."""
+        place = self.stored(sha256).parent / _COMING
+        if sender and not _SENDER.fullmatch(sender):
+            raise ValueError(f"{sender!r} is the name of no sender")
+        return place / (f"{sha256}.{sender}" if sender else sha256)
 
     # ------------------------------------------------------------------ storing
 
-    def arrived(self, sha256: str) -> int:
-        """Return how much has come of a file that is not whole yet."""
+    def arrived(self, sha256: str, sender: str = "") -> int:
+        """Return how much has come from a sender of a file that is not whole yet."""
         try:
-            return self.coming(sha256).stat().st_size
+            return self.coming(sha256, sender).stat().st_size
         except FileNotFoundError:
             return 0
 
     @contextmanager
-    def receive(self, sha256: str, offset: int) -> Iterator[Upload]:
+    def receive(self, sha256: str, offset: int, sender: str = "") -> Iterator[Upload]:
         """Take a file, or go on with one; from 0 it begins anew. What has come by the end of the block stays.
+
+        Each ``sender`` has a file of its own under way, which nobody else learns of or goes on with.
 
         Raises:
             BlobBusyError: somebody else sends it just now, or too many others are sent.
             OffsetMismatchError: not so much has come, or more.
         """
-        path = self.coming(sha256)
+        path = self.coming(sha256, sender)
         self._make_directories()
-        self._make_room(sha256)
+        self._make_room(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, COMING_MODE)
         try:
             if not _locked(descriptor) or not _is_still(path, descriptor):
@@ -206,7 +213,7 @@ class Blobs:
             came = os.lseek(descriptor, 0, os.SEEK_END)
             if came != offset:
                 raise OffsetMismatchError(came)
-            yield Upload(self, sha256, descriptor, offset)
+            yield Upload(self, sha256, path, descriptor, offset)
         finally:
             os.close(descriptor)
 
@@ -224,12 +231,12 @@ class Blobs:
         for directory in (self._directory, self._directory / _COMING):
             directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
 
-    def _make_room(self, sha256: str) -> None:
-        """See that one more may come, unless it is one that comes already."""
-        others = [path for path in self._all_coming() if path.name != sha256]
+    def _make_room(self, coming: Path) -> None:
+        """See that one more may come, unless it is one that comes already: a sender's own go first."""
+        others = [path for path in self._all_coming() if path != coming]
         if len(others) >= COMING_MAX:
-            oldest_first = sorted(others, key=lambda path: path.stat().st_mtime)
-            if not any(self._forget(path) for path in oldest_first):
+            first = sorted(others, key=lambda path: (path.suffix != coming.suffix, path.stat().st_mtime))
+            if not any(self._forget(path) for path in first):
                 raise BlobBusyError
 
     def _all_coming(self) -> list[Path]:

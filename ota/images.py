@@ -56,9 +56,9 @@ class ImageService:
     # ------------------------------------------------------------------ taking
 
     @contextmanager
-    def receive(self, sha256: str, offset: int) -> Iterator[Upload]:
+    def receive(self, sha256: str, offset: int, by: Principal | None = None) -> Iterator[Upload]:
         """Take an image, or go on with one that broke off (see :meth:`infra.blobs.Blobs.receive`)."""
-        with self._blobs.receive(sha256, offset) as upload:
+        with self._blobs.receive(sha256, offset, _sender(by)) as upload:
             yield upload
 
     async def finish(self, upload: Upload, by: Principal, via: Via = INSIDE) -> tuple[Image, bool]:
@@ -75,9 +75,9 @@ class ImageService:
         image = await self._audited.change(upload.sha256, decide, Action.IMAGE_UPLOAD, by, via)
         return image, is_new
 
-    def arrived(self, sha256: str) -> int:
-        """Return how much has come of an image that is not whole yet."""
-        return self._blobs.arrived(sha256)
+    def arrived(self, sha256: str, by: Principal) -> int:
+        """Return how much has come from somebody of an image that is not whole yet."""
+        return self._blobs.arrived(sha256, _sender(by))
 
     # ------------------------------------------------------------------ giving out
 
@@ -120,6 +120,11 @@ class ImageService:
                 await asyncio.to_thread(self._blobs.sweep)
             except OSError as error:
                 _log.warning("images_not_swept", reason=str(error))
+
+
+def _sender(by: Principal | None) -> str:
+    """Return whose an image is that comes: a vendor's, or the utility's own."""
+    return "" if by is None or not _is_vendor(by) else by.account
 
 
 def _is_vendor(by: Principal) -> bool:

@@ -115,6 +115,19 @@ async def test_after_a_cut_the_sender_asks_how_much_came_and_goes_on(rig: Rig):
     assert (head.status_code, head.headers["content-length"], head.content) == (200, "10000", b"")
 
 
+async def test_a_vendor_learns_nothing_of_what_others_are_sending_and_does_not_go_on_with_it(rig: Rig):
+    holder = rig.tokens.holders[f"token-{Role.VENDOR}"]
+    rig.tokens.holders[f"token-{Role.VENDOR}"] = replace(holder, account="norland")
+    images = rig.services.ota.images
+    for by in (OPERATOR, replace(holder, account="acme")):
+        with images.receive(NAME, 0, by) as coming:
+            coming.write(IMAGE[:9_999])
+    assert (await rig.by[Role.VENDOR].head(PATH)).status_code == 404
+    last = await put(rig, IMAGE[9_999:], role=Role.VENDOR, Content_Range="bytes 9999-9999/10000")
+    assert (last.status_code, slug(last), last.json()["offset"]) == (409, "upload-offset", 0)
+    assert (await rig.by[Role.OPERATOR].head(PATH)).headers["upload-offset"] == "9999"
+
+
 @pytest.mark.parametrize(
     "text",
     [

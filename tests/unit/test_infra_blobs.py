@@ -101,6 +101,38 @@ async def test_one_sender_at_a_time_also_from_another_process(blobs, tmp_path):
     assert other.arrived(NAME) == 100
 
 
+async def test_no_sender_learns_of_what_comes_from_another_or_goes_on_with_it(blobs):
+    with blobs.receive(NAME, 0, "acme") as upload:
+        upload.write(DATA[:9_999])
+    assert (blobs.arrived(NAME, "acme"), blobs.arrived(NAME, "norland"), blobs.arrived(NAME)) == (9_999, 0, 0)
+    with pytest.raises(OffsetMismatchError) as caught, blobs.receive(NAME, 9_999, "norland"):
+        pass
+    assert caught.value.offset == 0
+    with blobs.receive(NAME, 0, "norland") as other, blobs.receive(NAME, 9_999, "acme") as upload:
+        other.write(b"x")
+        upload.write(DATA[9_999:])
+        assert await upload.finish()
+    assert bytes((await blobs.load(NAME)).view) == DATA
+    assert blobs.arrived(NAME, "norland") == 1
+
+
+@pytest.mark.parametrize("sender", ["..", "a/b", "A", "x" * 65, "a.b"])
+def test_a_sender_is_a_word(blobs, sender):
+    with pytest.raises(ValueError, match="sender"):
+        blobs.coming(NAME, sender)
+
+
+async def test_who_begins_too_many_files_makes_room_with_their_own(blobs):
+    with blobs.receive(NAME, 0, "acme") as upload:
+        upload.write(DATA)
+    os.utime(blobs.coming(NAME, "acme"), (1, 1))
+    for name in names(COMING_MAX + 3):
+        with blobs.receive(name, 0, "norland") as upload:
+            upload.write(b"x")
+    assert blobs.arrived(NAME, "acme") == len(DATA)
+    assert sum(blobs.arrived(name, "norland") for name in names(COMING_MAX + 3)) == COMING_MAX - 1
+
+
 async def test_a_file_has_its_bound_and_not_one_byte_more(blobs):
     data = b"a" * BYTES_MAX
     name = hashlib.sha256(data).hexdigest()
