@@ -8,6 +8,7 @@ from infra.machines import IllegalTransitionError
 from ota.clocks import clocks_of
 from ota.executions import Tell, ThingJobs, amended, moved, next_of, pending_lists, settled
 from ota.models import ATTEMPTS_MAX, NEVER, Execution
+from ota.rolls import Roll
 from ota.states import ExecutionState, ExecutionTrigger, JobStatus
 
 ONE, TWO = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
@@ -122,3 +123,12 @@ def test_a_thing_hears_of_what_joins_and_leaves_its_list_and_of_another_next_job
     assert told_of((first,), after(first, X.START, X.FAIL)) == [Tell.NOTIFY | Tell.NEXT]
     assert told_of((first,), after(first, X.CANCEL)) == [Tell.NOTIFY | Tell.NEXT]
     assert told_of((first,), after(first, X.NOTIFY)) == [Tell(0)]
+
+
+def test_a_target_that_is_noted_late_is_not_noted_over_a_newer_one():
+    roll, older = Roll(), after(planned(), X.OFFER)
+    newer = moved(older, X.START, NOON + 9_000)
+    roll.note(newer)
+    roll.note(older)
+    assert roll.get(older.thing) == newer
+    assert +roll.counts == {ExecutionState.LOADING: 1}

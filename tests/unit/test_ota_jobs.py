@@ -426,6 +426,11 @@ def test_a_device_that_is_back_on_its_old_image_has_rolled_back(reason: str):
         assert (failed.state, failed.reason, failed.status) == (S.ROLLED_BACK, reason, JobStatus.FAILED)
 
 
+def test_one_that_was_only_offered_has_failed_whatever_it_says_it_went_back_to():
+    failed = became({"status": "FAILED", "statusDetails": {"fs": "6", "reason": "boot_loop"}}, QUEUED)
+    assert (failed.state, failed.reason) == (S.FAILED, "boot_loop")
+
+
 def test_a_refusal_comes_before_the_device_has_changed_anything():
     rejected = became({"status": "REJECTED", "statusDetails": {"reason": "downgrade"}}, QUEUED)
     assert (rejected.state, rejected.reason) == (S.REJECTED, "downgrade")

@@ -162,6 +162,8 @@ async def test_the_last_few_of_a_device_are_kept():
             await one.snapshots.before([execution(attempt=attempt)])
         kept = await one.snapshots.of_thing("hall")
         assert len(kept) == KEPT_MAX
+        stored = await one.shadows.store.find_in(SNAPSHOTS.name, "thing", ["hall"], limit=100)
+        assert len(stored) == KEPT_MAX, "the others are gone from the store too"
         assert [one.at_ms for one in kept] == sorted((one.at_ms for one in kept), reverse=True)
         newest = (await one.snapshots.before([execution(attempt=KEPT_MAX + 2)])).popitem()[1]
         assert kept[0].id == newest.id
@@ -228,6 +230,15 @@ async def test_a_successor_is_given_what_its_schema_knows_and_the_rest_is_named(
         assert done.dropped == ("/config/lang", "/config/old~1way~0")
         assert await one.desired("hall-2", "config") == {"set": {"day": 21.5, "night": 18}}
         assert await one.snapshots.carry_over("hall", "hall-2") == done
+
+
+async def test_a_device_that_speaks_another_schema_by_now_is_given_what_it_knows_of_its_own_past():
+    async with world() as one:
+        (kept,) = (await one.snapshots.before([execution()])).values()
+        await one.report("hall", "firmware", {"schema": 9})
+        await one.report("hall", "config", {"lang": None})
+        done = await one.snapshots.restore("hall", kept.id, "hall", ["config"], OPERATOR)
+        assert (done.written, done.dropped) == (("/config/set/day", "/config/set/night"), ("/config/lang",))
 
 
 async def test_where_nobody_knows_a_schema_what_the_successor_reports_is_what_it_knows():
