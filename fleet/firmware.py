@@ -54,6 +54,7 @@ PROGRESS_EVERY_BLOCKS: Final = 64
 REFUSED_PAUSE_S: Final = 60.0
 
 JOB, REPORT, CONFIG_REPORT = "job", "report", "config"  # kinds of requests
+KEY_UNKNOWN: Final = "key_unknown"
 QUEUED: Final = "QUEUED"
 IN_PROGRESS: Final = "IN_PROGRESS"
 PRESERVE: Final = MODES[DataMode.PRESERVE]
@@ -287,7 +288,7 @@ class Firmware:
         if self.restart:
             return
         if self._ring.given_up(now):
-            self._go_on(now)
+            self._go_on(now, in_the_dark=True)
         if now >= self._confirm_by:
             self._fall_back("health_timeout", now)
         elif now >= self._load_by:
@@ -380,16 +381,21 @@ class Firmware:
         else:
             self._examine(execution, now)
 
-    def _go_on(self, now: float) -> None:
+    def _go_on(self, now: float, *, in_the_dark: bool = False) -> None:
         """Check the job that waited for a key list, by whatever is held now."""
         execution, self._offered = self._offered, None
         if execution is not None:
-            self._examine(execution, now)
+            self._examine(execution, now, in_the_dark=in_the_dark)
 
-    def _examine(self, execution: Execution, now: float) -> None:
+    def _examine(self, execution: Execution, now: float, *, in_the_dark: bool = False) -> None:
+        """Take a job, or refuse it; ``in_the_dark``: nobody answered when it was asked whose keys count."""
         record = self._store.record
         keys = self._ring.keys(max(int(now), record.floor))
         found = examine(execution, self._name, self._make, record, keys, int(now))
+        if isinstance(found, Refusal) and in_the_dark and found.code == KEY_UNKNOWN:
+            # That is the link's fault and not the job's, which would be refused for ever.
+            self._ask(now + REFUSED_PAUSE_S, NEXT, "get", {}, self._on_next)
+            return
         if isinstance(found, Refusal):
             self._finish(found.state, found.end, found.code, now, execution)
             return

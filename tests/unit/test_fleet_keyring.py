@@ -95,12 +95,23 @@ def test_a_list_that_is_damaged_on_the_way_is_asked_for_again():
     assert asked(one) == ["keys-7", "keys-7"]
 
 
-def test_a_list_that_never_comes_is_given_up():
+def test_a_job_whose_list_never_comes_is_not_refused_but_looked_at_again():
     one = bench(LIST).run()
     one.service.wire = lambda file, _index, data: [] if file < 0 else [data]
-    one.offer(job(SMALL, keys=7)).run()
-    assert ended(one) == ("FAILED", "key_unknown")
-    assert len(asked(one)) == TRIES_MAX
+    one.offer(job(SMALL, keys=7)).run(3_600)
+    assert one.job.status == "QUEUED"
+    assert TRIES_MAX < len(asked(one)) < 120, "and in no rush"
+    one.service.wire = lambda _file, _index, data: [data]
+    one.run()
+    assert ended(one) == ("SUCCEEDED", "")
+
+
+def test_a_list_that_never_comes_is_not_needed_by_who_knows_the_keys():
+    one = bench(LIST, replace(LIST, number=8)).run().offer(job(SMALL, keys=7)).run()
+    one.service.wire = lambda file, _index, data: [] if file < 0 else [data]
+    one.offer(job(NEWER, number=2, keys=8)).run()
+    assert ended(one) == ("SUCCEEDED", "")
+    assert len(asked(one)) == 1 + TRIES_MAX
 
 
 def test_a_list_that_has_ended_counts_for_nothing():
