@@ -354,7 +354,12 @@ class CampaignService:
             check_version(before.version, kept.record.version)
             return acts.submit(before, frozen, by.name, self._clock.now_ms(), note)
 
-        return await self._change(id, decide, "campaign.submit", by, via, note)
+        try:
+            return await self._change(id, decide, "campaign.submit", by, via, note)
+        except CampaignNotFoundError:
+            # Deleted meanwhile, with the names that were there then: of these nobody would know.
+            await self.store.drop_names(id, frozen.revision)
+            raise
 
     # The second person
 

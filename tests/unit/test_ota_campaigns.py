@@ -416,6 +416,24 @@ async def test_nothing_is_left_of_a_draft_that_was_deleted_after_an_edit(tmp_pat
         assert await one.store.get(TARGETS.name, [part]) == {}
 
 
+async def test_nothing_is_left_of_a_draft_that_was_deleted_while_its_targets_were_frozen(
+    tmp_path, monkeypatch
+):
+    async with world(tmp_path, devices=1) as one:
+        campaigns = one.ota.campaigns
+        draft = await campaigns.create(campaigns.terms(release=one.release), ANN)
+        frozen = campaigns._frozen
+
+        async def slow(*given: Any) -> Any:
+            await campaigns.delete(draft.id, ANN)
+            return await frozen(*given)
+
+        monkeypatch.setattr(campaigns, "_frozen", slow)
+        with pytest.raises(CampaignNotFoundError):
+            await campaigns.submit(draft.id, ANN)
+        assert await one.store.get(TARGETS.name, [f"{draft.id}:1:0"]) == {}
+
+
 async def test_what_cannot_be_is_told_all_at_once(tmp_path):
     async with world(tmp_path) as one:
         campaigns = one.ota.campaigns
