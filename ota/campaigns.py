@@ -73,6 +73,7 @@ WANTED_KEPT_MAX: Final = 200
 """Campaigns of which it is remembered what they want."""
 EARLY_S: Final = 3_600
 """An order holds from a little before it is made, for devices whose clocks are behind."""
+TAKEN_OUT: Final = frozenset({ExecutionState.CANCELED, ExecutionState.REMOVED, ExecutionState.SKIPPED})
 CANCELED_BY_HAND: Final = "canceled"
 RELEASE_WITHDRAWN: Final = "release_withdrawn"
 RELEASE_EXPIRED: Final = "release_expired"
@@ -263,10 +264,13 @@ class CampaignService:
         release = await self._releases.view(one.terms.release)
         if not release.is_released:
             raise NoBundleError(campaign)
+        names = (await self.store.names(campaign, frozen.revision, frozen.parts)).ordered
+        roll, facts = await self._rolls.roll(campaign), await self._facts.of(names)
         return Contents(
             manifest=release.envelope,
             order=one.order,
-            names=(await self.store.names(campaign, frozen.revision, frozen.parts)).ordered,
+            names=names,
+            targets=frozenset(name for name in names if _is_on_site(roll.get(name), facts.get(name))),
             sha256=frozen.image,
             block=release.manifest.block,
         )
@@ -641,6 +645,11 @@ def buckets(counts: Mapping[ExecutionState, int]) -> dict[str, int]:
     active = sum(counts.get(state, 0) for state in ACTIVE)
     final = [state for state in ExecutionState if state not in WAITING | ACTIVE]
     return {"waiting": waiting, "active": active} | {str(state): counts.get(state, 0) for state in final}
+
+
+def _is_on_site(target: Execution | None, facts: DeviceFacts | None) -> bool:
+    """Tell whether crews may install on a device: it takes part still, and nobody has taken it out."""
+    return facts is not None and facts.in_scope and (target is None or target.state not in TAKEN_OUT)
 
 
 def need_of(terms: Terms, release: ReleaseView) -> Need:

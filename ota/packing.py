@@ -1,7 +1,7 @@
 """Makes the file of a campaign that crews carry out on site."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,8 @@ class Contents:
     """The utility's."""
     names: Sequence[str]
     """Of the things that the order names, in its order."""
+    targets: Collection[str]
+    """Those of them on which it may still be installed: nobody else is named."""
     sha256: str
     block: int
     """Bytes of a hash block."""
@@ -56,12 +58,15 @@ class Packing:
     async def bundle(self, campaign: str) -> Bundle:
         """Return a campaign as one file; raises :class:`NoBundleError`."""
         found = await self._campaigns.contents(campaign)
-        proofs = await asyncio.to_thread(_proofs, found.names)  # of 20,000 names it takes half a second
+        proofs = await asyncio.to_thread(
+            _proofs, found.names, found.targets
+        )  # of 20,000 names it takes half a second
         leaves = await self._images.leaves(found.sha256, found.block)
         image = (await self._images.blob(found.sha256)).view
         return Bundle(found.manifest, found.order, proofs, leaves, image)
 
 
-def _proofs(names: Sequence[str]) -> dict[str, bytes]:
+def _proofs(names: Sequence[str], targets: Collection[str]) -> dict[str, bytes]:
     tree = name_tree(names)
-    return {name: encode_proof(Proof(index, tree.proof(index))) for index, name in enumerate(names)}
+    places = [(index, name) for index, name in enumerate(names) if name in targets]
+    return {name: encode_proof(Proof(index, tree.proof(index))) for index, name in places}

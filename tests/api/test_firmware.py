@@ -171,7 +171,12 @@ class Packed:
         if campaign != ORDER.campaign:
             raise NoBundleError(campaign)
         return Contents(
-            manifest=MANIFEST_COSE, order=ORDER_COSE, names=THINGS, sha256=MANIFEST.sha256, block=4_096
+            manifest=MANIFEST_COSE,
+            order=ORDER_COSE,
+            names=THINGS,
+            targets=THINGS,
+            sha256=MANIFEST.sha256,
+            block=4_096,
         )
 
     async def blob(self, _sha256: str) -> "Packed":

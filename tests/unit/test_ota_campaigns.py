@@ -17,6 +17,7 @@ from infra.settings.model import OtaSettings
 from infra.versions import OutdatedVersionError
 from ota import verification
 from ota.actions import Move, Plan
+from ota.bundle import opened
 from ota.calendar import Window
 from ota.campaign import Campaign, Selector, Wave
 from ota.campaign import Path as How
@@ -1391,6 +1392,18 @@ async def test_on_site_nothing_is_offered_and_crews_get_the_signed_order(tmp_pat
         await one.ota.campaigns.abort(campaign.id, "it melts", ANN)
         with pytest.raises(NoBundleError):
             await one.ota.campaigns.contents(campaign.id)
+
+
+async def test_crews_get_nothing_for_who_was_taken_out_or_takes_no_part_any_more(tmp_path):
+    async with world(tmp_path, devices=3) as one:
+        campaign = await one.running(path=How.LOCAL)
+        everybody = await one.ota.packing.bundle(campaign.id)
+        assert set(everybody.proofs) == {name(number) for number in range(3)}
+        await one.ota.campaigns.cancel(campaign.id, name(0), ANN)
+        await one.processes[0].registry.set_taking_part(name(1), False, SYSTEM)
+        rest = await one.ota.packing.bundle(campaign.id)
+        assert rest.proofs == {name(2): everybody.proofs[name(2)]}
+        assert opened(rest).order == opened(everybody).order
 
 
 async def test_crews_get_no_bundle_of_a_campaign_while_it_is_paused(tmp_path):
