@@ -26,7 +26,8 @@ RETRY_S_MAX: Final = 3_600
 RETRY_S: Final = 60
 DEADLINE_S: Final = 3_600
 """A crew waits: what matters remotely does not here."""
-CONFIRM_S: Final = 60
+CONFIRM_S: Final = 3_600
+"""The new image has to reach the service, and the network may be what the crew has come for."""
 WINDOW: Final = 8
 OK, CONFLICT = 200, 409
 REFUSED: Final = {

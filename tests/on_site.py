@@ -16,7 +16,7 @@ from cryptography import x509
 from fleet.boot import Store
 from fleet.firmware import Setting
 from fleet.flash_file import Kept
-from fleet.hardware import Computer, Hardware
+from fleet.hardware import RESTART_S, Computer, Hardware
 from fleet.jobs import JobAnswer, StreamAnswer
 from fleet.loading import IMAGE, LEAVES
 from fleet.makes import BLOCK, MAKES
@@ -91,6 +91,13 @@ class Bench:
                 self._send_blocks(stream, cbor2.loads(payload))
             case _:
                 pass  # shadows: there is nobody here who keeps them
+
+    def waits(self, seconds: float) -> bool:
+        """Start with the new image, without any network for so long; tell whether it is still on trial."""
+        on = time.time() + RESTART_S
+        assert self._computer.switch_on(on)
+        self._computer.tick(on + seconds)
+        return not self._computer.is_dark and self._computer.firmware.is_trial
 
     def tells(self) -> None:
         """Tell the tool, which is still there, that it has confirmed its new image."""

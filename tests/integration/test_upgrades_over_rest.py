@@ -71,6 +71,7 @@ WISHED: Final = {"lang": "de"}
 OWN: Final = {"set": {"day": 22.5, "night": 16}, "lang": "en"}
 UPGRADE_S_MAX: Final = 60.0
 LIFE_S: Final = 30 * 86_400
+HALF_AN_HOUR_S: Final = 1_800.0
 
 
 class Release:
@@ -287,6 +288,7 @@ def on_site(gnomon: Gnomon, flashes: dict[str, Kept], directory: Path) -> None:
         devices_there = [Bench(name, flashes[name], roots, tool) for name in TARGETS]
         for device in devices_there:
             device.install()
+            assert device.waits(HALF_AN_HOUR_S)
         assert {one["state"] for one in targets(gnomon, campaign).values()} == {"PLANNED"}
         with City(gnomon, flashes) as city:
             until(lambda: city.all_run(RESETS), "all have confirmed it", UPGRADE_S_MAX)
