@@ -6,7 +6,9 @@ comes from the mapped file, in pieces, and writes nothing. (spec: ota, 2.1 and 7
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from litestar.types import Scope
@@ -33,6 +35,8 @@ CHUNK_BYTES_MAX: Final = 131_072
 """What is handed on at once, so that a slow reader holds no more than that."""
 UPLOADS_MAX: Final = 8
 """Images that one process takes at once."""
+UPLOADS_EACH_MAX: Final = 3
+"""Those of one person or vendor, so that whoever sends slowly keeps nobody else away."""
 OCTETS: Final = b"application/octet-stream"
 _RANGE: Final = re.compile(r"bytes ([0-9]{1,12})-([0-9]{1,12})/([0-9]{1,12})", re.ASCII)
 
@@ -56,6 +60,7 @@ class Images:
         self._services = services
         self._images = services.ota.images
         self._places = asyncio.Semaphore(UPLOADS_MAX)
+        self._sending = Counter[str]()
 
     def routes(self) -> tuple[Route, ...]:
         return (
@@ -70,13 +75,26 @@ class Images:
         if header(scope, b"content-encoding") is not None:
             raise ApiError(UNSUPPORTED_ENCODING, "an image is sent as it is, without Content-Encoding")
         first, length = announced(scope)
-        if self._places.locked():
-            raise ApiError(problems.OVERLOADED, f"{UPLOADS_MAX} images are being sent")
-        async with self._places:
+        async with self._place(scope["user"].name):
             with self._images.receive(_name(request), first, scope["user"]) as upload:
                 await self._take(request, upload, length)
                 image, is_new = await self._images.finish(upload, scope["user"], via_of(scope))
         return json_reply(ImageDocument.of(image), status=201 if is_new else 200)
+
+    @asynccontextmanager
+    async def _place(self, sender: str) -> AsyncIterator[None]:
+        """Take one of the places for images that are being sent, or raise."""
+        if self._places.locked():
+            raise ApiError(problems.OVERLOADED, f"{UPLOADS_MAX} images are being sent")
+        if self._sending[sender] >= UPLOADS_EACH_MAX:
+            raise ApiError(problems.OVERLOADED, f"you are sending {UPLOADS_EACH_MAX} images already")
+        self._sending[sender] += 1
+        try:
+            async with self._places:
+                yield
+        finally:
+            self._sending[sender] -= 1
+            self._sending += Counter[str]()  # forgets who sends none
 
     async def _take(self, request: HttpRequest, upload: Upload, length: int | None) -> None:
         """Write the body as it comes; a sender who falls silent is not waited for."""

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.images import UPLOADS_EACH_MAX
 from api.limits import ApiLimits
 from ota.envelope import public_of
 from ota.keys import parse_key
@@ -113,6 +114,32 @@ async def test_after_a_cut_the_sender_asks_how_much_came_and_goes_on(rig: Rig):
     assert rest.status_code == 201
     head = await rig.by[Role.OPERATOR].head(PATH)
     assert (head.status_code, head.headers["content-length"], head.content) == (200, "10000", b"")
+
+
+async def test_who_sends_slowly_keeps_nobody_else_away(rig: Rig):
+    over = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield IMAGE[:1]
+        await over.wait()
+        yield IMAGE[1:]
+
+    def name(number: int) -> str:
+        return f"/v1/ota/images/{number:064x}"
+
+    vendor = rig.by[Role.VENDOR]
+    async with asyncio.TaskGroup() as sending:
+        slow = [
+            sending.create_task(vendor.put(name(number), content=slowly(), headers=OCTETS))
+            for number in range(UPLOADS_EACH_MAX)
+        ]
+        await asyncio.sleep(0.05)
+        one_more = await put(rig, path=name(99), role=Role.VENDOR)
+        assert (one_more.status_code, slug(one_more)) == (503, "overloaded")
+        assert (await put(rig)).status_code == 201
+        over.set()
+    assert {slug(task.result()) for task in slow} == {"digest-mismatch"}
+    assert slug(await put(rig, path=name(99), role=Role.VENDOR)) == "digest-mismatch", "there is room again"
 
 
 async def test_a_vendor_learns_nothing_of_what_others_are_sending_and_does_not_go_on_with_it(rig: Rig):
