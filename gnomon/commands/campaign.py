@@ -70,7 +70,8 @@ def _terms(command: Callable[..., Any]) -> Callable[..., Any]:
             "waves",
             multiple=True,
             metavar="N|N%",
-            help="Devices of a wave, all before it included. May be repeated. Default: 10 1% 10% 50% 100%.",
+            help="Devices of a wave, all before it included; one that fails in the first pauses all. "
+            "May be repeated. Default: 10 1% 10% 50% 100%.",
         ),
         click.option(
             "--path",
