@@ -43,6 +43,11 @@ FAULTS: Final = {
 WORN_AT: Final = 9
 """The write after which a bit of a worn flash flips: one of the blocks."""
 FLUSH_S: Final = 0.5
+WAITS: Final = (
+    *("requests.ANSWER_S", "requests.RETRY_CAP_S", "transfer.ANSWER_S", "transfer.ANSWER_S_MAX"),
+    *("keyring.ANSWER_S", "keyring.ANSWER_S_MAX", "firmware.REFUSED_PAUSE_S"),
+)
+"""What a hurried device waits less for."""
 HURRIED_ANSWER_S: Final = 1.5
 HURRIED_RESTART_S: Final = 0.3
 RUN_S_MAX: Final = 86_400.0
@@ -191,7 +196,7 @@ def dump(fleet: ChaosFleet, file: Path) -> None:
 
 def hurry() -> None:
     """Have devices wait less for answers: everything is on one machine."""
-    for name in ("requests.ANSWER_S", "requests.RETRY_CAP_S", "transfer.ANSWER_S", "transfer.ANSWER_S_MAX"):
+    for name in WAITS:
         mock.patch(f"fleet.{name}", HURRIED_ANSWER_S).start()
 
 
