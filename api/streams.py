@@ -7,7 +7,7 @@ goes on where it was: its events carry as ``id`` what the feed needs to know for
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 from litestar.types import Receive, Scope, Send
@@ -69,7 +69,7 @@ class Places:
 class EventStream(Reply):
     """One reader's stream of what happens at ``topic``."""
 
-    __slots__ = ("_feed", "_limits", "_live", "_places", "_scope", "_topic")
+    __slots__ = ("_feed", "_limits", "_live", "_places", "_scope", "_silent_since_s", "_topic")
 
     def __init__(self, places: Places, services: ApiServices, topic: str, feed: Feed) -> None:
         super().__init__(200, list(FIELDS))
@@ -78,6 +78,7 @@ class EventStream(Reply):
         self._limits = services.limits
         self._topic = topic
         self._feed = feed
+        self._silent_since_s = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
@@ -106,7 +107,9 @@ class EventStream(Reply):
             while not watcher.closed:
                 async for event in self._feed.news():
                     await self._send(event, send)
-                if not await self._woken(watcher):
+                await self._wait(watcher)
+                # Whatever woke it may have been nothing for this reader, again and again.
+                if self._is_silent():
                     await self._send(HEARTBEAT, send)
         except (StoreError, GoneError, TimeoutError):
             return
@@ -119,22 +122,28 @@ class EventStream(Reply):
             if not await still_may():
                 return
 
-    async def _woken(self, watcher: Watcher) -> bool:
-        try:
-            async with asyncio.timeout(self._limits.heartbeat_s):
+    async def _wait(self, watcher: Watcher) -> None:
+        """Return when there may be news, or the reader has heard nothing for long enough."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._silent_since_s + self._limits.heartbeat_s):
                 await watcher.wait()
-        except TimeoutError:
-            return False
-        return True
+
+    def _is_silent(self) -> bool:
+        return _now_s() >= self._silent_since_s + self._limits.heartbeat_s
 
     async def _send(self, event: bytes, send: Send) -> None:
         async with asyncio.timeout(self._limits.send_timeout_s):
             await send({"type": "http.response.body", "body": event, "more_body": True})
+        self._silent_since_s = _now_s()
 
 
 def event(name: bytes, data: bytes, id: bytes = b"") -> bytes:
     """Spell an event; without an ``id`` the reader keeps the one before."""
     return (b"id: %b\n" % id if id else b"") + b"event: %b\ndata: %b\n\n" % (name, data)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _until_gone(receive: Receive) -> None:

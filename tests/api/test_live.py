@@ -10,7 +10,8 @@ from api.limits import ApiLimits
 from infra.documents.port import StoreUnavailableError
 from infra.settings.model import ShadowLimits
 from security.policy import Role
-from tests.api.rig import SHADOW, Rig, api
+from shadow.document import ShadowId
+from tests.api.rig import HALL, SHADOW, Rig, api
 from tests.api.streams import stream
 from tests.covers import covers
 
@@ -93,6 +94,18 @@ async def test_a_silent_stream_says_that_it_is_alive(tmp_path: Path):
         await rig.desire({"n": 1})
         async with stream(rig.app, LIVE, rig.token) as reader:
             await reader.until_comment()
+        assert reader.ids == [1]
+
+
+async def test_a_stream_that_is_woken_for_nothing_says_that_it_is_alive(tmp_path: Path):
+    async with api(tmp_path, limits=ApiLimits(heartbeat_s=0.05)) as rig:
+        await rig.desire({"n": 1})
+        async with stream(rig.app, LIVE, rig.token) as reader:
+            await reader.until(1)
+            for _ in range(20):
+                rig.services.live.announce(ShadowId(HALL).key)
+                await asyncio.sleep(0.01)
+            assert reader.comments
         assert reader.ids == [1]
 
 
