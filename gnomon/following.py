@@ -10,7 +10,7 @@ from gnomon.refusals import NotProvedError, UnreachableError
 from gnomon.told import harmless
 
 TRIES_MAX: Final = 150
-"""Tries in a row that bring nothing: five minutes of a service that is away."""
+"""Tries in a row that nobody answers: five minutes of a service that is away."""
 RETRY_S: Final = 2.0
 SILENCE_S: Final = 45.0
 """Three signs of life of the service were missed."""
@@ -25,21 +25,25 @@ def follow(access: Access, path: str) -> Iterator[Any]:
     Raises:
         AccessError: it was refused, or the service stays away.
     """
-    seen, tries = "", 0
+    seen, tries, is_renewed = "", 0, False
     while True:
         tries += 1
         try:
             fields = {"Accept": "text/event-stream"} | ({"Last-Event-ID": seen} if seen else {})
             with access.stream(path, fields, silence_s=SILENCE_S) as answer:
+                tries, is_renewed = 0, False
                 for id, data in events(answer.iter_lines()):
-                    seen, tries = id or seen, 0
+                    seen = id or seen
                     yield harmless(msgspec.json.decode(data))
-        except (UnreachableError, NotProvedError) as error:
-            if tries >= TRIES_MAX or (isinstance(error, NotProvedError) and tries > 1):
+        except UnreachableError:
+            if tries >= TRIES_MAX:
                 raise
-            if isinstance(error, NotProvedError):
-                access.forget()
-                continue
+        except NotProvedError:
+            if is_renewed:
+                raise
+            is_renewed = True
+            access.forget()
+            continue
         access.wait(RETRY_S)
 
 

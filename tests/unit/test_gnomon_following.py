@@ -72,6 +72,20 @@ def test_a_login_that_ran_out_is_renewed_once():
     assert fake.forgot == 2
 
 
+def test_a_login_that_ran_out_while_the_service_was_away_is_renewed_too():
+    fake = FakeAccess(told(1), AWAY, AWAY, OUT, AWAY, told(2))
+    news = followed(fake)
+    assert [next(news)["n"], next(news)["n"]] == [1, 2]
+    assert fake.forgot == 1
+
+
+def test_a_stream_that_opens_and_has_nothing_to_tell_is_not_given_up():
+    quiet = [": alive", ""]
+    fake = FakeAccess(told(1), *[quiet] * (2 * TRIES_MAX), told(2))
+    news = followed(fake)
+    assert [next(news)["n"], next(news)["n"]] == [1, 2]
+
+
 def test_what_is_refused_is_not_asked_again():
     fake = FakeAccess(GONE)
     with pytest.raises(AccessError, match="no such campaign"):
