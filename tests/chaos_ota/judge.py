@@ -3,7 +3,8 @@
 J1  no brick: every record is whole, what runs is confirmed and hashes to what the record says
 J2  no wrong install: nothing runs, or was ever tried, that was not ordered of this very device
 J3  accounting: states add up to targets at every sample, ends never become fewer, and the documents agree
-J4  truth: a target succeeded if, and only if, its device runs the image; every campaign came to its end
+J4  truth: a target succeeded if, and only if, its device runs the image; every campaign came to its end;
+    lies were refused for what is wrong with them, honest offers by nobody
 J5  abort: all is committed within a planner's tick, and nobody is let go on, or activates, after it
 J6  data: what was to be preserved is there, what was to be reset is as the factory made it
 J7  every kind of fault struck, and kills struck while devices were at work
@@ -52,6 +53,8 @@ FINAL: Final = frozenset(
 NEVER_AGAIN: Final = frozenset({"SUCCEEDED", "REJECTED", "CANCELED", "REMOVED", "SKIPPED"})
 """Ends from which nobody is tried again: of these there are never fewer."""
 AT_REST: Final = frozenset(State) - {State.LOADING, State.LOADED, State.VERIFIED, State.ACTIVATING}
+REFUSALS: Final = ("manifest_", "order_", "key_")
+"""How reasons begin after which nobody is tried again."""
 SAMPLES_MIN: Final = 10
 WANTED: Final = (
     *(f"power.{Cut(state, how).name}" for state, how in (*POINTS, *BITTER_POINTS)),
@@ -196,6 +199,9 @@ class _Case:
             yield Finding(
                 UNTRUE, part.thing, f"it {is_so} the image, and is {execution.state} ({execution.reason})"
             )
+        refused = execution.state == "REJECTED" or execution.reason.startswith(REFUSALS)
+        if part.lie is None and refused:
+            yield Finding(UNTRUE, part.thing, f"it refused an honest offer: {execution.reason}")
         if part.lie is not None and execution.reason != REFUSED_WITH[part.lie]:
             yield Finding(UNTRUE, part.thing, f"{part.lie} ended with {execution.reason!r}")
 

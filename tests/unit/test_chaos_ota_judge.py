@@ -155,6 +155,7 @@ def test_a_run_in_which_all_is_well_has_no_findings():
         (rules.UNTRUE, with_execution(Group.SICK, state="SUCCEEDED")),
         (rules.UNTRUE, with_execution(Group.KEEP, state="TIMED_OUT")),
         (rules.UNTRUE, with_execution(Group.TRAP, reason="class_mismatch")),
+        (rules.UNTRUE, with_execution(Group.SICK, state="FAILED", reason="key_unknown")),
         (rules.UNFINISHED, with_execution(Group.KEEP, state="LOADING")),
         (rules.UNFINISHED, with_record(Group.KEEP, state=7)),
         (rules.UNFINISHED, whole(campaigns={})),
