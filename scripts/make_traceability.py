@@ -17,15 +17,12 @@ ROWS, PAGE = ROOT / "docs" / "requirements.md", ROOT / "docs" / "traceability.md
 NOT_AVAILABLE: Final = "-"
 """Stands for the packages of a row whose text we do not have."""
 STILL_PLANNED: Final = {
-    "A1": "images and their signing keys",
     "A4": "messages of events, and the answers to them",
     "A5": "text and price on displays",
     "A9": "an oversized event",
     "A10": "the page",
-    "A11": "connectivity check, self-test and local upgrade on site",
+    "A11": "connectivity check and self-test on site",
     "A12": "the page for the telephone call",
-    "A14b": "the signed image without the cloud",
-    "I3FR3.1-n": "snapshots of the configuration",
     "O6": "events that address categories",
 }
 """Of rows that are shown: what of them is not built yet."""

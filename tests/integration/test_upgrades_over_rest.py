@@ -244,7 +244,7 @@ def open_the_door(gnomon: Gnomon) -> None:
     asked(gnomon, Role.OPERATOR, 1, "POST", "/v1/work-orders", order)
 
 
-@covers("S3.1", "S3.1-s", "I3FR3.1", "I3FR6.1", "I3NFR4")
+@covers("S3.1", "S3.1-s", "I3FR3.1", "I3FR6.1", "I3NFR4", "A11", "A14b", "I3FR3.1-n")
 def test_equipment_of_the_utility_and_of_customers_is_upgraded_over_the_network_and_on_site(tmp_path):
     gnomon, flashes = Gnomon(tmp_path, {"api.compat_http": "true"}), factory_fresh()
     asyncio.run(_prepare(gnomon.var))

@@ -91,7 +91,7 @@ def required(campaign: str = ONE) -> Execution:
     )
 
 
-@covers("I3FR7")
+@covers("I3FR7", "I3FR6.1-n")
 async def test_the_customer_is_told_once_by_names_they_know():
     async with world() as one:
         await one.lane.create([required()])

@@ -181,6 +181,7 @@ async def test_a_revoked_key_releases_nothing_also_of_what_it_signed_before(made
     assert not (await made.releases.release(release.id)).is_released
 
 
+@covers("A1")
 async def test_the_key_of_another_vendor_is_worth_nothing_for_this_one(made):
     await made.models.put(replace(MODEL, firmware=replace(FIRMWARE, vendor="norland")), OTHER)
     assert await refused(made, new()) == [("U7", "vendor")]
@@ -201,6 +202,7 @@ async def test_more_than_the_slot_takes_is_refused(made):
     await made.releases.create(new(of_image(fits)), AUTHOR, key="k")
 
 
+@covers("A1")
 async def test_a_vendor_brings_only_what_is_its_own_and_sees_only_that(made):
     with pytest.raises(ForeignVendorError):
         await made.releases.create(new(), STRANGER, key="k")

@@ -218,7 +218,7 @@ async def test_an_operator_gives_a_device_back_what_it_had():
         assert await one.desired("hall", "program") == {}
 
 
-@covers("I3FR3.1")
+@covers("I3FR3.1", "I3FR3.1-n")
 async def test_a_successor_is_given_what_its_schema_knows_and_the_rest_is_named():
     async with world() as one:
         await one.know("hall-2", "pct-3", in_place_of="hall")
