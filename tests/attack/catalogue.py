@@ -52,7 +52,11 @@ LATER: Final[tuple[tuple[str, str, str], ...]] = (
         "programs and events",
     ),
     ("B31", "script in names, CSRF, framing", "pages"),
-    ("B33, B39, B40", "staff browsing, what is not enrolled, resale", "provisioning"),
+    (
+        "B33, B39, B40",
+        "staff browsing, what is not enrolled, resale",
+        "an attacker at a running service; `test_door_sensor` and `test_home` show the rules",
+    ),
     (
         "B36, B37",
         "look-alike packages, a store open to the network",
