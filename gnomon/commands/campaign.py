@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from api.patching import merge_patched
 from gnomon.commands import campaign_view as view
 from gnomon.commands.image import GIVEN, passphrase_option, read_key
 from gnomon.commands.listing import Group
@@ -310,7 +311,8 @@ def _body(
     said |= {name: value for name, value in lists.items() if value}
     if selector := {name: value for name, value in named.items() if value}:
         said["selector"] = selector
-    return _read_terms(terms) | said
+    merged: Document = merge_patched(_read_terms(terms), said)  # what is pinned in the file stays so
+    return merged
 
 
 def _read_terms(file: Path | None) -> Document:

@@ -1,6 +1,6 @@
 """What ``gnomon campaign`` shows of campaigns and targets: where it stands to people, by lines to files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -45,9 +45,7 @@ def tell_progress(one: Document) -> None:
 
 def tell_terms(one: Document) -> None:
     """Show what is wanted of a campaign, and whom it would reach."""
-    waves = ", ".join(
-        f"{wave['percent']} %" if "percent" in wave else str(wave["devices"]) for wave in one["waves"]
-    )
+    waves = ", ".join(map(_wave, one["waves"]))
     rows = {
         "release": one["release"],
         "revision": f"{one['revision']}, by {one['author']}"
@@ -55,8 +53,11 @@ def tell_terms(one: Document) -> None:
         "devices": f"{one['targets']}, by path {one['path']}, data: {one['data']}",
         "waves": f"{waves} (each watched for {one['soak_s']} s)",
         "pace": f"{one['per_hour']} an hour, {one['max_in_flight']} at once, {one['deadline_s']} s each",
-        "windows": ", ".join(f"{hours['start']}-{hours['end']}" for hours in one.get("windows", ())),
+        "windows": _hours(one.get("windows", ())),
         "starts": one.get("start_at", ""),
+        "activates": " ".join(
+            filter(None, (one.get("activate_at", ""), _hours(one.get("activation_windows", ()))))
+        ),
         "left out": ", ".join(f"{count} {reason}" for reason, count in one["excluded"].items()),
         "notes": one.get("notes", ""),
     }
@@ -106,6 +107,13 @@ def tell_attempts(one: Document) -> None:
 
 def _wave(wave: Document) -> str:
     return f"{wave['percent']} %" if "percent" in wave else str(wave["devices"])
+
+
+def _hours(windows: Sequence[Document]) -> str:
+    """Return hours of the day, with the days on which they begin unless those are all."""
+    return ", ".join(
+        " ".join((f"{hours['start']}-{hours['end']}", *hours.get("days", ()))) for hours in windows
+    )
 
 
 def _done(one: Document) -> int:

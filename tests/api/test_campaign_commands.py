@@ -307,6 +307,33 @@ def test_what_a_file_says_and_what_options_say_is_one_draft(
     assert run("campaign", "list", *first).stdout == ""
 
 
+def test_what_a_file_pins_stays_pinned_beside_options_that_say_which_devices(
+    run: Run, inside: Inside, first: tuple[str, str], tmp_path: Path
+):
+    terms = tmp_path / "pinned.toml"
+    terms.write_text(f'[selector]\npinned = ["{NAMES[0]}"]\n')
+    named = ("--thing", NAMES[0], "--thing", NAMES[1])
+    id = id_in(run("campaign", "create", inside.fleet.release, "--terms", str(terms), *named, *first).stdout)
+    told = run("campaign", "dry-run", id, *first).stdout
+    assert "1  get it" in told
+    assert "1  not: PINNED" in told
+
+
+def test_hours_are_shown_with_their_days_and_with_when_devices_activate(
+    run: Run, inside: Inside, first: tuple[str, str], tmp_path: Path
+):
+    terms = tmp_path / "ahead.toml"
+    terms.write_text(
+        "prestage = true\nactivate_at = 2026-09-22T20:00:00Z\n"
+        'windows = [{ start = "22:00", end = "05:30", days = ["fri", "mon"] }]\n'
+        'activation_windows = [{ start = "01:00", end = "02:00" }]\n'
+    )
+    id = id_in(run("campaign", "create", inside.fleet.release, "--terms", str(terms), *first).stdout)
+    shown = run("campaign", "show", id, *first).stdout
+    assert "windows   22:00-05:30 mon fri" in shown
+    assert "activates 2026-09-22T20:00:00.000Z 01:00-02:00" in shown
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
