@@ -5,6 +5,7 @@ as it is kept. (spec: ota, 9.1; I3FR7)
 """
 
 import asyncio
+from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -262,11 +263,11 @@ class _Kept(Generic[T]):
 def _page(
     rows: Sequence[K], search: tuple[str, ...], limit: int, cursor: str | None
 ) -> tuple[tuple[K, ...], str | None]:
-    """Return those after a cursor, as many as are wanted, and where to go on."""
+    """Return those of ordered rows after a cursor, as many as are wanted, and where to go on."""
     after = () if cursor is None else _position(cursor, search)
-    rest = [row for row in rows if row.key > after]
-    page = tuple(rest[:limit])
-    return page, cursors.make(search, page[-1].key) if len(rest) > limit else None
+    start = bisect_right(rows, after, key=lambda row: row.key)
+    page = tuple(rows[start : start + limit])
+    return page, cursors.make(search, page[-1].key) if len(rows) > start + limit else None
 
 
 def _position(cursor: str, search: tuple[str, ...]) -> tuple[str, ...]:
