@@ -114,8 +114,11 @@ def create(credentials: Path, release: str, at_once: bool, **how: Any) -> None: 
 @as_option
 def edit(credentials: Path, id: str, **how: Any) -> None:  # noqa: ANN401 - click's
     """Change the draft ID: what no option names stays. It has to be submitted anew."""
+    patch = _body(**how)
+    if not patch:
+        raise click.UsageError("say what is to change: what was submitted would be a draft again for nothing")
     with _rollout(credentials) as rollout:
-        one = rollout.edit(id, _body(**how))
+        one = rollout.edit(id, patch)
     click.echo(f"{one['id']}  {one['state']}")
 
 

@@ -307,6 +307,14 @@ def test_what_a_file_says_and_what_options_say_is_one_draft(
     assert run("campaign", "list", *first).stdout == ""
 
 
+def test_an_edit_that_changes_nothing_leaves_what_was_submitted_alone(
+    run: Run, inside: Inside, first: tuple[str, str]
+):
+    id = id_in(run("campaign", "create", inside.fleet.release, "--submit", *first).stdout)
+    assert "say what is to change" in run("campaign", "edit", id, *first, ok=False).output
+    assert "FROZEN" in run("campaign", "list", *first).stdout
+
+
 def test_what_a_file_pins_stays_pinned_beside_options_that_say_which_devices(
     run: Run, inside: Inside, first: tuple[str, str], tmp_path: Path
 ):
