@@ -187,26 +187,26 @@ def measure(devices: int, per_hour: int) -> Run:
     with (
         scratch() as folder,
         served(Path(folder) / "var", devices + BESIDE, plain=False, upgrading=devices) as gnomon,
+        upgrading(gnomon, devices) as fleet,
     ):
-        with upgrading(gnomon, devices) as fleet:
-            whole = Usage({"service": gnomon.bridge, "broker": gnomon.broker, "fleet": fleet.process.pid})
-            operators = Operators(gnomon)
-            assert gnomon.release is not None
-            campaign = operators.draft(gnomon.release, per_hour, devices)
-            operators.wait_until_all_need_it(campaign, devices)
-            whole_s = whole.used_s()
-            with load_beside(gnomon, devices, CALM_S) as calm:
-                quiet = calm.ended(stop=False)
-            with load_beside(gnomon, devices, CAMPAIGN_S_MAX) as load:
-                usage = Usage(whole.pids)
-                began_s = time.monotonic()
-                operators.begin(campaign)
-                seen = watch(operators, campaign, usage)
-                wall_s = time.monotonic() - began_s
-                operators.tell_what_went_wrong(campaign)
-                used_s = usage.used_s()
-                beside = load.ended(stop=True)
-            fleet.ended(stop=True)
+        whole = Usage({"service": gnomon.bridge, "broker": gnomon.broker, "fleet": fleet.process.pid})
+        operators = Operators(gnomon)
+        assert gnomon.release is not None
+        campaign = operators.draft(gnomon.release, per_hour, devices)
+        operators.wait_until_all_need_it(campaign, devices)
+        whole_s = whole.used_s()
+        with load_beside(gnomon, devices, CALM_S) as calm:
+            quiet = calm.ended(stop=False)
+        with load_beside(gnomon, devices, CAMPAIGN_S_MAX) as load:
+            usage = Usage(whole.pids)
+            began_s = time.monotonic()
+            operators.begin(campaign)
+            seen = watch(operators, campaign, usage)
+            wall_s = time.monotonic() - began_s
+            operators.tell_what_went_wrong(campaign)
+            used_s = usage.used_s()
+            beside = load.ended(stop=True)
+        fleet.ended(stop=True)
     return Run(
         devices=devices,
         per_hour=per_hour,

@@ -19,6 +19,7 @@ import uvloop
 
 from bench.names import NAME, home
 from broker_bridge.mosquitto import Mosquitto
+from fleet.keys import write_keys
 from gnomon import roles
 from gnomon.demo_people import ACCOUNT
 from gnomon.services import Services
@@ -96,7 +97,7 @@ async def seed(services: Services, things: int, upgrading: int = 0) -> None:
 
 async def let_out(services: Services, directory: Path) -> str:
     """Have a release for the devices, and a file of whom they believe; return the release's id."""
-    await upgradable.trust(services, directory / KEYS_FILE)
+    write_keys(directory / KEYS_FILE, await upgradable.trust(services))
     return (await upgradable.release(services, random.Random(0).randbytes(IMAGE_BYTES))).id
 
 

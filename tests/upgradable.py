@@ -8,10 +8,8 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
-from fleet.keys import write_keys
 from fleet.makes import BLOCK, FACTORY_COUNTER, FACTORY_VERSION, MAKES
 from gnomon.services import Services
 from infra.clock import MS_PER_S
@@ -22,7 +20,7 @@ from ota.keys import parse_key
 from ota.manifest import DataMode, Manifest
 from ota.releases import NewRelease, Release
 from ota.trees import leaf_list, list_tree
-from ota.verification import KeyRole
+from ota.verification import KeyRole, Keys
 from registry import devices
 from registry.lifecycle import Device
 from registry.models import NewThing, Owner, ThingKind
@@ -59,13 +57,13 @@ async def register(services: Services, homes: Sequence[tuple[str, str]]) -> None
         await asyncio.gather(*(one(thing, home) for thing, home in homes[first : first + AT_ONCE]))
 
 
-async def trust(services: Services, file: Path) -> None:
-    """Let the vendor's key count, and write down whose signatures the devices are to believe."""
+async def trust(services: Services) -> Keys:
+    """Let the vendor's key count; return whose signatures devices are to believe."""
     keys, now_ms = services.ota.keys, services.clock.now_ms()
     public, vendor = public_of(ota_base.VENDOR_KEY), MAKES[MODEL].vendor
     await keys.add(parse_key(public, KeyRole.IMAGE, vendor, now_ms), OFFICER)
     await keys.sign(ota_base.ORDER)  # the first use makes the utility's own key: devices are to know it
-    write_keys(file, await keys.keys())
+    return await keys.keys()
 
 
 async def release(services: Services, image: bytes) -> Release:

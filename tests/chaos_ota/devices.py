@@ -31,7 +31,8 @@ from tests.chaos_ota import plants
 from tests.chaos_ota.cast import Ailment, Countdown, How, Part, State, read_cast
 from tests.chaos_ota.link import BadLink
 from tests.chaos_ota.watched import ChaosFuse, Log, watch
-from tests.chaos_ota.written import FLASHES, LOG, MODEL, THINGS, Dump, Written
+from tests.chaos_ota.written import FLASHES, LOG, THINGS, Dump, Written
+from tests.upgradable import MODEL
 
 FAULTS: Final = {
     Ailment.BOOT_LOOP: Faults(boot_loop=True),

@@ -16,7 +16,6 @@ ACTS: Final = "acts.jsonl"
 """What was done to the service, and when."""
 SAMPLES: Final = "samples.jsonl"
 """What the service said of its campaigns, all along."""
-MODEL: Final = "norland-t1-wifi"
 
 
 class Flashed(msgspec.Struct, frozen=True):

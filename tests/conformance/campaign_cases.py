@@ -21,7 +21,6 @@ import msgspec
 from awsiot import iotjobs
 
 from fleet.boot import config_digest
-from fleet.keys import read_keys
 from fleet.makes import MAKES
 from gnomon.demo_people import ACCOUNT
 from gnomon.rollout import Rollout
@@ -45,7 +44,6 @@ MAKE: Final = MAKES[upgradable.MODEL]
 FACTORY: Final = MAKE.factory_image()[0]
 CONFIG: Final = MAKE.factory_defaults(FACTORY.schema)
 IMAGE: Final = random.Random(0).randbytes(100_000)
-KEYS_FILE: Final = "keys.json"
 
 
 class _Said(msgspec.Struct):
@@ -78,7 +76,7 @@ def running(directory: Path) -> Iterator[CampaignBench]:
     """Run a service with a campaign for the length of the block."""
     with Gnomon(directory) as gnomon:
         gnomon.stop()
-        release = asyncio.run(_prepare(gnomon.var, directory))
+        release, keys = asyncio.run(_prepare(gnomon.var))
         gnomon.start()
         for way in WAYS:
             with _device(gnomon, way) as device:
@@ -87,7 +85,7 @@ def running(directory: Path) -> Iterator[CampaignBench]:
         made = author.create({"release": release, "waves": [{"percent": 100}], "soak_s": 0})
         author.submit(made["id"])
         second.approve(made["id"])
-        yield CampaignBench(gnomon, second, read_keys(directory / KEYS_FILE), made["id"], made["job"])
+        yield CampaignBench(gnomon, second, keys, made["id"], made["job"])
 
 
 def run(bench: CampaignBench, wanted: str = "") -> Iterator[Verdict]:
@@ -197,15 +195,15 @@ class _Device:
         return data
 
 
-async def _prepare(var: Path, directory: Path) -> str:
-    """Fill the directory of a service that does not run yet; return the release."""
+async def _prepare(var: Path) -> tuple[str, Keys]:
+    """Fill the directory of a service that does not run yet; return the release, and whom devices believe."""
     settings = load(environ={}, overrides={"directory": str(var), "people.demo": "true"})
     async with open_services(settings, SystemClock(), RandomIds()) as services:
         await services.models.seed()
         await services.registry.hand_over(HOME, ACCOUNT, upgradable.AUTHOR)
         await upgradable.register(services, [(_thing(way), HOME) for way in WAYS])
-        await upgradable.trust(services, directory / KEYS_FILE)
-        return (await upgradable.release(services, IMAGE)).id
+        keys = await upgradable.trust(services)
+        return (await upgradable.release(services, IMAGE)).id, keys
 
 
 def _thing(way: Way) -> str:
