@@ -467,8 +467,9 @@ GET_BUNDLE: Final = Operation(
     id="getCampaignBundle",
     tag=TAG,
     summary="Fetch a campaign as one file, for a crew without a network",
-    description="A CBOR array of byte strings: manifest, order, proofs, leaf list, image. Devices check it as"
-    " they check everything; `gnomon field` serves it to them.",
+    description="A CBOR array of byte strings: manifest, order, proofs, leaf list, image, and the list of"
+    " signing keys of the moment (empty while there is none). Devices check it as they check everything;"
+    " `gnomon field` serves it to them.",
     action=Action.CAMPAIGN_CREATE,
     parameters=(in_path(CAMPAIGN, "Id of a campaign", NAME, "6f1c7a52-0d5e-4c5b-9d1e-2f8f6a1b3c4d"),),
     answers={200: Answer("The file", Content(bundles.MEDIA, {"type": "string", "format": "binary"}))},

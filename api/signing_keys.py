@@ -15,13 +15,13 @@ from api.releases import REASON_CHARS_MAX
 from api.replies import Reply, bytes_reply, etag, json_reply, no_content
 from api.schemas import Time
 from api.services import ApiServices
+from ota import key_list
 from ota.envelope import Typ
 from ota.keys import Asked, KeyState, SigningKey, add_key, parse_key, revoke_key
 from ota.verification import KeyRole
 from security.policy import Action
 
 KEY: Final = "key"
-KEYS_PATH: Final = "/.well-known/gnomon/keys"
 
 
 class SigningKeyBody(Struct, forbid_unknown_fields=True):
@@ -117,7 +117,7 @@ class KeyListRoute:
         self._keys = services.ota.keys
 
     def routes(self) -> tuple[Route, ...]:
-        return (Route("GET", KEYS_PATH, GET_KEY_LIST, self.read),)
+        return (Route("GET", key_list.PATH, GET_KEY_LIST, self.read),)
 
     async def read(self, request: HttpRequest) -> Reply:
         query(request.scope, ())

@@ -7,10 +7,11 @@ elsewhere. One lock guards the little that it remembers; an image goes out of th
 
 import mmap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -19,8 +20,9 @@ import msgspec
 from gnomon.journal import Journal, Line
 from infra.clock import Clock
 from ota import bundle as bundles
-from ota import local_jobs, ranges
+from ota import key_list, local_jobs, ranges
 from ota.bundle import CHUNK_BYTES, BundleError, Opened
+from ota.envelope import Typ
 from ota.job_requests import REQUEST_BYTES_MAX
 from ota.local_jobs import NotMeantError
 from ota.models import Execution
@@ -31,8 +33,9 @@ STATUS: Final = "/v1/local/status"
 SILENT_S: Final = 30.0
 """After which a connection that says nothing is closed."""
 CONNECTIONS_MAX: Final = 64
-OK, PARTIAL, NOT_MODIFIED = 200, 206, 304
+OK, NOTHING, PARTIAL, NOT_MODIFIED = 200, 204, 206, 304
 BAD_REQUEST, NOT_FOUND, TOO_LARGE, OUTSIDE, BUSY = 400, 404, 413, 416, 503
+_NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 Say = Callable[[str], None]
 
@@ -140,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._job(unquote(path.removeprefix(JOB)))
         elif path == IMAGES + self.server.field.bundle.manifest.sha256:
             self._image()
+        elif path == key_list.PATH:
+            self._keys()
         else:
             self._problem(NOT_FOUND, "there is nothing at this address")
 
@@ -196,6 +201,17 @@ class _Handler(BaseHTTPRequestHandler):
             for at in range(first, first + length, CHUNK_BYTES):
                 self.wfile.write(image[at : min(at + CHUNK_BYTES, first + length)])
 
+    def _keys(self) -> None:
+        bundle = self.server.field.bundle
+        if bundle.keys is None:
+            self._head(NOTHING, {})
+            return
+        etag = f'"{bundle.keys.number}"'
+        if ranges.is_had(self.headers["If-None-Match"], etag):
+            self._head(NOT_MODIFIED, {"ETag": etag})
+            return
+        self._bytes(OK, str(Typ.KEYS), bundle.bundle.keys, {"ETag": etag})
+
     def _body(self) -> bytes | None:
         announced = self.headers["Content-Length"] or ""
         if not announced.isascii() or not announced.isdecimal() or int(announced) > REQUEST_BYTES_MAX:
@@ -211,8 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
         problem = {"status": status, "title": HTTPStatus(status).phrase, "detail": detail}
         self._bytes(status, "application/problem+json", msgspec.json.encode(problem))
 
-    def _bytes(self, status: int, media: str, body: bytes) -> None:
-        self._head(status, {"Content-Type": media, "Content-Length": str(len(body))})
+    def _bytes(self, status: int, media: str, body: bytes, fields: Mapping[str, str] = _NO_FIELDS) -> None:
+        self._head(status, {"Content-Type": media, "Content-Length": str(len(body)), **fields})
         if self.command != "HEAD":
             self.wfile.write(body)
 

@@ -1,8 +1,10 @@
-"""A campaign in one file, for a crew without a network: manifest, order, proofs, leaves, image. Pure.
+"""A campaign in one file, for a crew without a network: manifest, order, proofs, leaves, image, keys. Pure.
 
-A CBOR array of five byte strings, in that order, so that it is written and read as a stream; nothing in it
-is packed. Its signatures are what protects it: a device checks all of it as it would without the crew, and
-what is checked here only spares a journey with a file that no device would take. (spec: ota, 10)
+A CBOR array of six byte strings, in that order, so that it is written and read as a stream; nothing in it
+is packed. The last is the list of signing keys of the moment, for devices that have no network to ask by:
+empty while there is none, and missing from files of five strings, which were written before. Its signatures
+are what protects it: a device checks all of it as it would without the crew, and what is checked here only
+spares a journey with a file that no device would take. (spec: ota, 10)
 """
 
 import hashlib
@@ -12,29 +14,37 @@ from typing import Any, Final
 
 import cbor2
 
+from ota import key_list
 from ota import manifest as manifests
 from ota import order as orders
 from ota.envelope import ENVELOPE_BYTES_MAX, Typ, open_envelope
 from ota.errors import EncodingError, OtaError
+from ota.key_list import KeyList
 from ota.manifest import IMAGE_BYTES_MAX, Manifest
 from ota.models import job_id
 from ota.order import Order
+from ota.streams import BLOCK_BYTES_MAX
 from ota.trees import leaf_list, list_tree, name_leaf, root_from_proof
 
 MEDIA: Final = "application/gnomon-bundle+cbor"
-PARTS: Final = 5
+PARTS: Final = 6
+PARTS_BEFORE: Final = 5
+"""Without the keys: such files are still read."""
 CHUNK_BYTES: Final = 131_072
 PROOFS_BYTES_MAX: Final = 16_777_216
 """20,000 targets, each with the longest proof that so many have."""
 LEAVES_BYTES_MAX: Final = 2_097_152
-BUNDLE_BYTES_MAX: Final = 2 * ENVELOPE_BYTES_MAX + PROOFS_BYTES_MAX + LEAVES_BYTES_MAX + IMAGE_BYTES_MAX + 64
+KEYS_BYTES_MAX: Final = BLOCK_BYTES_MAX
+"""Where there is a network devices load it as one block."""
 _BOUNDS: Final = (
     ("manifest", ENVELOPE_BYTES_MAX),
     ("order", ENVELOPE_BYTES_MAX),
     ("proofs", PROOFS_BYTES_MAX),
     ("leaves", LEAVES_BYTES_MAX),
     ("image", IMAGE_BYTES_MAX),
+    ("keys", KEYS_BYTES_MAX),
 )
+BUNDLE_BYTES_MAX: Final = sum(most for _, most in _BOUNDS) + 64
 _ARRAY, _BYTES = 0x80, 0x40
 _SHORT_MAX: Final = 23
 _WIDTHS: Final = {24: 1, 25: 2, 26: 4, 27: 8}
@@ -53,6 +63,8 @@ class Bundle:
     proofs: Mapping[str, bytes]
     leaves: bytes
     image: memoryview
+    keys: bytes
+    """The signed list of who may sign; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,8 @@ class Opened:
     bundle: Bundle
     manifest: Manifest
     order: Order
+    keys: KeyList | None
+    """None: devices judge by the list that they hold."""
 
     @property
     def job(self) -> str:
@@ -96,10 +110,10 @@ def write(bundle: Bundle) -> Iterator[bytes | memoryview]:
 
 def read(file: memoryview) -> Bundle:
     """Return the parts of a file; the image is not copied. Raises :class:`BundleError`."""
-    if len(file) > BUNDLE_BYTES_MAX or not file or file[0] != _ARRAY | PARTS:
+    if len(file) > BUNDLE_BYTES_MAX or not file or file[0] - _ARRAY not in {PARTS, PARTS_BEFORE}:
         raise BundleError("this is no bundle: it does not begin as one, or is too large")
     at, parts = 1, list[memoryview]()
-    for name, bytes_max in _BOUNDS:
+    for name, bytes_max in _BOUNDS[: file[0] - _ARRAY]:
         first, length = _string_at(file, at, name)
         if length > bytes_max:
             raise BundleError(f"{name}: at most {bytes_max} bytes")
@@ -109,8 +123,10 @@ def read(file: memoryview) -> Bundle:
         parts.append(file[first:at])
     if at != len(file):
         raise BundleError("there is something after the end of the bundle")
-    manifest, order, proofs, leaves, image = parts
-    return Bundle(bytes(manifest), bytes(order), _proofs_of(bytes(proofs)), bytes(leaves), image)
+    manifest, order, proofs, leaves, image, *keys = parts
+    return Bundle(
+        bytes(manifest), bytes(order), _proofs_of(bytes(proofs)), bytes(leaves), image, b"".join(keys)
+    )
 
 
 def opened(bundle: Bundle) -> Opened:
@@ -119,8 +135,8 @@ def opened(bundle: Bundle) -> Opened:
     Whose signatures these are is for the devices to check, which have the keys.
     """
     try:
-        manifest = manifests.read(open_envelope(bundle.manifest, Typ.MANIFEST).payload)
-        order = orders.read(open_envelope(bundle.order, Typ.ORDER).payload)
+        sealed = open_envelope(bundle.manifest, Typ.MANIFEST), open_envelope(bundle.order, Typ.ORDER)
+        manifest, order = manifests.read(sealed[0].payload), orders.read(sealed[1].payload)
     except OtaError as error:
         raise BundleError(f"manifest or order: {error}") from error
     if order.manifest != hashlib.sha256(bundle.manifest).hexdigest():
@@ -133,7 +149,24 @@ def opened(bundle: Bundle) -> Opened:
     for thing, proof in bundle.proofs.items():
         if not _leads(order, thing, proof):
             raise BundleError(f"the proof of {thing} does not lead to the order")
-    return Opened(bundle, manifest, order)
+    keys = _keys_of(bundle.keys) if bundle.keys else None
+    if keys is not None and not all(_counts(keys, one.kid) for one in sealed):
+        raise BundleError(
+            "its key list does not name who has signed manifest and order; fetch the bundle again"
+        )
+    return Opened(bundle, manifest, order, keys)
+
+
+def _keys_of(data: bytes) -> KeyList:
+    try:
+        return key_list.read(data)
+    except OtaError as error:
+        raise BundleError(f"keys: {error}") from error
+
+
+def _counts(keys: KeyList, kid: bytes) -> bool:
+    key = keys.by_kid().get(kid)
+    return key is not None and not key.revoked
 
 
 def _leads(order: Order, thing: str, proof: bytes) -> bool:
@@ -146,7 +179,7 @@ def _leads(order: Order, thing: str, proof: bytes) -> bool:
 
 def _parts(bundle: Bundle) -> tuple[bytes | memoryview, ...]:
     proofs = cbor2.dumps(dict(bundle.proofs), canonical=True)
-    return bundle.manifest, bundle.order, proofs, bundle.leaves, bundle.image
+    return bundle.manifest, bundle.order, proofs, bundle.leaves, bundle.image, bundle.keys
 
 
 def _head(kind: int, number: int) -> bytes:

@@ -30,6 +30,8 @@ from ota.fields import SCHEMA, TIME_MAX, UINT32_MAX, Fields
 from ota.verification import KeyRole, Keys, TrustedKey
 from security.trust.certificates import ForeignPairError, check_authority, check_issuer, is_alive
 
+PATH: Final = "/.well-known/gnomon/keys"
+"""Where it is fetched by HTTP: of us, or of a field tool."""
 KEYS_MAX: Final = 256
 OWNER_CHARS_MAX: Final = 64
 ROLE_CHARS_MAX: Final = 16

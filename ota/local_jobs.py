@@ -99,6 +99,8 @@ def document(bundle: Opened, thing: str, base_url: str) -> dict[str, Any]:
             "manifest": _text(bundle.bundle.manifest),
             "order": _text(bundle.bundle.order),
             "proof": _text(proof),
+            # A device that has an older list of keys, or none, fetches ours first.
+            "keys": 0 if bundle.keys is None else bundle.keys.number,
             "deadline_s": DEADLINE_S,
             "confirm_s": CONFIRM_S,
             "prestage": False,

@@ -183,7 +183,7 @@ def open_ota(
         key_acts=KeyActs(keys, clock),
         watcher=watcher,
         notices=Notices(lane, campaigns, outbox, devices, clock),
-        packing=Packing(campaigns, images),
+        packing=Packing(campaigns, images, keys),
         campaigns=campaigns,
         needs=NeedsService(views, facts, models, equipment, clock),
         executor=executor,

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ota.bundle import Bundle
 from ota.errors import OtaError
+from ota.keys import Ring
 from ota.library import Images
 from ota.order import Proof, encode_proof
 from ota.trees import name_tree
@@ -48,12 +49,21 @@ class Campaigns(Protocol):
         ...
 
 
+class Rings(Protocol):
+    """Knows who may sign."""
+
+    async def ring(self) -> Ring:
+        """Return all keys, with the list that devices get."""
+        ...
+
+
 class Packing:
     """Packs."""
 
-    def __init__(self, campaigns: Campaigns, images: Images) -> None:
+    def __init__(self, campaigns: Campaigns, images: Images, keys: Rings) -> None:
         self._campaigns = campaigns
         self._images = images
+        self._keys = keys
 
     async def bundle(self, campaign: str) -> Bundle:
         """Return a campaign as one file; raises :class:`NoBundleError`."""
@@ -63,7 +73,9 @@ class Packing:
         )  # of 20,000 names it takes half a second
         leaves = await self._images.leaves(found.sha256, found.block)
         image = (await self._images.blob(found.sha256)).view
-        return Bundle(found.manifest, found.order, proofs, leaves, image)
+        # Last, so that it tells of whoever was revoked while the rest was read.
+        keys = (await self._keys.ring()).list
+        return Bundle(found.manifest, found.order, proofs, leaves, image, keys)
 
 
 def _proofs(names: Sequence[str], targets: Collection[str]) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from api.openapi import resolve
 from api.operations import Operation
 from broker_bridge.topics import answer_base, jobs_base
 from infra.lanes import OutboxItem
-from ota import job_requests
+from ota import job_requests, key_list
 from ota.job_requests import JobOperation
 from ota.models import FIRMWARE, job_id
 from ota.reports import Report
@@ -388,7 +388,7 @@ def exchanges() -> tuple[Exchange, ...]:
         Exchange("X38", "1/4", "offer, state of upgrade", "ota ⇄ device", (told_of_job(),)),
         Exchange("X39", "1/4", "image blocks, key list", "ota → device",
                  (loaded(images.GET_OWN_IMAGE, images.PATH),
-                  loaded(signing_keys.GET_KEY_LIST, signing_keys.KEYS_PATH))),
+                  loaded(signing_keys.GET_KEY_LIST, key_list.PATH))),
         Exchange("X40", "1/7", "firmware state", "device → ota", (told_of_firmware(),)),
         Exchange("X41", "1/5", "configuration snapshot, restore", "ota → store → successor",
                  (rest("listSnapshots"), rest("restoreSnapshot", answer=True))),

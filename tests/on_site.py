@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,22 +18,25 @@ from fleet.firmware import Setting
 from fleet.flash_file import Kept
 from fleet.hardware import RESTART_S, Computer, Hardware
 from fleet.jobs import JobAnswer, StreamAnswer
+from fleet.keyring import STREAM
 from fleet.loading import IMAGE, LEAVES
 from fleet.makes import BLOCK, MAKES
+from fleet.offers import FAILED, REJECTED
 from fleet.topics import own_route
 from fleet.trees import Tree
 from gnomon.field import Field, FieldServer, load
 from gnomon.journal import Journal
-from infra.clock import SystemClock
+from infra.clock import MS_PER_S, Clock, SystemClock
+from ota.key_list import PATH
 from ota.trees import leaf_list
 
 INSTALL_S_MAX: Final = 30.0
 
 
 @contextmanager
-def field_tool(bundle: Path, journal: Path) -> Iterator[httpx.Client]:
+def field_tool(bundle: Path, journal: Path, clock: Clock | None = None) -> Iterator[httpx.Client]:
     """Serve a bundle as `gnomon field serve` does."""
-    field = Field(load(bundle), Journal(journal), "ines", SystemClock(), lambda _: None)
+    field = Field(load(bundle), Journal(journal), "ines", clock or SystemClock(), lambda _: None)
     with FieldServer(field, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
@@ -46,9 +49,17 @@ def field_tool(bundle: Path, journal: Path) -> Iterator[httpx.Client]:
 
 
 class Bench:
-    """One device on that link. What its machine asks for by blocks it gets of the image of the tool."""
+    """One device on that link. What its machine asks for by blocks it gets of image and keys of the tool."""
 
-    def __init__(self, name: str, kept: Kept, roots: Sequence[x509.Certificate], tool: httpx.Client) -> None:
+    def __init__(
+        self,
+        name: str,
+        kept: Kept,
+        roots: Sequence[x509.Certificate],
+        tool: httpx.Client,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
         store, chance = Store(kept.flash), random.Random(name)
         self._name, self._tool = name, tool
         self._config = store.config(store.record.running)
@@ -56,6 +67,7 @@ class Bench:
         self._computer = Computer(name, hardware, self, chance)
         self._document: dict[str, Any] = {}
         self._image = b""
+        self._status = ""
 
     def config(self) -> Tree:
         return self._config
@@ -68,20 +80,31 @@ class Bench:
 
     def install(self) -> None:
         """Do as the device does until it starts again with its new image."""
-        self._computer.switch_on(time.time())
-        self._computer.connected(time.time(), own_route(self._name))
+        self._work(lambda: self._computer.is_dark)
+
+    def refuse(self) -> None:
+        """Do as the device does until it has told that it will not have it."""
+        self._work(lambda: self._status in {FAILED, REJECTED})
+
+    def _work(self, is_done: Callable[[], bool]) -> None:
+        self._computer.switch_on(self._now())
+        self._computer.connected(self._now(), own_route(self._name))
         ends = time.monotonic() + INSTALL_S_MAX
-        while not self._computer.is_dark:
+        while not is_done():
+            assert not self._computer.is_dark, "it has taken it"
             assert time.monotonic() < ends, self._computer.firmware.state
-            self._computer.tick(time.time())
-            for topic, payload in self._computer.due(time.time()):
+            self._computer.tick(self._now())
+            for topic, payload in self._computer.due(self._now()):
                 self._carry(topic.split("/")[3:], payload)
+
+    def _now(self) -> float:
+        return self._clock.now_ms() / MS_PER_S
 
     def _carry(self, topic: list[str], payload: bytes) -> None:
         match topic:
             case ["jobs", "$next", "get"]:
                 token = msgspec.json.decode(payload)["clientToken"]
-                said = {"clientToken": token, "timestamp": int(time.time()), "execution": self._offer()}
+                said = {"clientToken": token, "timestamp": int(self._now()), "execution": self._offer()}
                 self._answer("$next", "get", httpx.codes.OK, said)
             case ["jobs", "start-next"]:
                 self._answer("", "start-next", *self._started(msgspec.json.decode(payload)))
@@ -94,7 +117,7 @@ class Bench:
 
     def waits(self, seconds: float) -> bool:
         """Start with the new image, without any network for so long; tell whether it is still on trial."""
-        on = time.time() + RESTART_S
+        on = self._now() + RESTART_S
         assert self._computer.switch_on(on)
         self._computer.tick(on + seconds)
         return not self._computer.is_dark and self._computer.firmware.is_trial
@@ -120,6 +143,7 @@ class Bench:
 
     def _told(self, body: bytes) -> tuple[int, dict[str, Any]]:
         answer = self._tool.post(f"/v1/local/status?thing={self._name}", content=body)
+        self._status = msgspec.json.decode(body)["status"]
         return answer.status_code, answer.json()
 
     def _started(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -133,13 +157,16 @@ class Bench:
     def _answer(self, job: str, operation: str, status: int, body: dict[str, Any]) -> None:
         outcome = "accepted" if status == httpx.codes.OK else "rejected"
         answer = JobAnswer(self._name, job, operation, outcome)
-        self._computer.take(time.time(), answer, msgspec.json.encode(body))
+        self._computer.take(self._now(), answer, msgspec.json.encode(body))
 
     def _send_blocks(self, stream: str, asked: dict[str, Any]) -> None:
-        data = {IMAGE: self._image, LEAVES: leaf_list(self._image, BLOCK)}[asked["f"]]
+        if stream.startswith(STREAM):
+            data = self._tool.get(PATH).raise_for_status().content
+        else:
+            data = {IMAGE: self._image, LEAVES: leaf_list(self._image, BLOCK)}[asked["f"]]
         size, first, bits = asked["l"], asked.get("o", 0), int.from_bytes(asked.get("b", b"\xff"), "little")
         for index in range(first, -(-len(data) // size)):
             if bits >> (index - first) & 1:
                 block = {"f": asked["f"], "l": size, "i": index, "p": data[index * size : (index + 1) * size]}
                 answer = StreamAnswer(self._name, stream, "data")
-                self._computer.take(time.time(), answer, cbor2.dumps(block))
+                self._computer.take(self._now(), answer, cbor2.dumps(block))

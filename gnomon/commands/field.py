@@ -82,6 +82,7 @@ def show(bundle: Path, things: bool) -> None:
     click.echo(f"campaign   {found.order.campaign}, revision {found.order.revision}")
     click.echo(f"data       {found.order.data.name.lower()}")
     click.echo(f"devices    {len(found.bundle.proofs)} of {found.order.count} that the order names")
+    click.echo(f"keys       {_keys(found)}")
     click.echo(f"from       {_when(found.order.not_before)}")
     click.echo(f"until      {_when(found.order.not_after)}{_warning(found)}")
     for name in sorted(found.bundle.proofs) if things else ():
@@ -211,6 +212,12 @@ def _warning(found: Opened) -> str:
     if now_s >= found.order.not_after:
         return "  OVER: no device takes it any more; fetch a new bundle"
     return "  NOT YET: devices refuse it until then" if now_s < found.order.not_before else ""
+
+
+def _keys(found: Opened) -> str:
+    if found.keys is None:
+        return "no list: devices judge by the one that they hold"
+    return f"list {found.keys.number}, until {_when(found.keys.expires)}"
 
 
 def _when(seconds: int) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from api.replies import PiecesReply
 from ota import bundle as bundles
+from ota.keys import Ring
 from ota.models import Execution
 from ota.packing import Contents, NoBundleError
 from ota.states import ExecutionState
@@ -17,6 +18,7 @@ from shadow.document import ShadowId
 from tests.api.rig import ACCOUNT, HALL, HOME, OPERATOR, api
 from tests.bundles import bundle
 from tests.covers import covers
+from tests.key_lists import LIST, SEALED
 from tests.ota_base import IMAGE, LEAVES, MANIFEST, MANIFEST_COSE, ORDER, ORDER_COSE, THINGS
 
 THING = f"/v1/things/{HALL}"
@@ -185,17 +187,21 @@ class Packed:
     async def leaves(self, _sha256: str, _block: int) -> bytes:
         return LEAVES
 
+    async def ring(self) -> Ring:
+        return Ring(number=LIST.number, list=SEALED)
+
 
 @covers("I3FR6.1")
 async def test_a_campaign_is_fetched_as_one_file(rig):
     packing: Any = rig.services.ota.packing
-    packing._campaigns = packing._images = Packed()
+    packing._campaigns = packing._images = packing._keys = Packed()
     path = f"/v1/ota/campaigns/{ORDER.campaign}/bundle"
     answer = await rig.by[Role.OPERATOR].get(path)
     assert (answer.status_code, answer.headers["content-type"]) == (200, bundles.MEDIA)
     assert int(answer.headers["content-length"]) == len(answer.content)
     found = bundles.opened(bundles.read(memoryview(answer.content)))
     assert found.bundle == bundle()
+    assert found.keys == LIST
     nobody = await rig.by[Role.OPERATOR].get("/v1/ota/campaigns/other/bundle")
     assert (nobody.status_code, nobody.json()["type"]) == (404, "/docs/problems#bundle-not-found")
     for role in (Role.CUSTOMER, Role.REP, Role.SECURITY):

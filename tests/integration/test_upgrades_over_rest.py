@@ -284,6 +284,8 @@ def on_site(gnomon: Gnomon, flashes: dict[str, Kept], directory: Path) -> None:
     bundle, journal = directory / "campaign.bundle", directory / "monday.jsonl"
     typed(gnomon, Role.OPERATOR, 1, "field", "fetch", campaign, "--out", str(bundle))
     roots = read_roots(gnomon.root_certificate)
+    # As one that has never had a network: whom to believe it learns of the bundle.
+    flashes[OURS].flash.keys.pages = factory_fresh()[OURS].flash.keys.pages
     with field_tool(bundle, journal) as tool:
         devices_there = [Bench(name, flashes[name], roots, tool) for name in TARGETS]
         for device in devices_there:

@@ -2,9 +2,9 @@
 
 import base64
 import hashlib
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,20 @@ from click.testing import CliRunner
 
 from gnomon import cli
 from gnomon.commands import field as commands
-from gnomon.field import Field, FieldServer, load
+from gnomon.field import load
 from gnomon.journal import Journal, JournalError
 from infra.clock import Clock
 from ota.bundle import BundleError, write
 from tests.bundles import bundle
 from tests.covers import covers
 from tests.fakes import FakeClock
+from tests.key_lists import SEALED
+from tests.on_site import field_tool
 from tests.ota_base import IMAGE, MANIFEST_COSE, NOW_S, ORDER, ORDER_COSE
 
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
 THING = "han-0003"
+KEYS = "/.well-known/gnomon/keys"
 STATUS = f"/v1/local/status?thing={THING}"
 
 
@@ -39,18 +42,8 @@ def written(path: Path, **changes: Any) -> Path:
     return path
 
 
-@contextmanager
-def serving(file: Path, journal: Path, clock: Clock | None = None) -> Iterator[httpx.Client]:
-    field = Field(load(file), Journal(journal), "ines", clock or FakeClock(NOW_S * 1_000), lambda _: None)
-    with FieldServer(field, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            with httpx.Client(base_url=server.url, trust_env=False, timeout=5) as client:
-                yield client
-        finally:
-            server.shutdown()
-            thread.join(5)
+def serving(file: Path, journal: Path, clock: Clock | None = None) -> AbstractContextManager[httpx.Client]:
+    return field_tool(file, journal, clock or FakeClock(NOW_S * 1_000))
 
 
 def told(client: httpx.Client, status: str, **details: str) -> httpx.Response:
@@ -170,6 +163,26 @@ def test_an_image_is_resumed_by_ranges(file, tmp_path):
         assert client.get(url, headers={"If-None-Match": f'"{SHA256}"'}).status_code == 304
 
 
+def test_the_key_list_is_handed_out_as_the_service_does_and_jobs_name_its_number(file, tmp_path):
+    with serving(file, tmp_path / "day.jsonl") as client:
+        assert client.get(f"/v1/local/job/{THING}").json()["gnomon"]["keys"] == 7
+        answer = client.get(KEYS)
+        assert (answer.status_code, answer.headers["etag"], answer.content) == (200, '"7"', SEALED)
+        assert answer.headers["content-type"] == "application/gnomon-keys+cbor"
+        assert client.head(KEYS).headers["content-length"] == str(len(SEALED))
+        had = client.get(KEYS, headers={"If-None-Match": '"7"'})
+        assert (had.status_code, had.content) == (304, b"")
+
+
+def test_where_a_bundle_has_no_key_list_there_is_none_to_hand_out(tmp_path):
+    old = tmp_path / "old.bundle"
+    old.write_bytes(b"".join(bytes(piece) for piece in write(replace(bundle(), keys=b""))))
+    with serving(old, tmp_path / "day.jsonl") as client:
+        assert client.get(f"/v1/local/job/{THING}").json()["gnomon"]["keys"] == 0
+        assert client.get(KEYS).status_code == 204
+    assert "keys       no list: devices judge by the one that they hold" in run("show", old).output
+
+
 def test_a_line_that_is_none_is_named_and_the_file_is_left_alone(tmp_path):
     journal = tmp_path / "day.jsonl"
     journal.write_bytes(b'{"shadow":1}\n')
@@ -190,6 +203,7 @@ def test_it_shows_what_a_bundle_is_for_whom_and_until_when(file):
     assert "acme T1, 2.4.0" in said
     assert "version    2.4.0.0, counter 3" in said
     assert "5 of 5" in said
+    assert "keys       list 7, until 2026-09-22 14:15:00 UTC" in said
     assert "until      2026-09-28 14:13:20 UTC" in said
     assert said.splitlines()[-1] == "han-0005"
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ota import bundle as bundles
+from ota import key_list
 from ota.bundle import Bundle, BundleError, opened, read, write
 from ota.ranges import Outside, Part, is_had, wanted
+from ota.verification import TrustedKey
 from tests.bundles import bundle
 from tests.covers import covers
+from tests.key_lists import CHAIN, LIST, LIST_KEY, SEALED
 from tests.ota_base import IMAGE
 
 
@@ -22,13 +26,17 @@ def file_of(one: Bundle) -> bytes:
     return b"".join(bytes(piece) for piece in write(one))
 
 
+def listed(keys: Iterable[TrustedKey]) -> bytes:
+    return key_list.write(replace(LIST, keys=tuple(keys)), LIST_KEY, CHAIN)
+
+
 @covers("I3FR6.1")
-def test_a_bundle_is_an_array_of_five_byte_strings_as_any_reader_of_cbor_finds_it():
+def test_a_bundle_is_an_array_of_six_byte_strings_as_any_reader_of_cbor_finds_it():
     one = bundle()
     data = file_of(one)
     assert len(data) == bundles.size(one)
-    manifest, order, proofs, leaves, image = cbor2.loads(data)
-    assert (manifest, order, leaves, image) == (one.manifest, one.order, one.leaves, IMAGE)
+    manifest, order, proofs, leaves, image, keys = cbor2.loads(data)
+    assert (manifest, order, leaves, image, keys) == (one.manifest, one.order, one.leaves, IMAGE, SEALED)
     assert cbor2.loads(proofs) == one.proofs
     assert hashlib.sha256(manifest).hexdigest().startswith("5a4cf26a6d0cc6a1")
     assert hashlib.sha256(order).hexdigest().startswith("6391ef19445f1c5b")
@@ -47,13 +55,26 @@ def test_what_is_written_is_read_and_the_image_is_not_copied():
     )
 
 
+def test_a_bundle_that_was_written_without_a_key_list_is_still_read():
+    one = bundle()
+    proofs = cbor2.dumps(one.proofs, canonical=True)
+    before = cbor2.dumps([one.manifest, one.order, proofs, one.leaves, IMAGE])
+    found = opened(read(memoryview(before)))
+    assert (found.bundle, found.keys) == (replace(one, keys=b""), None)
+
+
+def test_the_key_list_comes_along_and_where_there_is_none_that_is_said():
+    assert opened(read(memoryview(file_of(bundle())))).keys == LIST
+    assert opened(read(memoryview(file_of(replace(bundle(), keys=b""))))).keys is None
+
+
 def test_no_piece_is_larger_than_its_bound():
     large = replace(bundle(), image=memoryview(bytes(300_000)))
     assert max(len(piece) for piece in write(large)) == bundles.CHUNK_BYTES
     assert bytes(read(memoryview(file_of(large))).image) == bytes(300_000)
 
 
-@pytest.mark.parametrize("at", range(0, 12_000, 97))
+@pytest.mark.parametrize("at", range(0, 14_000, 97))
 def test_a_file_that_was_cut_off_is_refused(at: int):
     data = file_of(bundle())
     if at < len(data):
@@ -68,6 +89,12 @@ def test_a_file_that_was_cut_off_is_refused(at: int):
         (lambda one: replace(one, image=memoryview(IMAGE[:-1] + b"\0")), "image is not"),
         (lambda one: replace(one, leaves=one.leaves[:-1] + b"\0"), "leaf list"),
         (lambda one: replace(one, order=one.manifest), "manifest or order"),
+        (lambda one: replace(one, keys=one.manifest), "keys: "),
+        (lambda one: replace(one, keys=listed(LIST.keys[:1])), "key list does not name"),
+        (
+            lambda one: replace(one, keys=listed(replace(key, revoked=True) for key in LIST.keys)),
+            "who has signed",
+        ),
         (lambda one: replace(one, proofs={"han-0009": one.proofs["han-0001"]}), "proof of han-0009"),
         (lambda one: replace(one, proofs={"han-0001": b"\0"}), "proof of han-0001"),
     ],
