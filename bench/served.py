@@ -37,6 +37,8 @@ BENCH = Principal("bench", Role.OPERATOR)
 WISH = {"desired": {"mode": "heat", "heat_c": 30, "cool_c": 25.5, "fan": "auto"}}
 """One field of it (heat_c) is never reported, so that every update has a delta to send."""
 CHUNK = 250
+SPARE_CONNECTIONS = 100
+"""For what is cut off and not noticed yet."""
 IMAGE_BYTES = 512 * 1_024
 KEYS_FILE = "firmware-keys.json"
 
@@ -56,6 +58,7 @@ async def serve(directory: Path, things: int, upgrading: int, plain: bool) -> No
             "api.port": "0",
             "api.device_port": "0",
             "broker.device_port": "0",
+            "broker.connections_max": str(max(10_000, things + SPARE_CONNECTIONS)),
             "logs.level": "warning",
             "people.demo": "true",
         },
