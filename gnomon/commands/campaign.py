@@ -100,6 +100,7 @@ def create(credentials: Path, release: str, at_once: bool, **how: Any) -> None: 
     with _rollout(credentials) as rollout:
         made = rollout.create(body)
         if at_once:
+            click.echo(f"draft {made['id']}", err=True)  # it is there, whatever becomes of it
             _submit(rollout, made["id"])
             return
     click.echo(f"{made['id']}  {made['state']}")
