@@ -8,18 +8,15 @@ verdict names each by its kind: a kill test that misses them proves nothing.
 import argparse
 import io
 import json
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos import judge
 from tests.chaos.checker import check
+from tests.chaos.keeping import run_and_judge
 from tests.chaos.supervisor import Supervisor
 from tests.system import faults
-from tests.system.child import ROOT
 
 PLANTED = {
     faults.SPEAK_BEFORE_COMMIT: judge.LOST,
@@ -37,25 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.planted:
         return _prove(options.seed)
-    directory = options.keep or Path(tempfile.mkdtemp(prefix="gnomon-chaos-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        Supervisor(directory, options.cycles, options.seed).run()
-        code = _check(directory)
-    except BaseException:
-        print(f"everything is kept in {directory}", file=sys.stderr)
-        raise
-    if code:
-        print(f"everything is kept in {directory}", file=sys.stderr)
-    elif options.keep is None:
-        shutil.rmtree(directory)
-    return code
-
-
-def _check(directory: Path) -> int:
-    """Let another process judge: it shares nothing with this one but files."""
-    command = [sys.executable, "-m", "tests.chaos.checker", str(directory)]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    return run_and_judge(
+        lambda directory: Supervisor(directory, options.cycles, options.seed).run(),
+        "tests.chaos.checker",
+        options.keep,
+        "gnomon-chaos-",
+    )
 
 
 def _prove(seed: int) -> int:

@@ -8,19 +8,16 @@ the verdict names each by its kind.
 import argparse
 import io
 import json
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from tests.chaos.keeping import run_and_judge
 from tests.chaos_ota import judge
 from tests.chaos_ota.checker import check
 from tests.chaos_ota.supervisor import Plan, Supervisor
-from tests.system.child import ROOT
 
 PLANTED: Final = {
     "gullible": judge.WRONG_INSTALL,
@@ -56,25 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.planted:
         return _prove(options.seed, options.planted)
     plan = Plan(devices=options.devices, seed=options.seed, kills=options.kills)
-    directory = options.keep or Path(tempfile.mkdtemp(prefix="gnomon-chaos-ota-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        Supervisor(directory, replace(SHORT, seed=options.seed) if options.short else plan).run()
-        code = _check(directory)
-    except BaseException:
-        print(f"everything is kept in {directory}", file=sys.stderr)
-        raise
-    if code:
-        print(f"everything is kept in {directory}", file=sys.stderr)
-    elif options.keep is None:
-        shutil.rmtree(directory)
-    return code
-
-
-def _check(directory: Path) -> int:
-    """Let another process judge: it shares nothing with this one but files."""
-    command = [sys.executable, "-m", "tests.chaos_ota.checker", str(directory)]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    if options.short:
+        plan = replace(SHORT, seed=options.seed)
+    return run_and_judge(
+        lambda directory: Supervisor(directory, plan).run(),
+        "tests.chaos_ota.checker",
+        options.keep,
+        "gnomon-chaos-ota-",
+    )
 
 
 def _prove(seed: int, which: str) -> int:
